@@ -1,0 +1,62 @@
+"""DiffMIC-v2 diffusion classifiers for medical images: a model zoo for PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from diffmiczoo._version import __version__
+
+if TYPE_CHECKING:
+    from diffmiczoo.config import DiffMICConfig
+    from diffmiczoo.evaluation.evaluate import evaluate
+    from diffmiczoo.model import Condition, DiffMICv2
+    from diffmiczoo.prediction import Prediction
+    from diffmiczoo.preprocessing import ImageError
+    from diffmiczoo.registry import ModelInfo, create_model, list_models, model_info
+    from diffmiczoo.training.loop import TrainingResult, fit
+    from diffmiczoo.training.recipe import Recipe
+
+_HOME = {
+    "Condition": "diffmiczoo.model",
+    "DiffMICConfig": "diffmiczoo.config",
+    "DiffMICv2": "diffmiczoo.model",
+    "ImageError": "diffmiczoo.preprocessing",
+    "ModelInfo": "diffmiczoo.registry",
+    "Prediction": "diffmiczoo.prediction",
+    "Recipe": "diffmiczoo.training.recipe",
+    "TrainingResult": "diffmiczoo.training.loop",
+    "create_model": "diffmiczoo.registry",
+    "evaluate": "diffmiczoo.evaluation.evaluate",
+    "fit": "diffmiczoo.training.loop",
+    "list_models": "diffmiczoo.registry",
+    "model_info": "diffmiczoo.registry",
+}
+
+__all__ = [
+    "Condition",
+    "DiffMICConfig",
+    "DiffMICv2",
+    "ImageError",
+    "ModelInfo",
+    "Prediction",
+    "Recipe",
+    "TrainingResult",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "fit",
+    "list_models",
+    "model_info",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing torch and timm takes seconds, so a public name is loaded when it is first used.
+    if name not in _HOME:
+        raise AttributeError(f"module 'diffmiczoo' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,267 @@
+"""Command line `diffmiczoo`: each command is a thin call into the package."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffmiczoo._version import __version__
+
+if TYPE_CHECKING:
+    from diffmiczoo.model import DiffMICv2
+    from diffmiczoo.prediction import Prediction
+
+DEFAULT_MODEL = "diffmicv2_ham10000"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="diffmiczoo")
+def main() -> None:
+    """DiffMIC-v2 diffusion classifiers for medical images. Not for clinical use."""
+
+
+@main.command("list")
+@click.argument("filter", default="")
+@click.option("--pretrained", is_flag=True, help="Only names whose weights exist.")
+def list_command(filter: str, pretrained: bool) -> None:
+    """List the registered names; FILTER is a part of the name or a pattern such as 'diffmicv2_nano*'."""
+    from diffmiczoo.registry import has_weights, list_models
+
+    for name in list_models(filter, pretrained):
+        click.echo(f"{name:<40}{'weights' if has_weights(name) else ''}".rstrip())
+
+
+@main.command()
+@click.argument("name")
+@click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def info(name: str, style: str) -> None:
+    """Show what is known of NAME: parameters, MACs, classes, input, weights, licence, metrics."""
+    from diffmiczoo.registry import model_info
+
+    with _clear_errors():
+        found = model_info(name)
+    if style == "json":
+        click.echo(json.dumps(found.to_dict(), indent=2))
+        return
+    config = found.config
+    rows = {
+        "name": found.name + (f" (entry {found.entry})" if found.entry not in (None, found.name) else ""),
+        "task": f"{config.task}, {config.num_classes} classes: {', '.join(config.labels)}",
+        "input": f"{config.image_size} × {config.image_size} pixels, {config.crop_mode} crop",
+        "encoders": f"raw {config.raw_encoder}, ROI {config.roi_encoder}, DCG {config.dcg_encoder}",
+        "sizes": f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels",
+        "parameters": ", ".join(f"{part} {count:,}" for part, count in found.parameters.items()),
+        "MACs per image": ", ".join(f"{part} {count:,}" for part, count in found.macs.items()),
+        "weights": found.weights,
+        "licence": f"weights {found.license}; data {found.data_license}" if found.license else "no weights",
+        "test metrics": ", ".join(f"{key} {value:.3f}" for key, value in found.metrics.items()) or "none",
+    }
+    for key, value in rows.items():
+        click.echo(f"{key:<16}{value}")
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option("--model", "name", default=DEFAULT_MODEL, show_default=True, help="Registered name or local-dir:PATH.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Of a CSV manifest: only this split.")
+@click.option("--steps", type=click.IntRange(1), help="DDIM steps; by default the model's own.")
+@click.option("--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Sampler runs to average.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the starting noise.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="For example cuda.")
+@click.option("--format", "style", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file, not to the screen.")
+@click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Write a PNG per image into DIR.")
+@click.option("--on-error", type=click.Choice(["skip", "raise"]), default="skip", show_default=True)
+def predict(
+    images: tuple[str, ...],
+    name: str,
+    split: str | None,
+    device: str,
+    style: str,
+    output: Path | None,
+    overlay: Path | None,
+    **options: Any,
+) -> None:
+    """Classify IMAGES: files, folders, patterns such as 'scans/*.png', or a CSV manifest with a column `file`.
+
+    What cannot be read is listed on the standard error, and the exit status is then 1.
+    """
+    with _clear_errors():
+        files = _image_files(images, split)
+        prediction = _load_model(name, device).predict(files, **options)
+        text = {"table": _table, "csv": _csv, "json": _json}[style](prediction)
+        if output is None:
+            click.echo(text)
+        else:
+            output.write_text(text + "\n", encoding="utf-8")
+        if overlay is not None:
+            _write_overlays(prediction, overlay)
+    for message in prediction.errors.values():
+        click.echo(f"skipped {message}", err=True)
+    if prediction.errors:
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--model", "name", required=True, help="Registered name or local-dir:PATH.")
+@click.option("--pretrained", is_flag=True, help="Start from the model's trained weights.")
+@click.option("--pretrained-backbones", is_flag=True, help="Start the encoders from ImageNet weights.")
+@click.option("--train", required=True, type=click.Path(exists=True), help="CSV manifest or folder of images.")
+@click.option("--val", type=click.Path(exists=True), help="The same; by default the images of split val.")
+@click.option("--output", required=True, type=click.Path(file_okay=False), help="Directory of the run.")
+@click.option("--recipe", type=click.Path(exists=True, dir_okay=False), help="JSON with fields of a recipe.")
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe.")
+@click.option("--config", "overrides", multiple=True, metavar="FIELD=VALUE", help="Change a field of the model.")
+@click.option("--device", default="cpu", show_default=True, help="For example cuda.")
+@click.option("--resume", type=click.Choice(["auto", "never"]), default="auto", show_default=True)
+def fit(
+    name: str,
+    pretrained: bool,
+    pretrained_backbones: bool,
+    train: str,
+    val: str | None,
+    output: str,
+    recipe: str | None,
+    settings: tuple[str, ...],
+    overrides: tuple[str, ...],
+    device: str,
+    resume: str,
+) -> None:
+    """Train a model on your images, in two stages; continues an interrupted run.
+
+    Without --recipe the settings are the preset of the model.
+    """
+    import torch
+
+    import diffmiczoo
+    from diffmiczoo.data.manifest import read_manifest
+    from diffmiczoo.training.presets import preset_recipe
+    from diffmiczoo.training.recipe import Recipe
+
+    with _clear_errors():
+        base = Recipe.load(recipe) if recipe else preset_recipe(name)
+        chosen = Recipe.from_dict({**base.to_dict(), **_assignments(settings)}, source="--set")
+        torch.manual_seed(chosen.seed)
+        manifest = _manifest_for(name, train, pretrained, read_manifest)
+        model = diffmiczoo.create_model(
+            name,
+            pretrained,
+            class_names=manifest.class_names,
+            task=manifest.task,
+            device=device,
+            pretrained_backbones=pretrained_backbones,
+            **_assignments(overrides),
+        )
+        result = diffmiczoo.fit(model, manifest, val, chosen, output=output, resume=resume)
+    last = result.history[-1] if result.history else {}
+    shown = ", ".join(f"{key} {last[key]:.4f}" for key in ("accuracy", "macro_f1", "auroc") if key in last)
+    click.echo(f"last epoch on validation: {shown or 'nothing was trained'}")
+    click.echo(f'weights: {result.output}/best  (create_model("local-dir:{result.output}/best", pretrained=True))')
+
+
+def _manifest_for(name: str, train: str, pretrained: bool, read_manifest: Any) -> Any:
+    """Reads the training data; classes keep the order of the model's own where they are the same."""
+    from diffmiczoo.registry import model_config
+
+    own = model_config(name, pretrained=pretrained)
+    manifest = read_manifest(train)
+    if set(manifest.class_names) <= set(own.class_names):
+        return read_manifest(train, class_names=own.class_names, task=own.task)
+    return manifest
+
+
+def _load_model(name: str, device: str) -> DiffMICv2:
+    from diffmiczoo.registry import create_model
+
+    return create_model(name, pretrained=True, device=device)
+
+
+def _image_files(images: tuple[str, ...], split: str | None) -> list[str]:
+    """Expands patterns and manifests; folders are left to `predict`."""
+    files: list[str] = []
+    for text in images:
+        if Path(text).suffix.lower() == ".csv":
+            from diffmiczoo.data.manifest import read_manifest
+
+            manifest = read_manifest(text)
+            files += [str(record.path) for record in (manifest.split(split) if split else manifest).records]
+            continue
+        found = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) and not Path(text).exists() else [text]
+        if not found:
+            raise ValueError(f"{text}: no file matches this pattern")
+        files += found
+    return files
+
+
+def _assignments(texts: tuple[str, ...]) -> dict[str, Any]:
+    values = {}
+    for text in texts:
+        field, sign, value = text.partition("=")
+        if not sign:
+            raise ValueError(f"{text!r}: expected FIELD=VALUE")
+        try:
+            values[field.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            values[field.strip()] = value
+    return values
+
+
+def _table(prediction: Prediction) -> str:
+    width = max(len("image"), *(len(_short(name)) for name in prediction.names))
+    lines = [f"{'image':<{width}}  {'uncertainty':>11}  answer"]
+    for row, name in enumerate(prediction.names):
+        answer = "  ".join(f"{label} {probability:.3f}" for label, probability in prediction[row].top(3)[0])
+        lines.append(f"{_short(name):<{width}}  {float(prediction.uncertainty[row]):>11.3f}  {answer}")
+    return "\n".join(lines)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else "…" + name[-59:]
+
+
+def _csv(prediction: Prediction) -> str:
+    buffer = io.StringIO()
+    classes = prediction.class_names
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["name", "label", "uncertainty", *(f"prob_{label}" for label in classes)])
+    for row, (name, label) in enumerate(zip(prediction.names, prediction.labels, strict=True)):
+        text = label if isinstance(label, str) else "|".join(label)
+        values = [float(prediction.uncertainty[row]), *prediction.probs[row].tolist()]
+        writer.writerow([name, text, *(f"{value:.6f}" for value in values)])
+    return buffer.getvalue().rstrip("\n")
+
+
+def _json(prediction: Prediction) -> str:
+    return json.dumps(prediction.to_dict(), indent=2)
+
+
+def _write_overlays(prediction: Prediction, directory: Path) -> None:
+    from tqdm.auto import tqdm
+
+    directory.mkdir(parents=True, exist_ok=True)
+    used: set[str] = set()
+    for row, name in enumerate(tqdm(prediction.names, desc="overlay", unit="img", disable=None)):
+        stem = Path(name).stem
+        unique = next(text for text in (stem, *(f"{stem}-{n}" for n in range(2, row + 3))) if text not in used)
+        used.add(unique)
+        prediction.save_overlay(directory / f"{unique}.png", row)
+
+
+class _clear_errors:
+    """Turns the package's own errors into one line and exit status 2, without a traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ValueError | TypeError | OSError | ImportError):
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)

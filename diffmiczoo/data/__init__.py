@@ -1,0 +1,1 @@
+"""Images with labels: manifests, folders per class, splits and augmentation."""

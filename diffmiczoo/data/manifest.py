@@ -1,0 +1,154 @@
+"""Where the images are and what they show: a CSV (`file,label[,split][,group]`) or a folder per class."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from diffmiczoo.preprocessing import list_images
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image: where it is, its labels (one for multiclass, any number for multi-label), split and group."""
+
+    path: Path
+    labels: tuple[str, ...]
+    split: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Labelled images of one data set, in file order.
+
+    Attributes:
+        name: of the data set, for reports.
+        records: the images.
+        class_names: in the order of the model's outputs.
+        task: "multiclass" or "multilabel".
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    class_names: tuple[str, ...]
+    task: str
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def split(self, name: str) -> Manifest:
+        """Returns the images of one split.
+
+        Raises:
+            ValueError: no image belongs to it.
+        """
+        records = tuple(record for record in self.records if record.split == name)
+        if not records:
+            have = ", ".join(sorted({str(record.split) for record in self.records}))
+            raise ValueError(f"{self.name}: no image belongs to split {name!r}; its splits are {have}")
+        return Manifest(self.name, records, self.class_names, self.task)
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether every image belongs to a split."""
+        return all(record.split is not None for record in self.records)
+
+    def targets(self) -> np.ndarray:
+        """Returns (N,) int64 class numbers, or (N, C) float32 zeros and ones for multi-label."""
+        index = {name: number for number, name in enumerate(self.class_names)}
+        if self.task == "multiclass":
+            return np.array([index[record.labels[0]] for record in self.records], dtype=np.int64)
+        targets = np.zeros((len(self.records), len(self.class_names)), dtype=np.float32)
+        for row, record in enumerate(self.records):
+            targets[row, [index[label] for label in record.labels]] = 1
+        return targets
+
+    def groups(self) -> list[str] | None:
+        """Returns the group of every image (a lesion, a patient), or None where the images have none."""
+        groups = [record.group for record in self.records]
+        return None if any(group is None for group in groups) else [str(group) for group in groups]
+
+
+def read_manifest(
+    source: str | os.PathLike[str], *, class_names: Sequence[str] | None = None, task: str | None = None
+) -> Manifest:
+    """Reads a CSV manifest, a folder that holds `labels.csv`, or a folder with one sub-folder per class.
+
+    Args:
+        source: a CSV with the columns `file` (relative to the CSV), `label`, and optionally `split` (train, val, test)
+            and `group`; several labels are joined by `|`, an empty label means none of them. Or a folder.
+        class_names: the classes in order; by default the sorted labels found.
+        task: "multiclass" or "multilabel"; by default multi-label if any image has several labels or none.
+
+    Raises:
+        FileNotFoundError: `source` or a file that it lists does not exist.
+        ValueError: a column or value is wrong; the message names the file and line.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a CSV manifest or a folder of images")
+    if path.is_dir() and (path / "labels.csv").is_file():
+        path = path / "labels.csv"
+    records = _folder_records(path) if path.is_dir() else _csv_records(path)
+    task = task or ("multiclass" if all(len(record.labels) == 1 for record in records) else "multilabel")
+    found = {label for record in records for label in record.labels}
+    names = tuple(class_names) if class_names else tuple(sorted(found))
+    unknown = sorted(found - set(names))
+    if unknown:
+        raise ValueError(f"{path}: labels {unknown} are not among the classes {list(names)}")
+    if task == "multiclass":
+        wrong = next((record for record in records if len(record.labels) != 1), None)
+        if wrong is not None:
+            raise ValueError(f"{path}: {wrong.path.name} has {len(wrong.labels)} labels, a multiclass image needs one")
+    if len(names) < 2:
+        raise ValueError(f"{path}: found {len(names)} class ({list(names)}); at least two are needed")
+    return Manifest(_data_set_name(path), records, names, task)
+
+
+def _data_set_name(path: Path) -> str:
+    path = path.resolve()
+    return path.parent.name if path.name == "labels.csv" else path.stem
+
+
+def _folder_records(folder: Path) -> tuple[Record, ...]:
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if len(classes) < 2:
+        raise ValueError(f"{folder}: expected a labels.csv, or at least two sub-folders, one per class")
+    return tuple(Record(path, (entry.name,)) for entry in classes for path in list_images(entry))
+
+
+def _csv_records(path: Path) -> tuple[Record, ...]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        columns = set(rows.fieldnames or ())
+        if not {"file", "label"} <= columns:
+            raise ValueError(f"{path}: needs the columns file and label, found {sorted(columns)}")
+        records = [_csv_record(path, rows.line_num, row) for row in rows]
+    if not records:
+        raise ValueError(f"{path}: lists no images")
+    repeated = [str(file) for file, count in Counter(record.path for record in records).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{path}: lists {len(repeated)} files more than once, first {repeated[0]}")
+    missing = [record.path for record in records if not record.path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{path}: {len(missing)} of {len(records)} files do not exist, first {missing[0]}")
+    return tuple(records)
+
+
+def _csv_record(path: Path, line: int, row: dict[str, str]) -> Record:
+    if not row["file"]:
+        raise ValueError(f"{path}, line {line}: column file is empty")
+    split = row.get("split") or None
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"{path}, line {line}: split {split!r} is not one of {', '.join(SPLITS)}")
+    labels = tuple(label.strip() for label in (row["label"] or "").split("|") if label.strip())
+    return Record(path.parent / row["file"], labels, split, row.get("group") or None)

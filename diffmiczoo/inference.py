@@ -1,0 +1,105 @@
+"""From anything that holds an image to a `Prediction`, in batches of bounded memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from diffmiczoo import preprocessing
+from diffmiczoo.modes import evaluation_mode, seeded_generator
+from diffmiczoo.prediction import Prediction, scores_to_probs, uncertainty
+
+if TYPE_CHECKING:
+    from diffmiczoo.model import DiffMICv2
+
+
+def predict(
+    model: DiffMICv2,
+    images: Any,
+    steps: int | None,
+    batch_size: int,
+    num_samples: int,
+    seed: int,
+    on_error: str,
+    progress: bool | None,
+) -> Prediction:
+    """Does what `DiffMICv2.predict` describes."""
+    _check_arguments(batch_size, num_samples, on_error)
+    steps = model.config.sampling_steps if steps is None else steps
+    model.schedule.timesteps(steps)
+    items = preprocessing.as_items(images)
+    _warn_if_untrained(model)
+    like = model.default_noise
+    noise = model.draw_noise(num_samples, generator=seeded_generator(seed)).to(like)
+    errors: dict[str, str] = {}
+    kept, rows = [], []
+    bar = tqdm(total=len(items), desc="predict", unit="img", disable=None if progress is None else not progress)
+    with bar, evaluation_mode(model), torch.inference_mode():
+        for batch in _batches(preprocessing.load(items, model.config, on_error=on_error), batch_size):
+            errors |= {items[index].name: str(square) for index, square in batch if not isinstance(square, Tensor)}
+            good = [(index, square) for index, square in batch if isinstance(square, Tensor)]
+            if good:
+                squares = [preprocessing.normalize(square, model.config) for _, square in good]
+                rows.append(_answer(model, torch.stack(squares).to(like), steps, noise))
+                kept += [items[index] for index, _ in good]
+            bar.update(len(batch))
+    if not rows:
+        raise preprocessing.ImageError("images", "none could be read: " + "; ".join(errors.values()))
+    return Prediction(
+        names=[item.name for item in kept],
+        items=kept,
+        errors=errors,
+        config=model.config,
+        steps=steps,
+        seed=seed,
+        num_samples=num_samples,
+        trained=model.trained,
+        **{key: torch.cat([row[key] for row in rows]) for key in rows[0]},
+    )
+
+
+def _answer(model: DiffMICv2, images: Tensor, steps: int, noise: Tensor) -> dict[str, Tensor]:
+    """Returns the tensors of a `Prediction` for one batch, on the CPU."""
+    condition = model.condition(images)
+    scores = model.sample(condition, steps, y_T=noise).mean((2, 3)).float().cpu()
+    probs = scores_to_probs(scores, model.config)
+    left_top = condition.roi_top_left.flip(-1)
+    return {
+        "scores": scores,
+        "probs": probs,
+        "uncertainty": uncertainty(probs, model.config.task),
+        "rois": torch.cat([left_top, left_top + model.config.roi_size], dim=-1).float().cpu(),
+        "roi_attention": condition.roi_attention.float().cpu(),
+        "saliency": condition.saliency.float().cpu(),
+    }
+
+
+def _warn_if_untrained(model: DiffMICv2) -> None:
+    if not model.trained:
+        warnings.warn(
+            "this model is not trained: its answers mean nothing. Load weights with pretrained=True, or train it "
+            "with diffmiczoo.fit",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _check_arguments(batch_size: int, num_samples: int, on_error: str) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if num_samples < 1:
+        raise ValueError(f"num_samples={num_samples} must be at least 1")
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={on_error!r} must be 'raise' or 'skip'")
+
+
+def _batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,91 @@
+"""Regions of interest: where the saliency map is strongest, cut out of the image (section III-A, after GMIC)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+
+def roi_cells(roi_size: int, image_size: int, grid_size: int) -> int:
+    """Returns how many saliency cells a crop of `roi_size` pixels spans: round-half-even, at least 1, at most all."""
+    return min(max(round(roi_size * grid_size / image_size), 1), grid_size)
+
+
+def select_roi_cells(saliency: Tensor, num_rois: int, cells: int) -> Tensor:
+    """Finds the K windows with the highest mean saliency, each without what the ones before it covered.
+
+    Args:
+        saliency: (B, C, h, w), any range; every class is min-max normalised, then the classes are summed.
+        num_rois: K.
+        cells: side of the window in saliency cells.
+
+    Returns:
+        (B, K, 2) int64: row and column of each window's top-left cell, strongest first.
+    """
+    height, width = saliency.shape[-2:]
+    low, high = saliency.amin((2, 3), keepdim=True), saliency.amax((2, 3), keepdim=True)
+    tiny = torch.finfo(saliency.dtype).tiny
+    total = ((saliency - low) / (high - low).clamp_min(tiny)).sum(1)
+    rows = torch.arange(height, device=saliency.device)[None, :, None]
+    columns = torch.arange(width, device=saliency.device)[None, None, :]
+    found = []
+    # Each window depends on those before it, so this recurrence is the one loop; it stays on the device.
+    for _ in range(num_rois):
+        pooled = F.avg_pool2d(total[:, None], cells, stride=1)[:, 0]
+        best = pooled.flatten(1).argmax(1)
+        row, column = best // pooled.shape[-1], best % pooled.shape[-1]
+        below, right = rows - row[:, None, None], columns - column[:, None, None]
+        inside = (below >= 0) & (below < cells) & (right >= 0) & (right < cells)
+        total = total.masked_fill(inside, 0)
+        found.append(torch.stack([row, column], dim=-1))
+    return torch.stack(found, dim=1)
+
+
+def cells_to_pixels(cells: Tensor, grid_size: tuple[int, int], image_size: int) -> Tensor:
+    """Turns (..., 2) cell positions into pixel positions, round(cell / grid · image) with halves to even.
+
+    Integer arithmetic: the result is exact and needs no value from the host.
+    """
+    pixels = []
+    for axis, grid in enumerate(grid_size):
+        scaled = cells[..., axis] * image_size
+        whole, rest = scaled // grid, scaled % grid * 2
+        round_up = (rest > grid) | ((rest == grid) & (whole % 2 == 1))
+        pixels.append(whole + round_up.to(whole.dtype))
+    return torch.stack(pixels, dim=-1)
+
+
+def crop_rois(images: Tensor, top_left: Tensor, roi_size: int) -> Tensor:
+    """Cuts K squares out of every image.
+
+    A crop that would leave the image keeps its size: its picture part is moved to the bottom/right, and what is
+    missing at the top/left is filled with the minimum of that image's channel.
+
+    Args:
+        images: (B, c, S, S).
+        top_left: (B, K, 2) int64, row and column in pixels, each 0..S-1.
+        roi_size: r, side of the square in pixels.
+
+    Returns:
+        (B, K, c, r, r)
+    """
+    rows, inside_rows = _source_index(top_left[..., 0], roi_size, images.shape[-2])
+    columns, inside_columns = _source_index(top_left[..., 1], roi_size, images.shape[-1])
+    batch = torch.arange(images.shape[0], device=images.device)
+    crops = rearrange(images, "b c h w -> b h w c")[
+        batch[:, None, None, None], rows[:, :, :, None], columns[:, :, None, :]
+    ]
+    inside = inside_rows[:, :, :, None] & inside_columns[:, :, None, :]
+    fill = rearrange(images.amin((2, 3)), "b c -> b 1 1 1 c")
+    return rearrange(torch.where(inside[..., None], crops, fill), "b k h w c -> b k c h w")
+
+
+def _source_index(start: Tensor, roi_size: int, image_size: int) -> tuple[Tensor, Tensor]:
+    """Returns which image row (or column) each crop row shows, (B, K, r), and whether it shows one at all."""
+    offset = torch.arange(roi_size, device=start.device)
+    overhang = (start + roi_size - image_size).clamp_min(0)
+    index = (start - overhang)[..., None] + offset
+    inside = offset >= overhang[..., None]
+    return index.clamp(0, image_size - 1), inside

@@ -1,0 +1,60 @@
+"""Denoising U-Net ε_θ(y_t, M, F, t) over the grid of noise points (eq. 8)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from diffmiczoo.config import DiffMICConfig
+
+
+class TimestepConv(nn.Module):
+    """Convolution, scaled per channel by the timestep embedding γ(t) of each noise point, BatchNorm, softplus.
+
+    Shape: (B, in, Np, Np) → (B, out, Np, Np).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, config: DiffMICConfig) -> None:
+        super().__init__()
+        kernel = config.kernel_size
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+        self.gamma = nn.Embedding(config.num_train_timesteps + 1, out_channels)
+        nn.init.uniform_(self.gamma.weight)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        scale = rearrange(self.gamma(t), "b i j h -> b h i j")
+        return F.softplus(self.norm(scale * self.conv(x)))
+
+
+class DenoisingUNet(nn.Module):
+    """Predicts the noise in y_t at every noise point.
+
+    [M, y_t] → first block → times F → two blocks → last convolution. With `skip` the first block's activation is
+    added to the third's.
+    """
+
+    def __init__(self, config: DiffMICConfig) -> None:
+        super().__init__()
+        hidden, kernel = config.latent_dim, config.kernel_size
+        self.skip = config.skip
+        self.block1 = TimestepConv(2 * config.num_classes, hidden, config)
+        self.block2 = TimestepConv(hidden, hidden, config)
+        self.block3 = TimestepConv(hidden, hidden, config)
+        self.out_conv = nn.Conv2d(hidden, config.num_classes, kernel, padding=kernel // 2)
+
+    def forward(self, y_t: Tensor, t: Tensor, guidance_map: Tensor, feature_prior: Tensor) -> Tensor:
+        """Returns ε_θ, (B, C, Np, Np).
+
+        Args:
+            y_t: (B, C, Np, Np), the noisy labels.
+            t: (B or 1, Np or 1, Np or 1) int64, 0..T, the timestep of every noise point.
+            guidance_map: M, (B, C, Np, Np).
+            feature_prior: F, (B, H).
+        """
+        first = self.block1(torch.cat([guidance_map, y_t], dim=1), t)
+        hidden = self.block2(first * feature_prior[:, :, None, None], t)
+        hidden = self.block3(hidden, t)
+        return self.out_conv(hidden + first if self.skip else hidden)

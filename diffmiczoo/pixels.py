@@ -1,0 +1,152 @@
+"""Arrays and tensors of any type → (3, H, W): shapes, channels and value ranges, and the error that names the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: The largest picture that is used, in pixels (DICOM: in samples). For what Pillow opens, its own limit holds as well:
+#: `PIL.Image.MAX_IMAGE_PIXELS`, 89 million by default.
+MAX_PIXELS = 100_000_000
+
+
+class ImageError(ValueError):
+    """An image cannot be used; the message starts with its name and says what was found and what to do.
+
+    Attributes:
+        name: of the item, as `as_items` gave it.
+        reason: the message without the name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the exception's text without line breaks and cut to 300 characters, to be part of a message."""
+    return " ".join(str(error).split())[:300]
+
+
+def check_size(name: str, height: int, width: int, samples: int = 1) -> None:
+    """Raises ImageError unless the picture has at least one pixel and at most `MAX_PIXELS`."""
+    if height < 1 or width < 1:
+        raise ImageError(name, f"is {width}×{height} pixels; expected at least 1×1")
+    if height * width * samples > MAX_PIXELS:
+        each = f" of {samples} samples" if samples > 1 else ""
+        raise ImageError(
+            name, f"is {width}×{height} pixels{each}; expected at most {MAX_PIXELS:,}, make it smaller first"
+        )
+
+
+def tensor_values(tensor: Tensor) -> np.ndarray:
+    """Returns the tensor as an array of the same shape, on the CPU."""
+    tensor = tensor.detach().cpu()
+    # NumPy has neither bfloat16 nor the 8-bit floats.
+    return (tensor.float() if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor).numpy()
+
+
+def planes_of_array(name: str, array: np.ndarray, channels_first: bool) -> np.ndarray:
+    """Returns the picture as (C, H, W) with C = 1..4.
+
+    Args:
+        name: the image's, for errors.
+        array: (H, W), (H, W, C) or (C, H, W).
+        channels_first: which order is meant where both fit.
+
+    Raises:
+        ImageError: the shape is none of these, or the picture is empty or too large.
+    """
+    if array.ndim == 2:
+        array, channels_first = array[None], True
+    if array.ndim != 3:
+        raise ImageError(name, f"has shape {array.shape}; expected (H, W), (H, W, C) or (C, H, W) with C = 1..4")
+    fits_first, fits_last = 1 <= array.shape[0] <= 4, 1 <= array.shape[2] <= 4
+    if not fits_first and not fits_last:
+        raise ImageError(
+            name,
+            f"has shape {array.shape}; expected 1..4 channels first or last. A batch has four dimensions: "
+            "(N, C, H, W) or (N, H, W, C)",
+        )
+    planes = array if fits_first and (channels_first or not fits_last) else array.transpose(2, 0, 1)
+    check_size(name, planes.shape[1], planes.shape[2])
+    return planes
+
+
+def to_rgb(name: str, planes: np.ndarray) -> Tensor:
+    """Turns (C, H, W) of any dtype into the (3, H, W) tensor that `read_image` returns; always a copy.
+
+    Raises:
+        ImageError: the values are of a type or range that `read_image` refuses.
+    """
+    colours = planes[:1] if len(planes) < 3 else planes[:3]
+    values = _to_known_range(name, colours)
+    # A copy in one memory layout: the resize of torchvision may round differently in another.
+    return torch.from_numpy(np.array(np.broadcast_to(values, (3, *values.shape[1:])), order="C"))
+
+
+def _to_known_range(name: str, values: np.ndarray) -> np.ndarray:
+    kind, bits = values.dtype.kind, 8 * values.dtype.itemsize
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    if kind == "f":
+        return _checked_floats(name, values)
+    if kind not in "iu" or values.dtype == np.int8:
+        raise ImageError(name, f"holds {values.dtype} values; expected uint8, uint16 or float values, convert it first")
+    if bits == 8:
+        return values
+    low, high = values.min(), values.max()
+    if low < 0:
+        raise ImageError(name, f"holds integers from {low} to {high}; expected none below 0, window it to uint8 first")
+    if bits == 64:
+        return _checked_integers(name, values, int(low), int(high))
+    return stretch(values, low, high)
+
+
+def _checked_floats(name: str, values: np.ndarray) -> np.ndarray:
+    low, high = values.min(), values.max()
+    if not np.isfinite(low) or not np.isfinite(high):
+        bad = "NaN" if np.isnan(low) or np.isnan(high) else "infinity"
+        raise ImageError(name, f"holds {bad}; expected finite values in [0, 1], replace them first")
+    if low < 0 or high > 1:
+        raise ImageError(
+            name,
+            f"holds floats from {low:.6g} to {high:.6g}; expected [0, 1]: divide 8-bit values by 255, window others "
+            "first",
+        )
+    singles: np.ndarray = values.astype(np.float32, copy=False)
+    return singles
+
+
+def _checked_integers(name: str, values: np.ndarray, low: int, high: int) -> np.ndarray:
+    if high > 255:
+        raise ImageError(
+            name,
+            f"holds {values.dtype} values from {low} to {high}; expected 0..255 in this type: convert an 8-bit picture "
+            "to uint8, a deeper one to uint16 or int32 (which are stretched to their range)",
+        )
+    return values.astype(np.uint8)
+
+
+def stretch(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
+    """Maps `low`..`high` linearly to uint8 0..255 and clips what lies outside; black where they are equal.
+
+    Args:
+        values: of any shape; integers, or floats without NaN.
+        low: in the type of `values`.
+        high: the same.
+    """
+    if not low < high:
+        return np.zeros(values.shape, np.uint8)
+    # Computed in float64 and kept in float32: exact, the same for every integer type, and half the memory.
+    shifted = np.empty(values.shape, np.float32)
+    np.subtract(np.clip(values, low, high), low, out=shifted, dtype=np.float64, casting="same_kind")
+    shifted *= 255.0 / (float(high) - float(low))
+    return np.rint(shifted, out=shifted).astype(np.uint8)

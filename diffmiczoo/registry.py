@@ -1,0 +1,295 @@
+"""Names → models: `create_model`, `list_models`, `model_info`; light until a model is built."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.entries import DATASET_NAMES, ENTRIES, WeightsEntry
+from diffmiczoo.variants import architectures
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffmiczoo.model import DiffMICv2
+
+LOCAL_PREFIX = "local-dir:"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a name without loading weights.
+
+    Attributes:
+        name: as asked for; `entry` is what a data-set name stands for, `architecture` what it is built from.
+        description: the architecture's or the entry's own sentence.
+        config: the model's `DiffMICConfig`.
+        parameters: of each part ("dcg", "feature_prior", "unet") and "total".
+        macs: multiply-accumulates for one image of "condition" (once), "unet" (in every step) and "total" with the
+            config's sampling steps.
+        weights: "shipped", "not published" or "none".
+        license, data_license: of the weights and of what they were trained on; None without an entry.
+        metrics: of the shipped weights on the test split, name → value; empty without weights.
+    """
+
+    name: str
+    entry: str | None
+    architecture: str
+    description: str
+    config: DiffMICConfig
+    parameters: dict[str, int]
+    macs: dict[str, int]
+    weights: str
+    license: str | None = None
+    data_license: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON-ready values."""
+        return {**self.__dict__, "config": self.config.to_dict()}
+
+
+def list_models(filter: str = "", pretrained: bool = False, tags: bool | None = None) -> list[str]:
+    """Returns the registered names, sorted: architectures, weight entries and data-set names.
+
+    Args:
+        filter: wildcards as in a shell ("diffmicv2_nano*"), or a part of the name.
+        pretrained: only names whose weights exist.
+        tags: False leaves out the entries `architecture.tag`, True returns only them.
+    """
+    names = [name for name in _all_names() if not pretrained or has_weights(name)]
+    if tags is not None:
+        names = [name for name in names if ("." in name) is tags]
+    pattern = filter if any(sign in filter for sign in "*?[") else f"*{filter}*"
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def has_weights(name: str) -> bool:
+    """Returns whether `create_model(name, pretrained=True)` finds weights of a registered name."""
+    entry = resolve(name)[1]
+    return entry is not None and _shipped(entry) is not None
+
+
+def describe(name: str) -> str:
+    """Returns the card of a registered name in one paragraph."""
+    architecture, entry = resolve(name)
+    text = (architectures()[architecture].__doc__ or "").strip()
+    if entry is None:
+        return text
+    state = "weights ship with the package" if has_weights(name) else "weights are not published yet"
+    return f"{entry.description} Entry {entry.name}: {state}.\n\n    {text}"
+
+
+def resolve(name: str) -> tuple[str, WeightsEntry | None]:
+    """Returns the architecture and the weights entry that a registered name stands for.
+
+    Raises:
+        ValueError: the name is not registered; the message suggests the nearest names.
+    """
+    entry = ENTRIES.get(DATASET_NAMES.get(name, name))
+    if entry is not None:
+        return entry.architecture, entry
+    if name in architectures():
+        return name, None
+    raise ValueError(_unknown_message(name))
+
+
+def create_model(
+    name: str,
+    pretrained: bool = False,
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    task: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    pretrained_backbones: bool = False,
+    **config_overrides: Any,
+) -> DiffMICv2:
+    """Builds a model by name, with trained weights if asked for.
+
+    Args:
+        name: an architecture ("diffmicv2_nano"), weights ("diffmicv2_nano.ham10000"), a data set's recommended
+            weights ("diffmicv2_ham10000"), or "local-dir:PATH" of a directory that `save_pretrained` wrote.
+        pretrained: load the trained weights; never falls back to random ones. Needs no network for weights that ship
+            with the package.
+        num_classes: C; other than the weights' own: the layers that depend on it are rebuilt, with a warning.
+        class_names: C names.
+        task: "multiclass" or "multilabel".
+        device, dtype: where and as what the model lives; CPU and float32 by default.
+        pretrained_backbones: start the encoders from ImageNet weights; not together with `pretrained`.
+        config_overrides: any field of `DiffMICConfig`.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        ValueError: the name is unknown (the nearest names are suggested), it has no weights, an override is not a
+            field, or contradicts the weights.
+        FileNotFoundError: a local directory has no weights.
+    """
+    from diffmiczoo.model import DiffMICv2
+
+    if pretrained and pretrained_backbones:
+        raise ValueError("pretrained=True loads the encoders as well; leave pretrained_backbones out")
+    overrides = dict(config_overrides)
+    overrides |= {} if task is None else {"task": task}
+    directory = weights_directory(name) if pretrained else None
+    if directory is not None:
+        model = _load(directory, overrides)
+        _apply_classes(model, num_classes, class_names)
+    else:
+        config = _config_of(name).replace(**overrides)
+        model = DiffMICv2(_with_classes(config, num_classes, class_names), pretrained_backbones=pretrained_backbones)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def weights_directory(name: str) -> Path:
+    """Returns the directory that holds the weights of a name.
+
+    Raises:
+        ValueError: the name is unknown or has no weights; the message names weights that exist.
+        FileNotFoundError: a local directory does not exist.
+    """
+    if name.startswith(LOCAL_PREFIX):
+        directory = Path(name.removeprefix(LOCAL_PREFIX)).expanduser()
+        if not directory.is_dir():
+            raise FileNotFoundError(f"{directory} is not a directory; expected {LOCAL_PREFIX}PATH of saved weights")
+        return directory
+    architecture, entry = resolve(name)
+    shipped = _shipped(entry) if entry is not None else _default_weights(architecture)
+    if shipped is not None:
+        return shipped
+    exist = ", ".join(list_models(pretrained=True)) or "none"
+    data = entry.dataset if entry is not None else "DIR"
+    raise ValueError(
+        f"{name!r} has no published weights; weights exist for: {exist}. To train it: "
+        f"diffmiczoo fit --model {name} --train {data} --output runs/{name}"
+    )
+
+
+def model_info(name: str) -> ModelInfo:
+    """Returns sizes, cost, weights, licences and metrics of a registered name or a local directory.
+
+    Raises:
+        ValueError: the name is unknown; the nearest names are suggested.
+    """
+    from diffmiczoo.complexity import count_macs, count_parameters
+
+    config = _config_of(name)
+    if name.startswith(LOCAL_PREFIX):
+        architecture, entry, weights = name, None, "local"
+        text = f"Weights in {name.removeprefix(LOCAL_PREFIX)}."
+    else:
+        architecture, entry = resolve(name)
+        text = describe(name)
+        weights = "shipped" if has_weights(name) else "none" if entry is None else "not published"
+    return ModelInfo(
+        name=name,
+        entry=None if entry is None else entry.name,
+        architecture=architecture,
+        description=text,
+        config=config,
+        parameters=count_parameters(config),
+        macs=count_macs(config),
+        weights=weights,
+        license=None if entry is None else entry.license,
+        data_license=None if entry is None else entry.data_license,
+        metrics=_metrics(entry),
+    )
+
+
+def _all_names() -> list[str]:
+    return [*architectures(), *ENTRIES, *DATASET_NAMES]
+
+
+def _shipped(entry: WeightsEntry) -> Path | None:
+    directory = Path(__file__).parent / "weights" / entry.name
+    return directory if (directory / "model.safetensors").is_file() else None
+
+
+def _default_weights(architecture: str) -> Path | None:
+    """Returns the weights that an architecture's bare name stands for: its first entry that has any."""
+    entries = (entry for entry in ENTRIES.values() if entry.architecture == architecture)
+    return next((shipped for entry in entries if (shipped := _shipped(entry)) is not None), None)
+
+
+def _metrics(entry: WeightsEntry | None) -> dict[str, float]:
+    import json
+
+    directory = None if entry is None else _shipped(entry)
+    path = None if directory is None else directory / "metrics.json"
+    if path is None or not path.is_file():
+        return {}
+    values: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["test"]["model"]["values"]
+    return values
+
+
+def model_config(name: str, *, pretrained: bool = False) -> DiffMICConfig:
+    """Returns the `DiffMICConfig` that `create_model` of this name starts from.
+
+    Raises:
+        ValueError: the name is unknown, or has no weights while `pretrained` is set.
+    """
+    if pretrained:
+        from diffmiczoo.hub import read_config
+
+        return read_config(weights_directory(name))
+    return _config_of(name)
+
+
+def _config_of(name: str) -> DiffMICConfig:
+    if name.startswith(LOCAL_PREFIX):
+        from diffmiczoo.hub import read_config
+
+        return read_config(weights_directory(name))
+    architecture, entry = resolve(name)
+    if entry is not None and (shipped := _shipped(entry)) is not None:
+        from diffmiczoo.hub import read_config
+
+        return read_config(shipped)
+    config = architectures()[architecture]()
+    return config if entry is None else config.replace(**entry.config)
+
+
+def _load(directory: Path, overrides: dict[str, Any]) -> DiffMICv2:
+    from diffmiczoo.hub import load_weights, read_config, read_description
+    from diffmiczoo.model import DiffMICv2
+
+    model = DiffMICv2(read_config(directory).replace(**overrides))
+    load_weights(model, directory)
+    description = read_description(directory)
+    model.trained, model.weights_name = description["trained"], description["name"]
+    return model
+
+
+def _apply_classes(model: DiffMICv2, num_classes: int | None, class_names: Sequence[str] | None) -> None:
+    """Gives a loaded model other classes; names alone are a relabelling and keep the weights."""
+    names = tuple(class_names or ())
+    wanted = num_classes or len(names) or model.config.num_classes
+    if wanted != model.config.num_classes:
+        model.reset_classifier(wanted, names)
+    elif names:
+        model.config = model.config.replace(class_names=names)
+
+
+def _with_classes(config: DiffMICConfig, num_classes: int | None, class_names: Sequence[str] | None) -> DiffMICConfig:
+    names = tuple(class_names or ())
+    wanted = num_classes or len(names) or config.num_classes
+    if names or wanted != config.num_classes:
+        return config.replace(num_classes=wanted, class_names=names)
+    return config
+
+
+def _unknown_message(name: str) -> str:
+    if os.path.isdir(name):
+        return f"{name!r} is a directory; write {LOCAL_PREFIX}{name} to load weights from it"
+    near = difflib.get_close_matches(name, _all_names(), n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(near)}?" if near else f"the names are {', '.join(sorted(_all_names()))}"
+    return f"unknown model {name!r}; {hint}"

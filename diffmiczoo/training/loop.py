@@ -1,0 +1,269 @@
+"""`fit`: trains both stages, keeps the best epoch on validation data, calibrates, saves; resumes where it stopped."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from diffmiczoo.data.augmentation import create_augmentation
+from diffmiczoo.data.dataset import ImageDataset
+from diffmiczoo.data.manifest import Manifest, read_manifest
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
+from diffmiczoo.training.precision import autocast, grouped_convolutions_in_fp32
+from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.stages import Stage, create_stages, parameter_groups, validate
+
+Loader = DataLoader[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `fit` leaves: `model` (the best on validation data), `history` (a row per epoch) and `output`."""
+
+    model: DiffMICv2
+    history: list[dict[str, Any]]
+    output: Path
+
+
+def fit(
+    model: DiffMICv2,
+    train: str | os.PathLike[str] | Manifest,
+    val: str | os.PathLike[str] | Manifest | None = None,
+    recipe: Recipe | None = None,
+    *,
+    output: str | os.PathLike[str],
+    resume: str = "auto",
+    progress: bool | None = None,
+) -> TrainingResult:
+    """Trains the DCG, then the diffusion with the DCG frozen; keeps the best epoch of each on validation data.
+
+    Leaves in `output`: `recipe.json`, `metrics.csv` (a row per epoch), `checkpoint.pt`, and `best/` (weights and
+    config, with a temperature fitted on the validation data) for `create_model("local-dir:OUTPUT/best",
+    pretrained=True)`. The global random state is left as found.
+
+    Args:
+        model: trained in place; its device is used.
+        train: a CSV manifest, a folder (see `diffmiczoo.data.manifest.read_manifest`), or a `Manifest`.
+        val: the same; by default the images of `train` whose split is "val".
+        recipe: settings; the paper's by default.
+        output: a directory, made if need be.
+        resume: "auto" continues from `output/checkpoint.pt` if there is one, "never" starts again.
+        progress: show bars; by default where the standard error is a terminal.
+
+    Raises:
+        ValueError: the classes are not the model's, there are no validation images, the loss became NaN or infinite,
+            or the checkpoint belongs to another model or recipe.
+        ImageError: an image cannot be read.
+    """
+    recipe = recipe or Recipe()
+    if resume not in ("auto", "never"):
+        raise ValueError(f"resume={resume!r} must be 'auto' or 'never'")
+    train_manifest, val_manifest = _manifests(model, train, val)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    run = _Run(model, recipe, output, progress)
+    if resume == "auto" and run.checkpoint.exists():
+        run.restore(load_checkpoint(run.checkpoint))
+    recipe.save(output / "recipe.json")
+    loaders = _loaders(model, recipe, train_manifest, val_manifest, progress)
+    model.to(memory_format=torch.channels_last)
+    with torch.random.fork_rng():
+        for stage in create_stages(recipe)[run.stage_index :]:
+            run.train_stage(stage, *loaders)
+    model.trained = recipe.diffusion_epochs > 0 or model.trained
+    model.save_pretrained(output / "best")
+    return TrainingResult(model, run.history, output)
+
+
+def _manifests(model: DiffMICv2, train: Any, val: Any) -> tuple[Manifest, Manifest]:
+    config = model.config
+    names, task = config.class_names or None, config.task
+    given = train if isinstance(train, Manifest) else read_manifest(train, class_names=names, task=task)
+    if given.class_names != config.class_names and (config.class_names or len(given.class_names) != config.num_classes):
+        raise ValueError(
+            f"{given.name} has the classes {list(given.class_names)}, the model {list(config.labels)}; "
+            "call model.reset_classifier(num_classes, class_names) first"
+        )
+    model.config = config.replace(class_names=given.class_names)
+    if val is not None:
+        other = val if isinstance(val, Manifest) else read_manifest(val, class_names=given.class_names, task=task)
+        return (given.split("train") if given.has_splits else given), other
+    if not given.has_splits:
+        raise ValueError(f"{given.name}: no validation images; add a column split (train, val, test) or pass val=")
+    return given.split("train"), given.split("val")
+
+
+def _loaders(
+    model: DiffMICv2, recipe: Recipe, train: Manifest, val: Manifest, progress: bool | None
+) -> tuple[Loader, Loader]:
+    augmentation = create_augmentation(
+        model.config.image_size,
+        hflip=recipe.hflip,
+        vflip=recipe.vflip,
+        rotation=recipe.rotation,
+        min_scale=recipe.min_scale,
+        color_jitter=recipe.color_jitter,
+    )
+    if len(train) < recipe.batch_size:
+        raise ValueError(f"{train.name}: {len(train)} training images do not fill one batch of {recipe.batch_size}")
+    training = DataLoader(
+        ImageDataset(train, model.config, augmentation, progress),
+        recipe.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=recipe.num_workers,
+    )
+    return training, DataLoader(ImageDataset(val, model.config, progress=progress), recipe.batch_size)
+
+
+class _Run:
+    """State of a run between epochs, and what one epoch does to it."""
+
+    def __init__(self, model: DiffMICv2, recipe: Recipe, output: Path, progress: bool | None) -> None:
+        self.model, self.recipe, self.output = model, recipe, output
+        self.checkpoint = output / "checkpoint.pt"
+        self.hide = None if progress is None else not progress
+        self.device = model.default_noise.device
+        self.stage_index = 0
+        self.history: list[dict[str, Any]] = []
+        self.resumed: dict[str, Any] | None = None
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over a checkpoint.
+
+        Raises:
+            ValueError: it belongs to another model or recipe.
+        """
+        mine = {"recipe": self.recipe.to_dict(), "config": self.model.config.replace(temperature=None).to_dict()}
+        for what, values in mine.items():
+            changed = sorted(key for key in values if state[what].get(key) != values[key])
+            if changed:
+                raise ValueError(
+                    f"{self.checkpoint}: was made with another {what} (fields {changed}); choose another output "
+                    "directory, or resume='never' to start again"
+                )
+        self.history, self.stage_index = state["history"], state["stage_index"]
+        self.model.load_state_dict(state["model"])
+        self.resumed = state
+
+    def train_stage(self, stage: Stage, training: Loader, validation: Loader) -> None:
+        """Trains one stage to its end and leaves its best weights in the model."""
+        model, recipe = self.model, self.recipe
+        optimizer = torch.optim.AdamW(parameter_groups(model, stage, recipe), lr=stage.lr)
+        steps = len(training) * max(stage.epochs, 1)
+        schedule = _cosine_with_warmup(steps, int(recipe.warmup_epochs * len(training)), recipe.min_lr_ratio)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        average = ModelEmaV3(model, decay=recipe.ema_decay) if recipe.ema_decay else None
+        best: dict[str, Any] = {"value": -math.inf, "state": None, "temperature": None}
+        first_epoch = 0
+        if self.resumed is not None:
+            optimizer.load_state_dict(self.resumed["optimizer"])
+            scheduler.load_state_dict(self.resumed["scheduler"])
+            if average is not None:
+                average.module.load_state_dict(self.resumed["average"])
+            best, first_epoch, self.resumed = self.resumed["best"], self.resumed["epoch"], None
+        for epoch in range(first_epoch, stage.epochs):
+            started = time.monotonic()
+            torch.manual_seed((recipe.seed * 2 + self.stage_index) * 100_003 + epoch)
+            row: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "lr": scheduler.get_last_lr()[-1]}
+            row["train_loss"] = self._train_epoch(stage, training, optimizer, scheduler, average, epoch)
+            if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == stage.epochs:
+                judged = model if average is None else average.module
+                metrics, temperature = validate(judged, stage, validation)
+                row |= metrics.values
+                value = -metrics.values["nll"] if recipe.select == "nll" else metrics.values[recipe.select]
+                if value > best["value"]:
+                    best = {"value": value, "state": _cpu_copy(judged), "temperature": temperature}
+            row["seconds"] = round(time.monotonic() - started, 1)
+            self.history.append(row)
+            self._write_history()
+            self._save(optimizer, scheduler, average, best, epoch + 1)
+        if best["state"] is not None:
+            model.load_state_dict(best["state"])
+        if stage.name == "diffusion" and best["temperature"] is not None:
+            model.config = model.config.replace(temperature=best["temperature"])
+        self.stage_index += 1
+
+    def _train_epoch(
+        self, stage: Stage, training: Loader, optimizer: Any, scheduler: Any, average: ModelEmaV3 | None, epoch: int
+    ) -> float:
+        model, total = self.model, 0.0
+        model.train()
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        bar = tqdm(training, desc=f"{stage.name} {epoch + 1}/{stage.epochs}", unit="batch", disable=self.hide)
+        mixed_on_cpu = self.recipe.precision == "bf16" and self.device.type == "cpu"
+        with grouped_convolutions_in_fp32(model) if mixed_on_cpu else nullcontext():
+            for count, (images, targets) in enumerate(bar, start=1):
+                images, targets = images.to(self.device), targets.to(self.device)
+                images = images.to(memory_format=torch.channels_last)
+                with autocast(self.recipe.precision, self.device):
+                    loss = stage.loss(model, images, targets)
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise ValueError(
+                        f"the loss became {value} in stage {stage.name}, epoch {epoch + 1}, batch {count}; "
+                        f"lower the learning rate. {self.checkpoint} holds the last good epoch"
+                    )
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                if self.recipe.clip_grad:
+                    torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_grad)
+                optimizer.step()
+                scheduler.step()
+                if average is not None:
+                    average.update(model)
+                total += value
+                bar.set_postfix(loss=f"{total / count:.4f}")
+        return total / len(training)
+
+    def _save(self, optimizer: Any, scheduler: Any, average: ModelEmaV3 | None, best: Any, epoch: int) -> None:
+        state = {
+            "recipe": self.recipe.to_dict(),
+            "config": self.model.config.replace(temperature=None).to_dict(),
+            "history": self.history,
+            "stage_index": self.stage_index,
+            "epoch": epoch,
+            "model": self.model.state_dict(),
+            "average": None if average is None else average.module.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scheduler": scheduler.state_dict(),
+            "best": best,
+        }
+        save_checkpoint(state, self.checkpoint)
+
+    def _write_history(self) -> None:
+        columns = list(dict.fromkeys(key for row in self.history for key in row))
+        with (self.output / "metrics.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.history)
+
+
+def _cpu_copy(model: DiffMICv2) -> dict[str, Tensor]:
+    return {name: deepcopy(tensor.detach().cpu()) for name, tensor in model.state_dict().items()}
+
+
+def _cosine_with_warmup(steps: int, warmup: int, floor: float) -> Any:
+    """Returns step → factor on the learning rate: linear up to 1 in `warmup` steps, then cosine down to `floor`."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(steps - warmup, 1)
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    return factor

@@ -1,0 +1,72 @@
+"""Architectures: a few lines each, in the paper's and timm's vocabulary; the docstring is the architecture's card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from diffmiczoo.config import DiffMICConfig
+
+_ARCHITECTURES: dict[str, Callable[[], DiffMICConfig]] = {}
+
+
+def register_model(factory: Callable[[], DiffMICConfig]) -> Callable[[], DiffMICConfig]:
+    """Registers a function that returns a `DiffMICConfig` as an architecture of the same name.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    name = factory.__name__
+    if name in _ARCHITECTURES:
+        raise ValueError(f"an architecture called {name!r} is registered already")
+    _ARCHITECTURES[name] = factory
+    return factory
+
+
+def architectures() -> dict[str, Callable[[], DiffMICConfig]]:
+    """Returns name → factory of every registered architecture."""
+    return dict(_ARCHITECTURES)
+
+
+@register_model
+def diffmicv2_resnet18() -> DiffMICConfig:
+    """DiffMIC-v2 at paper size: EfficientSAM-S sees the whole image, a ResNet-18 six 32-pixel ROIs, H = 6144.
+
+    The setting of the paper for PMG2000, HAM10000 and APTOS2019 (section IV-A), at 224 pixels.
+    """
+    return DiffMICConfig()
+
+
+@register_model
+def diffmicv2_resnet50() -> DiffMICConfig:
+    """DiffMIC-v2 at paper size with a ResNet-50 as ROI encoder (section IV-A)."""
+    return DiffMICConfig(roi_encoder="resnet50")
+
+
+@register_model
+def diffmicv2_densenet169() -> DiffMICConfig:
+    """DiffMIC-v2 at paper size with a DenseNet-169 as ROI encoder of four 112-pixel ROIs.
+
+    The setting of the paper for ChestX-ray14 (section IV-A).
+    """
+    return DiffMICConfig(roi_encoder="densenet169", num_rois=4, roi_size=112)
+
+
+@register_model
+def diffmicv2_nano() -> DiffMICConfig:
+    """DiffMIC-v2 for CPUs, under 5 million parameters: EfficientNet-Lite0 encoders, 160 pixels, H = 256.
+
+    The whole image is seen by a full EfficientNet-Lite0. The saliency map comes from its first five stages, whose
+    stride of 16 keeps ROIs precise, and the ROI encoders are its first three stages.
+    """
+    return DiffMICConfig(
+        image_size=160,
+        mean=(0.498, 0.498, 0.498),  # EfficientNet-Lite's own: (x - 127) / 128 for x in 0..255
+        std=(0.502, 0.502, 0.502),
+        dcg_encoder="tf_efficientnet_lite0",
+        dcg_out_index=3,
+        local_out_index=2,
+        raw_encoder="tf_efficientnet_lite0",
+        roi_encoder="tf_efficientnet_lite0",
+        roi_out_index=2,
+        latent_dim=256,
+    )

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from diffmiczoo.config import CHOICES, RANGES, DiffMICConfig
+
+
+def test_defaults_are_the_papers_setting() -> None:
+    config = DiffMICConfig()
+    assert (config.num_rois, config.roi_size, config.num_points, config.latent_dim) == (6, 32, 6, 6144)
+    assert (config.num_train_timesteps, config.beta_start, config.beta_end) == (1000, 1e-4, 0.02)
+    assert (config.prior_activation, config.init, config.loss, config.roi_channels) == (
+        "none",
+        "gaussian",
+        "mse",
+        "rgb",
+    )
+    assert config.clip_sample and not config.skip and config.kernel_size == 1 and config.sampling_steps == 10
+
+
+def test_json_round_trip(tmp_path) -> None:
+    config = DiffMICConfig(num_classes=2, class_names=("a", "b"), temperature=0.3, roi_size=112, num_rois=4)
+    config.save(tmp_path / "config.json")
+    assert DiffMICConfig.load(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize("name", sorted(CHOICES))
+def test_a_value_that_is_not_a_choice_is_named(name: str) -> None:
+    wrong = 2 if name == "kernel_size" else "nonsense"
+    with pytest.raises(ValueError, match=f"{name}={wrong!r} is not one of"):
+        DiffMICConfig(**{name: wrong})
+
+
+@pytest.mark.parametrize("name", sorted(RANGES))
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_value_out_of_range_is_named(name: str, end: int) -> None:
+    limit = RANGES[name][end]
+    wrong = limit * 2 + 1 if end else limit - 1
+    with pytest.raises(ValueError, match=f"{name}="):
+        DiffMICConfig(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_classes": 3, "class_names": ("a", "b")}, "class_names has 2 names"),
+        ({"num_classes": 2, "class_names": ("a", "a")}, "repeats 'a'"),
+        ({"roi_size": 300}, "larger than image_size"),
+        ({"sampling_steps": 1001}, "more than num_train_timesteps"),
+        ({"beta_start": 0.5}, "larger than beta_end"),
+        ({"std": (0.0, 1.0, 1.0)}, "must be positive"),
+        ({"temperature": 0.0}, "temperature"),
+    ],
+)
+def test_contradictions_are_named(values: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiffMICConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_classes": "7"},
+        {"num_classes": True},
+        {"num_classes": 7.0},
+        {"skip": 1},
+        {"raw_encoder": ""},
+        {"mean": 0.5},
+        {"class_names": "akiec"},
+        {"beta_end": float("nan")},
+        {"temperature": "hot"},
+    ],
+)
+def test_wrong_types_are_errors(values: dict) -> None:
+    with pytest.raises(TypeError, match=next(iter(values))):
+        DiffMICConfig(**values)
+
+
+def test_files_with_missing_or_unknown_fields_are_refused(tmp_path) -> None:
+    values = DiffMICConfig().to_dict()
+    del values["skip"]
+    values["skpi"] = False
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"missing fields \['skip'\], unknown fields \['skpi'\]"):
+        DiffMICConfig.load(path)
+    path.write_text("{not json")
+    with pytest.raises(ValueError, match="not a JSON file"):
+        DiffMICConfig.load(path)
+    path.write_text("[1, 2]")
+    with pytest.raises(ValueError, match="expected an object"):
+        DiffMICConfig.load(path)
+
+
+def test_replace_suggests_the_field_that_was_meant() -> None:
+    with pytest.raises(ValueError, match="did you mean latent_dim"):
+        DiffMICConfig().replace(latent_dimension=3)
+
+
+def test_labels_are_the_names_or_numbers() -> None:
+    assert DiffMICConfig(num_classes=2).labels == ("class_0", "class_1")
+    assert DiffMICConfig(num_classes=2, class_names=("no", "yes")).labels == ("no", "yes")
+
+
+VALUES = st.integers() | st.floats() | st.text(max_size=5) | st.booleans() | st.none() | st.lists(st.integers())
+FIELDS = st.sampled_from([field.name for field in dataclasses.fields(DiffMICConfig)])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(FIELDS, VALUES)
+def test_arbitrary_values_give_a_config_or_a_clear_error(field: str, value: object) -> None:
+    try:
+        config = DiffMICConfig.from_dict({**DiffMICConfig().to_dict(), field: value}, source="here")
+    except ValueError as error:
+        assert str(error).startswith("here: ")
+    else:
+        assert DiffMICConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -1,0 +1,286 @@
+"""Every registered model: paper-size shapes without memory, everything else at tiny size."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffmiczoo
+from conftest import SMALL_ENCODERS, TINY
+from diffmiczoo.complexity import count_macs, count_parameters
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.registry import model_config
+from diffmiczoo.variants import architectures
+
+NAMES = diffmiczoo.list_models()
+ARCHITECTURES = sorted(architectures())
+
+
+def tiny_model(name: str, **fields) -> DiffMICv2:
+    """The registered model with its own encoders and switches, but small."""
+    torch.manual_seed(0)
+    return diffmiczoo.create_model(name, **{**TINY, **fields})
+
+
+def small_model(**fields) -> DiffMICv2:
+    torch.manual_seed(0)
+    return DiffMICv2(DiffMICConfig(**{"num_classes": 3, **TINY, **SMALL_ENCODERS, **fields})).eval()
+
+
+def pictures(count: int = 5) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 256, (60 + 7 * n, 90 - 5 * n, 3), dtype=np.uint8) for n in range(count)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_at_full_size(name: str) -> None:
+    config = model_config(name)
+    with torch.device("meta"):
+        model = DiffMICv2(config).eval()
+        images = torch.empty(2, 3, config.image_size, config.image_size)
+    condition = model.condition(images)
+    classes, points, rois, size = config.num_classes, config.num_points, config.num_rois, config.roi_size
+    assert condition.guidance_map.shape == (2, classes, points, points)
+    assert condition.feature_prior.shape == (2, config.latent_dim)
+    assert condition.rois.shape == (2, rois, 3, size, size)
+    assert condition.roi_attention.shape == (2, rois)
+    assert model.sample(condition).shape == (2, classes, points, points)
+    assert model(images).shape == (2, classes)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count_parameters(config)["total"]
+
+
+def test_cost_of_the_paper_size_model_matches_hand_counts() -> None:
+    config = model_config("diffmicv2_resnet18")
+    macs, hidden, classes = count_macs(config), config.latent_dim, config.num_classes
+    assert macs["unet"] == 36 * (2 * hidden**2 + 3 * classes * hidden)
+    assert macs["total"] == macs["condition"] + 10 * macs["unet"]
+    assert macs["total"] == pytest.approx(34e9, rel=0.01)
+    assert count_parameters(config)["total"] == pytest.approx(155e6, rel=0.01)
+
+
+def test_nano_is_small() -> None:
+    assert count_parameters(model_config("diffmicv2_nano"))["total"] <= 5_000_000
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_forward_backward_save_load(name: str, tmp_path) -> None:
+    model, images, targets = tiny_model(name).train(), torch.randn(3, 3, 64, 64), torch.tensor([0, 1, 2])
+    trained = {"dcg_loss": {"dcg"}, "training_loss": {"feature_prior", "unet"}}
+    for loss, parts in trained.items():
+        model.zero_grad(set_to_none=True)
+        value = getattr(model, loss)(images, targets)
+        value.backward()
+        assert value.ndim == 0 and bool(torch.isfinite(value))
+        for path, parameter in model.named_parameters():
+            assert (parameter.grad is not None) == (path.split(".")[0] in parts), f"{loss}: {path}"
+    model.save_pretrained(tmp_path)
+    model.eval()
+    loaded = diffmiczoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert loaded.config == model.config and not loaded.training
+    with torch.no_grad():
+        assert torch.equal(loaded(images), model(images))
+    assert model(images.requires_grad_()).sum().backward() is None and images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_multilabel(name: str) -> None:
+    model = tiny_model(name, task="multilabel", num_classes=4).train()
+    targets = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0]])
+    assert bool(torch.isfinite(model.dcg_loss(torch.randn(2, 3, 64, 64), targets)))
+    assert bool(torch.isfinite(model.training_loss(torch.randn(2, 3, 64, 64), targets)))
+    model.trained = True
+    prediction = model.predict(pictures(2))
+    assert prediction.probs.shape == (2, 4) and all(isinstance(labels, list) for labels in prediction.labels)
+
+
+SWITCHES = [
+    {"num_points": 1},
+    {"num_rois": 1},
+    {"image_size": 96},
+    {"image_size": 75},
+    {"latent_dim": 1},
+    {"kernel_size": 3},
+    {"skip": True},
+    {"prior_activation": "softmax"},
+    {"prior_activation": "sigmoid"},
+    {"init": "guided"},
+    {"init": "interpolated"},
+    {"shared_noise": True},
+    {"clip_sample": False},
+    {"loss": "focal"},
+    {"loss": "focal", "task": "multilabel"},
+    {"roi_channels": "first"},
+    {"saliency_top": 0.3},
+    {"feature_weighting": "none"},
+    {"feature_norm": "none"},
+    {"num_classes": 2},
+    {"raw_encoder": "efficientsam_ti"},
+    {"raw_encoder": "test_vit", "roi_encoder": "test_convnext", "dcg_encoder": "test_efficientnet"},
+]
+
+
+@pytest.mark.parametrize("fields", SWITCHES, ids=lambda fields: ",".join(f"{k}={v}" for k, v in fields.items()))
+def test_every_switch_trains_and_predicts(fields: dict) -> None:
+    model = small_model(**fields).train()
+    size, classes = model.config.image_size, model.config.num_classes
+    targets = torch.arange(4) % classes
+    targets = torch.eye(classes)[targets] if model.config.task == "multilabel" else targets
+    images = torch.randn(4, 3, size, size)
+    (model.dcg_loss(images, targets) + model.training_loss(images, targets)).backward()
+    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in model.parameters())
+    model.trained = True
+    assert bool(torch.isfinite(model.predict(pictures(2)).probs).all())
+
+
+def test_the_switches_change_the_answer() -> None:
+    images = torch.randn(2, 3, 64, 64)
+    plain = small_model()
+    with torch.no_grad():
+        reference = plain(images)
+        for fields in SWITCHES:
+            if fields.keys() <= {"prior_activation", "init", "shared_noise", "roi_channels", "saliency_top", "skip"}:
+                other = small_model(**fields)
+                other.load_state_dict(plain.state_dict())
+                assert not torch.allclose(other(images), reference, atol=1e-6), fields
+    focal = small_model(loss="focal")
+    focal.load_state_dict(plain.state_dict())
+    losses = [
+        model.training_loss(images, torch.tensor([0, 1]), torch.Generator().manual_seed(0)).item()
+        for model in (plain, focal)
+    ]
+    assert losses[1] > losses[0]
+
+
+def test_the_encoders_run_once_whatever_the_steps() -> None:
+    model, calls = small_model(), []
+    for part in ("dcg.global_encoder", "dcg.local_encoder", "feature_prior.raw_encoder", "feature_prior.roi_encoder"):
+        model.get_submodule(part).register_forward_hook(lambda *_, part=part: calls.append(part))
+    unet_calls = []
+    model.unet.register_forward_hook(lambda *_: unet_calls.append(1))
+    model.trained = True
+    model.predict(pictures(1), steps=7)
+    assert len(calls) == 4 and len(unet_calls) == 7
+
+
+def test_an_answer_does_not_depend_on_the_batch_the_order_or_the_caller() -> None:
+    model, images = small_model(), pictures()
+    model.trained = True
+    together = model.predict(images, num_samples=2)
+    for batch_size in (1, 2, 3):
+        torch.testing.assert_close(model.predict(images, num_samples=2, batch_size=batch_size).probs, together.probs)
+    torch.testing.assert_close(model.predict(images[::-1], num_samples=2).probs.flip(0), together.probs)
+    for row, image in enumerate(images):
+        torch.testing.assert_close(model.predict(image, num_samples=2).probs[0], together.probs[row])
+        torch.testing.assert_close(model.predict(Image.fromarray(image), num_samples=2).probs[0], together.probs[row])
+    torch.manual_seed(99)
+    torch.testing.assert_close(model.predict(images, num_samples=2).probs, together.probs, rtol=0, atol=0)
+    assert not torch.allclose(model.predict(images, num_samples=2, seed=1).scores, together.scores)
+
+
+def test_predict_leaves_mode_and_random_state_as_found() -> None:
+    model = small_model().train()
+    model.unet.eval()
+    model.trained = True
+    modes = [module.training for module in model.modules()]
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    model.predict(pictures(2), num_samples=2)
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state) and (np.random.get_state()[1] == numpy_state).all()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_sampling_options() -> None:
+    model = small_model()
+    with torch.no_grad():
+        condition = model.condition(torch.randn(2, 3, 64, 64))
+        noise = torch.randn(2, 3, 3, 3)
+        single = model.sample(condition, 4, y_T=noise)
+        torch.testing.assert_close(model.sample(condition, 4, y_T=noise[None]), single)
+        both = model.sample(condition, 4, y_T=torch.stack([noise, -noise]))
+        torch.testing.assert_close(both, (single + model.sample(condition, 4, y_T=-noise)) / 2)
+        drawn = [model.sample(condition, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+        assert torch.equal(*drawn) and not torch.equal(drawn[0], model.sample(condition))
+        assert torch.equal(model.sample(condition), model.sample(condition))
+        for wrong in ({"steps": 0}, {"num_samples": 0}):
+            with pytest.raises(ValueError, match=next(iter(wrong))):
+                model.sample(condition, **wrong)
+
+
+def test_untrained_models_warn_and_trained_ones_do_not() -> None:
+    model = small_model()
+    with pytest.warns(UserWarning, match="not trained"):
+        model.predict(pictures(1))
+    model.trained = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(pictures(1))
+
+
+def test_unreadable_images_are_skipped_or_raised(tmp_path) -> None:
+    model = small_model()
+    model.trained = True
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG not really")
+    paths = [tmp_path / "bad.png", tmp_path / "good.png", tmp_path / "bad.png"]
+    with pytest.raises(diffmiczoo.ImageError, match=r"bad\.png"):
+        model.predict(paths)
+    prediction = model.predict(paths, on_error="skip", batch_size=1)
+    assert [name.endswith("good.png") for name in prediction.names] == [True] and len(prediction.errors) == 2
+    torch.testing.assert_close(prediction.probs, model.predict(tmp_path / "good.png").probs)
+    with pytest.raises(diffmiczoo.ImageError, match="none could be read"):
+        model.predict(paths[:1], on_error="skip")
+    for wrong in ({"batch_size": 0}, {"on_error": "ignore"}, {"steps": 51}, {"num_samples": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            model.predict(paths[1:2], **wrong)
+
+
+def test_wrong_tensors_are_named() -> None:
+    model = small_model()
+    for images in (torch.randn(2, 3, 32, 32), torch.randn(3, 64, 64), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"expected normalised float images of shape \(B, 3, 64, 64\)"):
+            model.condition(images)
+    for targets in (torch.zeros(2, 2), torch.zeros(2, 3, 1)):
+        with pytest.raises(ValueError, match="targets of a multiclass model"):
+            model.training_loss(torch.randn(2, 3, 64, 64), targets)
+
+
+def test_reset_classifier_rebuilds_exactly_four_layers() -> None:
+    model = small_model()
+    model.trained = True
+    model.config = model.config.replace(temperature=0.3)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.warns(UserWarning, match="num_classes is now 5") as caught:
+        model.reset_classifier(5, ["a", "b", "c", "d", "e"])
+    rebuilt = ("dcg.saliency_conv", "dcg.local_classifier", "unet.block1.conv", "unet.out_conv")
+    assert len(caught) == 1 and all(name in str(caught[0].message) for name in rebuilt)
+    for name, tensor in model.state_dict().items():
+        same = tensor.shape == before[name].shape and torch.equal(tensor, before[name])
+        assert same != name.startswith(rebuilt), name
+    assert not model.trained and model.config.temperature is None and model.config.labels == tuple("abcde")
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 5)
+    with pytest.raises(ValueError, match="class_names has 2 names"):
+        model.reset_classifier(3, ["a", "b"])
+
+
+def test_dtype_device_and_memory_format() -> None:
+    model = small_model().to(memory_format=torch.channels_last)
+    model.trained = True
+    reference = model.predict(pictures(2)).probs
+    double = model.to(torch.float64).predict(pictures(2))
+    assert double.probs.dtype == torch.float32
+    torch.testing.assert_close(double.probs, reference, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_gives_the_cpus_answer() -> None:
+    model = small_model()
+    model.trained = True
+    reference = model.predict(pictures(3), num_samples=2)
+    answer = model.to("cuda").predict(pictures(3), num_samples=2)
+    torch.testing.assert_close(answer.probs, reference.probs, rtol=1e-3, atol=1e-3)

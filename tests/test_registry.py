@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import diffmiczoo
+from conftest import SMALL_ENCODERS, TINY
+from diffmiczoo.entries import DATASET_NAMES, ENTRIES
+from diffmiczoo.registry import describe, has_weights, model_config, resolve
+from diffmiczoo.variants import architectures, register_model
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A tiny trained model in a directory."""
+    torch.manual_seed(0)
+    model = diffmiczoo.create_model("diffmicv2_nano", num_classes=3, **{**TINY, **SMALL_ENCODERS})
+    model.trained = True
+    model.save_pretrained(tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+def test_names() -> None:
+    names = diffmiczoo.list_models()
+    assert names == sorted(names) and len(set(names)) == len(names)
+    assert {"diffmicv2_resnet18", "diffmicv2_resnet50", "diffmicv2_densenet169", "diffmicv2_nano"} <= set(names)
+    assert {"diffmicv2_nano.ham10000", "diffmicv2_resnet18.ham10000", "diffmicv2_densenet169.chestxray14"} <= set(names)
+    assert set(DATASET_NAMES) <= set(names) and set(DATASET_NAMES.values()) <= set(ENTRIES)
+
+
+def test_filters() -> None:
+    assert diffmiczoo.list_models("*nano*") == diffmiczoo.list_models("nano")
+    assert all(name.startswith("diffmicv2_nano") for name in diffmiczoo.list_models("diffmicv2_nano*"))
+    assert diffmiczoo.list_models("nothing*") == []
+    assert all("." in name for name in diffmiczoo.list_models(tags=True))
+    assert not any("." in name for name in diffmiczoo.list_models(tags=False))
+    with_weights = diffmiczoo.list_models(pretrained=True)
+    assert with_weights == [name for name in diffmiczoo.list_models() if has_weights(name)]
+    assert {"diffmicv2_ham10000", "diffmicv2_nano.ham10000"} <= set(with_weights)
+
+
+@pytest.mark.parametrize("name", diffmiczoo.list_models())
+def test_model_info(name: str) -> None:
+    info = diffmiczoo.model_info(name)
+    assert info.config == model_config(name) and info.architecture in architectures()
+    assert info.parameters["total"] == sum(info.parameters[part] for part in ("dcg", "feature_prior", "unet"))
+    assert info.macs["total"] > info.macs["condition"] > 0
+    assert (info.weights == "shipped") is has_weights(name) is bool(info.metrics)
+    assert (info.license is None) is (resolve(name)[1] is None)
+    assert json.loads(json.dumps(info.to_dict()))["name"] == name
+    assert len(describe(name)) > 40
+
+
+def test_paper_entries_have_the_papers_settings() -> None:
+    chest = model_config("diffmicv2_densenet169.chestxray14")
+    assert (chest.task, chest.num_classes, chest.num_rois, chest.roi_size) == ("multilabel", 14, 4, 112)
+    for name, classes in {"ham10000": 7, "aptos2019": 5, "pmg2000": 4}.items():
+        config = model_config(f"diffmicv2_resnet18.{name}")
+        assert (config.num_classes, config.num_rois, config.roi_size, config.latent_dim) == (classes, 6, 32, 6144)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("diffmicv2_resnt18", "did you mean diffmicv2_resnet18"),
+        ("diffmicv2_nano.ham1000", r"did you mean diffmicv2_nano\.ham10000"),
+        ("zzz", "the names are diffmicv2_"),
+        ("tests", r"write local-dir:tests"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(wrong: str, message: str, monkeypatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    for function in (diffmiczoo.create_model, diffmiczoo.model_info):
+        with pytest.raises(ValueError, match=message):
+            function(wrong)
+
+
+def test_unpublished_weights_are_an_error_that_helps() -> None:
+    with pytest.raises(ValueError, match="no published weights") as caught:
+        diffmiczoo.create_model("diffmicv2_resnet18.ham10000", pretrained=True)
+    assert "diffmicv2_ham10000" in str(caught.value) and "diffmiczoo fit --model" in str(caught.value)
+
+
+def test_overrides_reach_the_config() -> None:
+    model = diffmiczoo.create_model("diffmicv2_busi", **{**TINY, **SMALL_ENCODERS}, skip=True, task="multilabel")
+    assert model.config.skip and model.config.latent_dim == 8 and model.config.task == "multilabel"
+    assert model.config.labels == ("benign", "malignant", "normal") and not model.training and not model.trained
+    model = diffmiczoo.create_model("diffmicv2_busi", class_names=["a", "b"], **{**TINY, **SMALL_ENCODERS})
+    assert model.config.num_classes == 2 and model.config.labels == ("a", "b")
+    with pytest.raises(ValueError, match="did you mean latent_dim"):
+        diffmiczoo.create_model("diffmicv2_nano", latent_dims=3)
+    with pytest.raises(ValueError, match="leave pretrained_backbones out"):
+        diffmiczoo.create_model("diffmicv2_ham10000", pretrained=True, pretrained_backbones=True)
+
+
+def test_registering_a_name_twice_is_an_error() -> None:
+    def diffmicv2_nano():
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="registered already"):
+        register_model(diffmicv2_nano)
+
+
+def test_local_directory(saved) -> None:
+    model = diffmiczoo.create_model(f"local-dir:{saved}", pretrained=True, device="cpu", dtype=torch.float64)
+    assert model.trained and next(model.parameters()).dtype == torch.float64
+    assert diffmiczoo.DiffMICv2.from_pretrained(saved).trained
+    assert diffmiczoo.model_info(f"local-dir:{saved}").weights == "local"
+    fresh = diffmiczoo.create_model(f"local-dir:{saved}")
+    assert not fresh.trained and fresh.config == model.config
+    with pytest.raises(FileNotFoundError, match="is not a directory"):
+        diffmiczoo.create_model("local-dir:nowhere", pretrained=True)
+
+
+def test_other_classes_on_trained_weights(saved) -> None:
+    renamed = diffmiczoo.create_model(f"local-dir:{saved}", pretrained=True, class_names=["a", "b", "c"])
+    assert renamed.trained and renamed.config.labels == ("a", "b", "c")
+    with pytest.warns(UserWarning, match="num_classes is now 4"):
+        changed = diffmiczoo.create_model(f"local-dir:{saved}", pretrained=True, num_classes=4)
+    assert not changed.trained and changed.config.num_classes == 4
+    stored = load_file(saved / "model.safetensors")
+    assert torch.equal(changed.state_dict()["feature_prior.Q"], stored["feature_prior.Q"])
+
+
+def test_overrides_that_do_not_fit_the_weights_are_errors(saved) -> None:
+    with pytest.raises(ValueError, match="has shape"):
+        diffmiczoo.create_model(f"local-dir:{saved}", pretrained=True, latent_dim=16)
+    assert diffmiczoo.create_model(f"local-dir:{saved}", pretrained=True, sampling_steps=2).config.sampling_steps == 2
+
+
+def test_float16_files_load_as_float32_and_save_refuses_what_does_not_fit(saved, tmp_path) -> None:
+    model = diffmiczoo.create_model(f"local-dir:{saved}", pretrained=True)
+    model.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    assert load_file(tmp_path / "half" / "model.safetensors")["feature_prior.Q"].dtype == torch.float16
+    assert next(diffmiczoo.DiffMICv2.from_pretrained(tmp_path / "half").parameters()).dtype == torch.float32
+    with torch.no_grad():
+        model.feature_prior.Q[0, 0] = 1e6
+    with pytest.raises(ValueError, match=r"feature_prior\.Q has values that torch\.float16 cannot hold"):
+        model.save_pretrained(tmp_path / "half", dtype=torch.float16)
+
+
+def _break(saved, what: str) -> None:
+    weights, config = saved / "model.safetensors", saved / "config.json"
+    tensors = load_file(weights)
+    if what == "missing tensor":
+        tensors.pop("feature_prior.Q")
+        save_file(tensors, weights)
+    elif what == "unknown tensor":
+        save_file({**tensors, "extra": torch.zeros(1)}, weights)
+    elif what == "truncated":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif what == "no config":
+        config.unlink()
+    elif what == "no weights":
+        weights.unlink()
+    elif what == "other library":
+        config.write_text(json.dumps({"library": "other"}))
+    elif what == "hostile size":
+        values = json.loads(config.read_text())
+        values["config"]["latent_dim"] = 10**12
+        config.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("missing tensor", r"missing feature_prior\.Q"),
+        ("unknown tensor", "unknown extra"),
+        ("truncated", "not a safetensors file, or cut short"),
+        ("no config", r"config\.json does not exist"),
+        ("no weights", r"model\.safetensors does not exist"),
+        ("other library", "expected a description of a diffmiczoo model"),
+        ("hostile size", "latent_dim=1000000000000 is outside"),
+    ],
+)
+def test_broken_directories_never_give_a_model(saved, what: str, message: str) -> None:
+    _break(saved, what)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        diffmiczoo.create_model(f"local-dir:{saved}", pretrained=True)
+
+
+def test_a_failed_save_leaves_the_old_files(saved) -> None:
+    model = diffmiczoo.DiffMICv2.from_pretrained(saved)
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    with torch.no_grad():
+        model.feature_prior.Q[0, 0] = 1e6
+    with pytest.raises(ValueError, match="cannot hold"):
+        model.save_pretrained(saved, dtype=torch.float16)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, diffmiczoo; assert 'torch' not in sys.modules; diffmiczoo.list_models(); "
+        "assert 'torch' not in sys.modules and 'timm' not in sys.modules; assert set(diffmiczoo.__all__) <= set(dir(diffmiczoo))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_every_public_name_exists_and_is_documented() -> None:
+    for name in diffmiczoo.__all__:
+        value = getattr(diffmiczoo, name)
+        assert name == "__version__" or (value.__doc__ and len(value.__doc__) > 30), name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        diffmiczoo.nothing  # noqa: B018
+
+
+def test_shutil_copy_of_a_directory_is_enough_to_move_weights(saved, tmp_path) -> None:
+    shutil.copytree(saved, tmp_path / "elsewhere")
+    images = torch.randn(2, 3, 64, 64)
+    first, second = (diffmiczoo.DiffMICv2.from_pretrained(path) for path in (saved, tmp_path / "elsewhere"))
+    with torch.no_grad():
+        assert torch.equal(first(images), second(images))
