@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 BARS = 7
 
 _INK, _FAINT, _ACCENT, _GREY = "#1b2733", "#6b7785", "#0f7b8a", "#c3ccd4"
-_HEAT_ALPHA = 0.55
+# Skin, fundus and tissue are warm and other pictures grey: cyan stands out on all, and one hue leaves their texture.
+_HEAT_COLOUR, _HEAT_ALPHA = "#00d8ff", 0.55
 
 
 def draw(answer: Prediction, picture: Tensor, show_saliency: bool) -> Figure:
@@ -56,7 +57,7 @@ def _draw_picture(axes: Axes, answer: Prediction, picture: Tensor, show_saliency
     axes.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    name = _shortened(answer.names[0][::-1], 64)[::-1]
+    name = _shortened(answer.names[0][::-1], 56)[::-1]
     axes.set_xlabel(name, fontsize=8, color=_FAINT, parse_math=False)
 
 
@@ -67,9 +68,8 @@ def _heat(answer: Prediction) -> Tensor:
     low, high = saliency.min(), saliency.max()
     relative = (saliency - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
     smooth = F.interpolate(relative[None], size=(size, size), mode="bicubic").clamp(0, 1)[0, 0]
-    colours = torch.from_numpy(colormaps["inferno"](smooth.numpy()))
-    colours[..., 3] = _HEAT_ALPHA * smooth
-    return colours
+    colour = torch.tensor(to_rgb(_HEAT_COLOUR)).expand(size, size, 3)
+    return torch.cat([colour, _HEAT_ALPHA * smooth[..., None]], dim=-1)
 
 
 def _draw_boxes(axes: Axes, answer: Prediction) -> None:
@@ -110,7 +110,8 @@ def _draw_bars(axes: Axes, answer: Prediction) -> None:
 
 def _write_title(figure: Figure, answer: Prediction) -> None:
     chosen = _chosen(answer)
-    headline = _shortened(", ".join(chosen) or "no label reaches 50 %", 34)
+    rest = f" + {len(chosen) - 1}" if len(chosen) > 1 else ""
+    headline = _shortened(chosen[0], 28) + rest if chosen else "no label reaches 50 %"
     probability, uncertain = answer.top(1)[0][0][1], answer.uncertainty.item()
     best = "probability" if len(chosen) == 1 else "highest probability"
     figure.text(0.5, 0.895, headline, fontsize=17, weight="bold", color=_INK, parse_math=False)
@@ -128,8 +129,10 @@ def _notes(answer: Prediction) -> dict[str, bool]:
 
 
 def _chosen(answer: Prediction) -> list[str]:
+    """Returns the labels that the model gives, the most probable first."""
     label = answer.labels[0]
-    return [label] if isinstance(label, str) else label
+    labels = [label] if isinstance(label, str) else label
+    return [name for name, _ in answer.top(len(answer.class_names))[0] if name in labels]
 
 
 def _percent(probability: float) -> str:

@@ -52,7 +52,9 @@ def probs_at_temperature(scores: Tensor, task: str, temperature: float) -> Tenso
     """
     # Half precision would keep two to three digits, and users compare probabilities.
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return (scores / temperature).softmax(-1) if task == "multiclass" else ((scores - 0.5) / temperature).sigmoid()
+    if task == "multiclass":
+        return torch.softmax(scores / temperature, dim=-1)
+    return torch.sigmoid((scores - 0.5) / temperature)
 
 
 def uncertainty(probs: Tensor, task: str) -> Tensor:
@@ -70,7 +72,7 @@ def uncertainty(probs: Tensor, task: str) -> Tensor:
         (B,) in [0, 1].
     """
     if task == "multiclass":
-        entropy = torch.special.entr(probs).sum(-1) / math.log(probs.shape[-1])
+        entropy: Tensor = torch.special.entr(probs).sum(-1) / math.log(probs.shape[-1])
     else:
         entropy = (torch.special.entr(probs) + torch.special.entr(1 - probs)).mean(-1) / math.log(2)
     return entropy.clamp(0, 1)
@@ -159,7 +161,7 @@ class Prediction:
     def labels(self) -> list[str] | list[list[str]]:
         """The most probable class of each image; for "multilabel" all with a probability of at least 0.5."""
         if self.config.task == "multiclass":
-            return [self.class_names[index] for index in self.probs.argmax(-1).tolist()]
+            return [pairs[0][0] for pairs in self.top(1)]
         chosen = (self.probs >= 0.5).tolist()
         return [[name for name, on in zip(self.class_names, row, strict=True) if on] for row in chosen]
 
@@ -190,10 +192,8 @@ class Prediction:
         return self.names.index(key)
 
     def __repr__(self) -> str:
-        answers = [
-            f"{name} → {pairs[0][0]} {pairs[0][1]:.3f}"
-            for name, pairs in zip(self.names, self[:3].top(1), strict=False)
-        ]
+        first = zip(self.names, self[:3].top(1), strict=False)
+        answers = [f"{os.path.basename(name)} → {pairs[0][0]} {pairs[0][1]:.3f}" for name, pairs in first]
         more = ["…"] if len(self) > 3 else []
         state = "" if self.calibrated else ", not calibrated"
         return f"Prediction({len(self)} images, {len(self.class_names)} classes{state}: {', '.join(answers + more)})"
@@ -221,8 +221,9 @@ class Prediction:
         A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs" and "scores" by
         class name, and "rois": box (left, top, right, bottom in pixels of the square of "image_size") and attention.
         """
+        labels: list[Any] = list(self.labels)
         return {
-            "images": [self._record(row, label) for row, label in enumerate(self.labels)],
+            "images": [self._record(row, label) for row, label in enumerate(labels)],
             "errors": dict(self.errors),
             "task": self.config.task,
             "class_names": list(self.class_names),
@@ -234,11 +235,11 @@ class Prediction:
             "trained": self.trained,
         }
 
-    def _record(self, row: int, label: str | list[str]) -> dict[str, Any]:
+    def _record(self, row: int, label: Any) -> dict[str, Any]:
         boxes = zip(self.rois[row].tolist(), self.roi_attention[row].tolist(), strict=True)
         return {
             "name": self.names[row],
-            "label" if isinstance(label, str) else "labels": label,
+            "label" if self.config.task == "multiclass" else "labels": label,
             "uncertainty": self.uncertainty[row].item(),
             "probs": dict(zip(self.class_names, self.probs[row].tolist(), strict=True)),
             "scores": dict(zip(self.class_names, self.scores[row].tolist(), strict=True)),

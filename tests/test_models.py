@@ -143,7 +143,7 @@ def test_the_switches_change_the_answer() -> None:
     with torch.no_grad():
         reference = plain(images)
         for fields in SWITCHES:
-            if fields.keys() <= {"prior_activation", "init", "shared_noise", "roi_channels", "saliency_top", "skip"}:
+            if fields.keys() <= {"prior_activation", "init", "shared_noise", "roi_channels", "skip"}:
                 other = small_model(**fields)
                 other.load_state_dict(plain.state_dict())
                 assert not torch.allclose(other(images), reference, atol=1e-6), fields

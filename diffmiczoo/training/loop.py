@@ -21,13 +21,12 @@ from tqdm.auto import tqdm
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import Manifest, read_manifest
+from diffmiczoo.evaluation.evaluate import Loader
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.precision import autocast, grouped_convolutions_in_fp32
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import Stage, create_stages, parameter_groups, validate
-
-Loader = DataLoader[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class _Run:
     def __init__(self, model: DiffMICv2, recipe: Recipe, output: Path, progress: bool | None) -> None:
         self.model, self.recipe, self.output = model, recipe, output
         self.checkpoint = output / "checkpoint.pt"
-        self.hide = None if progress is None else not progress
+        self.progress = progress
         self.device = model.default_noise.device
         self.stage_index = 0
         self.history: list[dict[str, Any]] = []
@@ -183,7 +182,7 @@ class _Run:
             row["train_loss"] = self._train_epoch(stage, training, optimizer, scheduler, average, epoch)
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == stage.epochs:
                 judged = model if average is None else average.module
-                metrics, temperature = validate(judged, stage, validation)
+                metrics, temperature = validate(judged, stage, validation, self.progress)
                 row |= metrics.values
                 value = -metrics.values["nll"] if recipe.select == "nll" else metrics.values[recipe.select]
                 if value > best["value"]:
@@ -204,7 +203,8 @@ class _Run:
         model, total = self.model, 0.0
         model.train()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        bar = tqdm(training, desc=f"{stage.name} {epoch + 1}/{stage.epochs}", unit="batch", disable=self.hide)
+        hide = None if self.progress is None else not self.progress
+        bar = tqdm(training, desc=f"{stage.name} {epoch + 1}/{stage.epochs}", unit="batch", disable=hide)
         mixed_on_cpu = self.recipe.precision == "bf16" and self.device.type == "cpu"
         with grouped_convolutions_in_fp32(model) if mixed_on_cpu else nullcontext():
             for count, (images, targets) in enumerate(bar, start=1):

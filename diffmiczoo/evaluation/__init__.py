@@ -1,0 +1,1 @@
+"""How good a model is: metrics with intervals, and the calibration of its probabilities."""

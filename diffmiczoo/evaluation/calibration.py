@@ -1,0 +1,92 @@
+"""Calibration: how far probabilities are from frequencies, and the temperature that brings them nearer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffmiczoo.evaluation.targets import checked_matrix, indicator, on_cpu
+from diffmiczoo.prediction import probs_at_temperature
+
+#: Equal-width bins of the expected calibration error.
+BINS = 15
+
+#: Where `fit_temperature` searches.
+TEMPERATURE_RANGE = (1e-3, 1e2)
+
+# Halves the range of log T until it is smaller than the float's last digit.
+_HALVINGS = 60
+
+
+def fit_temperature(scores: Any, targets: Any, *, task: str) -> float:
+    """Finds the temperature T with the smallest negative log-likelihood of `scores_to_probs` on validation data.
+
+    The likelihood is log-concave in 1/T, so its slope changes sign once, and halving log T finds that place; the same
+    data give the same answer. Where scores tell the classes apart without an error there is no best T and the answer
+    is the lower end of `TEMPERATURE_RANGE`; where scores and targets have nothing to do with each other, the upper.
+
+    Args:
+        scores: (N, C) means of the ŷ_0 map.
+        targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
+        task: "multiclass" or "multilabel".
+
+    Returns:
+        T in `TEMPERATURE_RANGE`, for `DiffMICConfig.temperature`.
+
+    Raises:
+        ValueError: there are no rows, scores are not finite, or targets do not fit.
+
+    Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2.
+    """
+    values = checked_matrix(scores, "scores")
+    truth = indicator(targets, values.shape, task).double()
+    low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if _slope(values, truth, task, math.exp(middle)) > 0:
+            low = middle
+        else:
+            high = middle
+    return min(max(math.exp((low + high) / 2), TEMPERATURE_RANGE[0]), TEMPERATURE_RANGE[1])
+
+
+def _slope(scores: Tensor, truth: Tensor, task: str, temperature: float) -> float:
+    """Returns the derivative of the summed negative log-likelihood by 1/T, which grows with 1/T."""
+    # The shift by 0.5 belongs to "multilabel"; for "multiclass" it cancels, as p - y sums to 0.
+    return float(((probs_at_temperature(scores, task, temperature) - truth) * (scores - 0.5)).sum())
+
+
+def expected_calibration_error(confidence: Any, outcome: Any, bins: int = BINS) -> float:
+    """Measures how far confidence is from frequency: Σ_bins share · |mean outcome - mean confidence|.
+
+    Args:
+        confidence: (N,) probabilities in [0, 1]; of the most probable class, or of one label.
+        outcome: (N,) whether that class was right, or whether the label was there.
+        bins: number of equal-width bins [k / bins, (k + 1) / bins); the last one includes 1.
+
+    Returns:
+        0 (perfect) to 1.
+
+    Raises:
+        ValueError: lengths differ, there are none, a confidence is outside [0, 1], or `bins` is less than 1.
+
+    Source: Naeini et al., *Obtaining Well Calibrated Probabilities Using Bayesian Binning* (AAAI 2015).
+    """
+    confidence, outcome = (on_cpu(values).double() for values in (confidence, outcome))
+    if confidence.ndim != 1 or confidence.shape != outcome.shape or not len(confidence):
+        shapes = f"{tuple(confidence.shape)} and {tuple(outcome.shape)}"
+        raise ValueError(f"confidence and outcome have shapes {shapes}; expected (N,) both, N ≥ 1")
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("confidence has values that are NaN or outside [0, 1]")
+    if bins < 1:
+        raise ValueError(f"bins={bins} must be at least 1")
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add(0, bin_of(confidence, bins), outcome - confidence)
+    return float(gaps.abs().sum() / len(confidence))
+
+
+def bin_of(confidence: Tensor, bins: int = BINS) -> Tensor:
+    """Returns the place 0..bins-1 of the equal-width bin that holds each confidence in [0, 1]; same shape."""
+    return (confidence * bins).long().clamp(max=bins - 1)

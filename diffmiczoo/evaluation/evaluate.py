@@ -1,0 +1,100 @@
+"""`evaluate`: a model's metrics on labelled images, of the whole model or of its DCG alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from diffmiczoo.data.dataset import ImageDataset
+from diffmiczoo.data.manifest import Manifest, read_manifest
+from diffmiczoo.evaluation.metrics import Metrics, compute_metrics
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.modes import evaluation_mode
+
+Loader = DataLoader[tuple[Tensor, Tensor]]
+
+
+def evaluate(
+    model: DiffMICv2,
+    data: str | os.PathLike[str] | Manifest,
+    *,
+    split: str = "test",
+    dcg_alone: bool = False,
+    batch_size: int = 32,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Metrics:
+    """Computes metrics with 95 % bootstrap intervals on labelled images; groups are drawn whole.
+
+    Args:
+        model: predicts with its own sampling steps and temperature.
+        data: a CSV manifest, a folder (see `diffmiczoo.data.manifest.read_manifest`), or a `Manifest`.
+        split: which images, where the data have splits.
+        dcg_alone: judge the DCG's own prediction, softmax (multi-label: sigmoid) of 0.5 · (ŷ_g + ŷ_l), instead.
+        batch_size: images computed at once.
+        bootstrap: resamples, 0 for no intervals.
+        seed: of the resampling.
+        progress: show bars; by default where the standard error is a terminal.
+
+    Raises:
+        ValueError: the data's classes are not the model's, or no image belongs to the split.
+        ImageError: an image cannot be read.
+    """
+    config = model.config
+    names = config.class_names or None
+    manifest = data if isinstance(data, Manifest) else read_manifest(data, class_names=names, task=config.task)
+    if manifest.class_names != config.labels:
+        raise ValueError(
+            f"{manifest.name} has the classes {list(manifest.class_names)}, the model {list(config.labels)}"
+        )
+    manifest = manifest.split(split) if manifest.has_splits else manifest
+    if dcg_alone:
+        loader = DataLoader(ImageDataset(manifest, config, progress=progress), batch_size)
+        probs = dcg_probs(collect_scores(model, dcg_scores, loader, progress)[0], config.task)
+    else:
+        files = [record.path for record in manifest.records]
+        probs = model.predict(files, batch_size=batch_size, progress=progress).probs
+    return compute_metrics(
+        probs,
+        manifest.targets(),
+        task=config.task,
+        class_names=config.labels,
+        groups=manifest.groups(),
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+
+
+def dcg_scores(model: DiffMICv2, images: Tensor) -> Tensor:
+    """Returns the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), (B, C) logits, for preprocessed images."""
+    priors = model.priors(images)
+    return 0.5 * (priors["global_prior"] + priors["local_prior"])
+
+
+def dcg_probs(scores: Tensor, task: str) -> Tensor:
+    """Turns the DCG's logits (B, C) into probabilities."""
+    return scores.softmax(-1) if task == "multiclass" else scores.sigmoid()
+
+
+@torch.inference_mode()
+def collect_scores(
+    model: DiffMICv2,
+    scores: Callable[[DiffMICv2, Tensor], Tensor],
+    loader: Loader,
+    progress: bool | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Returns the scores (N, C) that `scores` gives for the batches of a loader, and the targets, on the CPU."""
+    like = model.default_noise
+    hide = None if progress is None else not progress
+    with evaluation_mode(model):
+        rows = [
+            (scores(model, images.to(like)).float().cpu(), targets)
+            for images, targets in tqdm(loader, desc="evaluate", unit="batch", disable=hide, leave=False)
+        ]
+    return torch.cat([row[0] for row in rows]), torch.cat([row[1] for row in rows])

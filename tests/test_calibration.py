@@ -1,0 +1,155 @@
+"""Temperature scaling and the expected calibration error."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.evaluation.calibration import TEMPERATURE_RANGE, expected_calibration_error, fit_temperature
+from diffmiczoo.prediction import scores_to_probs
+
+
+def _calibrated(
+    task: str, temperature: float, count: int = 20_000, classes: int = 4
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns scores whose probabilities at `temperature` are the frequencies of the targets."""
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.rand(count, classes, generator=generator)
+    config = DiffMICConfig(task=task, num_classes=classes, temperature=temperature)
+    probs = scores_to_probs(scores, config)
+    if task == "multilabel":
+        return scores, torch.rand(count, classes, generator=generator) < probs
+    return scores, torch.multinomial(probs, 1, generator=generator)[:, 0]
+
+
+def _nll(scores: torch.Tensor, targets: torch.Tensor, task: str, temperature: float) -> float:
+    config = DiffMICConfig(task=task, num_classes=scores.shape[1], temperature=temperature)
+    probs = scores_to_probs(scores.double(), config)
+    if task == "multilabel":
+        return float(torch.nn.functional.binary_cross_entropy(probs, targets.double()))
+    return float(torch.nn.functional.nll_loss(probs.log(), targets))
+
+
+# ---------------------------------------------------------------------- fit_temperature
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("temperature", [0.05, 0.25, 1.5])
+def test_finds_the_temperature_of_calibrated_data(task: str, temperature: float) -> None:
+    scores, targets = _calibrated(task, temperature)
+    assert fit_temperature(scores, targets, task=task) == pytest.approx(temperature, rel=0.1)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_no_temperature_has_a_smaller_loss(task: str) -> None:
+    scores, targets = _calibrated(task, 0.3, count=300)
+    fitted = fit_temperature(scores, targets, task=task)
+    best = _nll(scores, targets, task, fitted)
+    for other in [*torch.logspace(-2.5, 2, 40).tolist(), 0.999 * fitted, 1.001 * fitted]:
+        assert best <= _nll(scores, targets, task, other)
+
+
+def test_temperature_of_two_images_by_hand() -> None:
+    # The right class leads by 1 in three images of four: p = 3/4 = 1 / (1 + exp(-1 / T)) gives T = 1 / log 3.
+    scores = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
+    assert fit_temperature(scores, [0, 0, 0, 1], task="multiclass") == pytest.approx(1 / math.log(3), rel=1e-9)
+    marks = torch.tensor([[1, 1], [1, 1], [1, 1], [0, 0]])
+    assert fit_temperature(torch.ones(4, 2), marks, task="multilabel") == pytest.approx(0.5 / math.log(3), rel=1e-9)
+
+
+def test_fitting_lowers_the_calibration_error() -> None:
+    scores, targets = _calibrated("multiclass", 0.1)
+
+    def error(temperature: float | None) -> float:
+        probs = scores_to_probs(scores, DiffMICConfig(num_classes=4, temperature=temperature))
+        confidence, index = probs.max(1)
+        return expected_calibration_error(confidence, index == targets)
+
+    assert error(fit_temperature(scores, targets, task="multiclass")) < 0.02 < 0.1 < error(None)
+
+
+def test_stays_in_its_range() -> None:
+    scores = torch.eye(3)
+    assert fit_temperature(scores, [0, 1, 2], task="multiclass") == pytest.approx(TEMPERATURE_RANGE[0])
+    assert fit_temperature(scores, [1, 2, 0], task="multiclass") == pytest.approx(TEMPERATURE_RANGE[1])
+
+
+@given(st.permutations(range(12)), st.sampled_from(["multiclass", "multilabel"]))
+@settings(max_examples=15, deadline=None)
+def test_temperature_does_not_depend_on_the_order(order: list[int], task: str) -> None:
+    scores, targets = _calibrated(task, 0.3, count=12)
+    fitted = fit_temperature(scores, targets, task=task)
+    assert fit_temperature(scores[order], targets[order], task=task) == pytest.approx(fitted, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "task", "message"),
+    [
+        (torch.empty(0, 3), [], "multiclass", "scores is empty"),
+        (torch.tensor([[0.1, math.nan]]), [0], "multiclass", "NaN or infinite values in 1 rows, the first is row 0"),
+        (torch.tensor([[0.1, math.inf]]), [0], "multiclass", "NaN or infinite"),
+        (torch.zeros(3), [0], "multiclass", r"expected \(N, C\)"),
+        (torch.zeros(2, 3), [0], "multiclass", r"targets have shape \(1,\); expected \(2,\)"),
+        (torch.zeros(2, 3), [0, 3], "multiclass", "targets hold 3; expected integers from 0 to 2"),
+        (torch.zeros(2, 3), [0, -1], "multiclass", "targets hold -1"),
+        (torch.zeros(2, 3), [0, 0.5], "multiclass", "targets hold 0.5"),
+        (torch.zeros(1, 2), [[0, 2]], "multilabel", "targets hold 2; expected integers from 0 to 1"),
+        (torch.zeros(1, 2), [0], "binary", "task='binary' is not one of"),
+    ],
+)
+def test_refuses_what_does_not_fit(scores: torch.Tensor, targets: list[float], task: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_temperature(scores, targets, task=task)
+
+
+# ---------------------------------------------------------------------- expected_calibration_error
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two bins: [0, 0.5) holds 0.2 and 0.4 with one hit, gap |1 - 0.6|; [0.5, 1] holds 0.9 and 1.0, gap |1 - 1.9|.
+    assert expected_calibration_error([0.2, 0.4, 0.9, 1.0], [0, 1, 0, 1], bins=2) == pytest.approx((0.4 + 0.9) / 4)
+
+
+def test_certainty_belongs_to_the_last_bin() -> None:
+    assert expected_calibration_error([0.98, 1.0], [1, 0]) == pytest.approx(0.98 / 2)
+
+
+def test_perfect_calibration_has_no_error() -> None:
+    assert expected_calibration_error([0.25] * 4 + [1.0, 0.0], [1, 0, 0, 0, 1, 0]) == 0
+
+
+def test_calibration_error_equals_torchmetrics() -> None:
+    functional = pytest.importorskip("torchmetrics.functional.classification")
+    generator = torch.Generator().manual_seed(0)
+    confidence = torch.rand(500, generator=generator).double()
+    outcome = torch.rand(500, generator=generator) < confidence.square()
+    expected = functional.binary_calibration_error(confidence, outcome.long(), n_bins=15)
+    assert expected_calibration_error(confidence, outcome) == pytest.approx(expected.item(), abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30), st.integers(1, 20))
+def test_calibration_error_is_between_0_and_the_mean_gap(pairs: list[tuple[float, bool]], bins: int) -> None:
+    error = expected_calibration_error(*zip(*pairs, strict=True), bins=bins)
+    mean_gap = sum(abs(outcome - confidence) for confidence, outcome in pairs) / len(pairs)
+    assert 0 <= error <= mean_gap + 1e-12
+    assert error == pytest.approx(expected_calibration_error(*zip(*pairs[::-1], strict=True), bins=bins), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "outcome", "bins", "message"),
+    [
+        ([], [], 15, "N ≥ 1"),
+        ([0.5], [1, 0], 15, "have shapes"),
+        ([1.2], [1], 15, r"outside \[0, 1\]"),
+        ([math.nan], [1], 15, "NaN"),
+        ([0.5], [1], 0, "bins=0"),
+    ],
+)
+def test_calibration_error_refuses(confidence: list[float], outcome: list[int], bins: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        expected_calibration_error(confidence, outcome, bins)

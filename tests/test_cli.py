@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import diffmiczoo
+from conftest import SMALL_ENCODERS, TINY
+from diffmiczoo.cli import main
+
+
+def run(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture
+def weights(tmp_path) -> str:
+    torch.manual_seed(0)
+    model = diffmiczoo.create_model("diffmicv2_nano", class_names=["dark", "light"], **{**TINY, **SMALL_ENCODERS})
+    model.trained = True
+    model.save_pretrained(tmp_path / "weights")
+    return f"local-dir:{tmp_path / 'weights'}"
+
+
+def test_help_lists_the_commands() -> None:
+    result = run("--help")
+    assert result.exit_code == 0 and all(command in result.output for command in ("list", "info", "predict", "fit"))
+    assert diffmiczoo.__version__ in run("--version").output
+
+
+def test_list() -> None:
+    lines = run("list").output.splitlines()
+    assert [line.split()[0] for line in lines] == diffmiczoo.list_models()
+    pretrained = run("list", "--pretrained").output.splitlines()
+    assert [line.split()[0] for line in pretrained] == diffmiczoo.list_models(pretrained=True)
+    assert run("list", "nothing").output == ""
+
+
+def test_info() -> None:
+    text = run("info", "diffmicv2_ham10000").output
+    assert all(word in text for word in ("akiec", "parameters", "MACs", "CC BY-NC 4.0", "shipped", "accuracy"))
+    assert json.loads(run("info", "diffmicv2_resnet18", "--format", "json").output)["config"]["latent_dim"] == 6144
+    result = run("info", "diffmicv2_ham1000")
+    assert result.exit_code == 2 and "did you mean" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_predict_formats_agree(weights, image_folder) -> None:
+    expected = diffmiczoo.create_model(weights, pretrained=True).predict(image_folder)
+    rows = list(csv.DictReader(io.StringIO(run("predict", image_folder, "--model", weights, "--format", "csv").stdout)))
+    assert [row["name"] for row in rows] == expected.names and [row["label"] for row in rows] == expected.labels
+    probs = np.array([[float(row["prob_dark"]), float(row["prob_light"])] for row in rows])
+    np.testing.assert_allclose(probs, expected.probs.numpy(), atol=2e-6)
+    answer = json.loads(run("predict", image_folder, "--model", weights, "--format", "json").stdout)
+    assert [image["name"] for image in answer["images"]] == expected.names
+    table = run("predict", image_folder, "--model", weights).stdout.splitlines()
+    assert len(table) == len(expected) + 1 and table[0].split() == ["image", "uncertainty", "answer"]
+
+
+def test_predict_takes_files_patterns_and_manifests(weights, image_folder, tmp_path) -> None:
+    files = sorted(image_folder.glob("dark/*.png"))
+    for arguments in ([*files], [f"{image_folder}/dark/*.png"], [image_folder / "dark"]):
+        result = run("predict", *arguments, "--model", weights, "--format", "csv")
+        assert result.exit_code == 0 and len(result.stdout.splitlines()) == len(files) + 1
+    lines = [f"pictures/dark/{path.name},dark,{'test' if n else 'train'}" for n, path in enumerate(files)]
+    (tmp_path / "list.csv").write_text(
+        "file,label,split\n" + "\n".join(lines) + f"\npictures/light/0.png,light,train\n"
+    )
+    result = run("predict", tmp_path / "list.csv", "--split", "test", "--model", weights, "--format", "csv")
+    assert len(result.stdout.splitlines()) == len(files)
+    result = run("predict", f"{image_folder}/*.tif", "--model", weights)
+    assert result.exit_code == 2 and "no file matches this pattern" in result.stderr
+
+
+def test_predict_reports_what_it_skips(weights, image_folder) -> None:
+    (image_folder / "dark" / "broken.png").write_bytes(b"nothing")
+    result = run("predict", image_folder, "--model", weights, "--format", "csv")
+    assert result.exit_code == 1 and len(result.stdout.splitlines()) == 13
+    assert "skipped" in result.stderr and "broken.png" in result.stderr
+    result = run("predict", image_folder, "--model", weights, "--on-error", "raise")
+    assert result.exit_code == 2 and "broken.png" in result.stderr and result.stdout == ""
+
+
+def test_predict_writes_files_and_overlays(weights, image_folder, tmp_path) -> None:
+    Image.open(image_folder / "dark" / "1.png").save(image_folder / "light" / "1.png")
+    result = run(
+        "predict", image_folder, "--model", weights, "--output", tmp_path / "answers.csv", "--format", "csv",
+        "--overlay", tmp_path / "overlays",
+    )  # fmt: skip
+    assert result.exit_code == 0 and result.stdout == ""
+    assert len((tmp_path / "answers.csv").read_text().splitlines()) == 14
+    overlays = sorted((tmp_path / "overlays").iterdir())
+    assert len(overlays) == 13 and {"1.png", "1-2.png"} <= {path.name for path in overlays}
+    assert all(np.asarray(Image.open(path)).std() > 10 for path in overlays)
+
+
+def test_predict_errors_are_one_line(image_folder, tmp_path) -> None:
+    for arguments, message in [
+        (["--model", "diffmicv2_resnet18"], "has no published weights"),
+        (["--model", f"local-dir:{tmp_path}/nowhere"], "is not a directory"),
+    ]:
+        result = run("predict", image_folder, *arguments)
+        assert result.exit_code == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_fit_and_predict(image_folder, tmp_path, weights) -> None:
+    rows = [f"{p.relative_to(tmp_path)},{p.parent.name},{'val' if p.stem in '45' else 'train'}"
+            for p in sorted(image_folder.glob("*/*.png"))]  # fmt: skip
+    (tmp_path / "labels.csv").write_text("file,label,split\n" + "\n".join(rows) + "\n")
+    fields = [f"--config={key}={json.dumps(value)}" for key, value in {**TINY, **SMALL_ENCODERS}.items()]
+    recipe = [
+        "dcg_epochs=3",
+        "diffusion_epochs=4",
+        "batch_size=4",
+        "dcg_lr=0.01",
+        "diffusion_lr=0.01",
+        "precision=fp32",
+    ]
+    result = run(
+        "fit", "--model", "diffmicv2_nano", "--train", tmp_path / "labels.csv", "--output", tmp_path / "run",
+        *fields, *(f"--set={text}" for text in recipe),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "weights:" in result.output and (tmp_path / "run" / "best" / "model.safetensors").is_file()
+    result = run("predict", image_folder, "--model", f"local-dir:{tmp_path}/run/best", "--format", "csv")
+    answers = {Path(row["name"]): row["label"] for row in csv.DictReader(io.StringIO(result.stdout))}
+    assert all(label in ("dark", "light") for label in answers.values()) and len(answers) == 12
+    result = run("fit", "--model", weights, "--pretrained", "--train", tmp_path / "labels.csv", "--output",
+                 tmp_path / "tuned", *(f"--set={text}" for text in recipe))  # fmt: skip
+    assert result.exit_code == 0, result.output
+
+
+def test_fit_errors_are_one_line(image_folder, tmp_path) -> None:
+    common = ["fit", "--train", image_folder, "--output", tmp_path / "run"]
+    for arguments, message in [
+        (["--model", "diffmicv2_nono"], "did you mean diffmicv2_nano"),
+        (["--model", "diffmicv2_nano", "--set", "epochs=3"], "unknown fields"),
+        (["--model", "diffmicv2_nano", "--set", "seed"], "expected FIELD=VALUE"),
+        (["--model", "diffmicv2_nano", "--config", "latent=3"], "did you mean latent_dim"),
+        (["--model", "diffmicv2_resnet18", "--pretrained"], "has no published weights"),
+    ]:
+        result = run(*common, *arguments)
+        assert result.exit_code == 2 and message in result.stderr, (arguments, result.output)

@@ -1,0 +1,92 @@
+"""The weights that ship: complete, small, right, and as good as their cards say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+import diffmiczoo
+from diffmiczoo.card import NOT_CLINICAL, REPORTED
+from diffmiczoo.cli import main
+from diffmiczoo.data.manifest import read_manifest
+from diffmiczoo.entries import ENTRIES
+from diffmiczoo.evaluation.evaluate import evaluate
+
+WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
+SHIPPED = sorted(path.name for path in WEIGHTS.iterdir() if path.is_dir() and path.name in ENTRIES)
+DATA = {"chestxray14": "chestxray14_subset"}
+
+
+def test_something_ships_and_nothing_else_lies_there() -> None:
+    assert "diffmicv2_nano.ham10000" in SHIPPED
+    files = {"README.md", "config.json", "metrics.json", "model.safetensors"}
+    assert all({path.name for path in (WEIGHTS / name).iterdir()} == files for name in SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_tensor_comes_from_the_file(name: str) -> None:
+    stored = load_file(WEIGHTS / name / "model.safetensors")
+    model = diffmiczoo.create_model(name, pretrained=True)
+    assert model.trained and model.weights_name == name and not model.training
+    assert model.state_dict().keys() == stored.keys()
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, stored[key].to(tensor.dtype)), key
+    assert all(tensor.dtype == torch.float16 for tensor in stored.values() if tensor.is_floating_point())
+    assert (WEIGHTS / name / "model.safetensors").stat().st_size <= 12e6
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 5_000_000
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_says_what_it_has_to(name: str) -> None:
+    card = (WEIGHTS / name / "README.md").read_text()
+    metrics = json.loads((WEIGHTS / name / "metrics.json").read_text())["test"]
+    assert NOT_CLINICAL in card and ENTRIES[name].license in card and ENTRIES[name].data_license in card
+    assert "diffmiczoo fit" in card and "commit" in card and "Intended use" in card and "Limits" in card
+    for part in ("model", "dcg"):
+        values, intervals = metrics[part]["values"], metrics[part]["intervals"]
+        for metric in ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece"):
+            low, high = intervals[metric]
+            assert low <= high and f"{values[metric]:.3f} [{low:.3f}, {high:.3f}]" in card, REPORTED[metric]
+    assert diffmiczoo.model_info(name).metrics == metrics["model"]["values"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_predict_on_the_test_split_reproduces_the_card(name: str, shared: Path) -> None:
+    dataset = ENTRIES[name].dataset
+    data = shared / "data" / DATA.get(dataset, dataset)
+    metrics = json.loads((WEIGHTS / name / "metrics.json").read_text())["test"]
+    result = CliRunner().invoke(
+        main, ["predict", str(data / "labels.csv"), "--split", "test", "--model", name, "--format", "csv"]
+    )
+    answers = {row["name"]: row["label"] for row in csv.DictReader(io.StringIO(result.stdout))}
+    records = read_manifest(data).split("test").records
+    assert len(answers) == len(records) == metrics["model"]["num_images"]
+    right = sum(answers[str(record.path)] == record.labels[0] for record in records)
+    assert right / len(records) == pytest.approx(metrics["model"]["values"]["accuracy"], abs=1e-9)
+    model = diffmiczoo.create_model(name, pretrained=True)
+    alone = evaluate(model, data, dcg_alone=True, bootstrap=0, progress=False)
+    assert alone.values["accuracy"] == pytest.approx(metrics["dcg"]["values"]["accuracy"], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_model_is_not_worse_than_its_own_dcg(name: str) -> None:
+    metrics = json.loads((WEIGHTS / name / "metrics.json").read_text())["test"]
+    model, dcg = metrics["model"]["values"], metrics["dcg"]["values"]
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "auroc"):
+        assert model[metric] >= dcg[metric], metric
+
+
+def test_example_pictures_are_classified_offline() -> None:
+    examples = Path(diffmiczoo.__file__).parents[1] / "examples" / "ham10000"
+    model = diffmiczoo.create_model("diffmicv2_ham10000", pretrained=True)
+    prediction = model.predict(examples)
+    assert len(prediction) >= 5 and prediction.calibrated and not prediction.errors
+    torch.testing.assert_close(prediction.probs.sum(-1), torch.ones(len(prediction)))
+    assert set(prediction.labels) <= set(model.config.labels)
