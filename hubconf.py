@@ -30,8 +30,8 @@ def _entry_points():
         load.__name__ = load.__qualname__ = name
         load.__doc__ = (
             f"{describe(name)}\n\n    Args:\n        pretrained: load the trained weights; without any it is an error, "
-            "never a random model.\n        options: further arguments of `diffmiczoo.create_model` (num_classes, device, "
-            "any field of the model's\n            config).\n"
+            "never a random model.\n        options: further arguments of `diffmiczoo.create_model` (num_classes, "
+            "device, any\n            field of the model's config).\n"
         )
         return load
 

@@ -7,6 +7,8 @@ import glob
 import io
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -255,13 +257,11 @@ def _write_overlays(prediction: Prediction, directory: Path) -> None:
         prediction.save_overlay(directory / f"{unique}.png", row)
 
 
-class _clear_errors:
+@contextmanager
+def _clear_errors() -> Iterator[None]:
     """Turns the package's own errors into one line and exit status 2, without a traceback."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError | TypeError | OSError | ImportError):
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)

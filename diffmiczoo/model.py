@@ -72,6 +72,8 @@ class DiffMICv2(nn.Module):
     Source: DiffMIC-v2 (IEEE TMI 2025), section III.
     """
 
+    default_noise: Tensor
+
     def __init__(self, config: DiffMICConfig, *, pretrained_backbones: bool = False) -> None:
         super().__init__()
         self.config = config

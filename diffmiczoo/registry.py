@@ -122,7 +122,8 @@ def create_model(
         num_classes: C; other than the weights' own: the layers that depend on it are rebuilt, with a warning.
         class_names: C names.
         task: "multiclass" or "multilabel".
-        device, dtype: where and as what the model lives; CPU and float32 by default.
+        device: where the model lives; the CPU by default.
+        dtype: of its floating-point tensors; float32 by default.
         pretrained_backbones: start the encoders from ImageNet weights; not together with `pretrained`.
         config_overrides: any field of `DiffMICConfig`.
 

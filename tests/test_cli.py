@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from conftest import SMALL_ENCODERS, TINY
 from PIL import Image
 
 import diffmiczoo
-from conftest import SMALL_ENCODERS, TINY
 from diffmiczoo.cli import main
 
 
@@ -71,9 +71,7 @@ def test_predict_takes_files_patterns_and_manifests(weights, image_folder, tmp_p
         result = run("predict", *arguments, "--model", weights, "--format", "csv")
         assert result.exit_code == 0 and len(result.stdout.splitlines()) == len(files) + 1
     lines = [f"pictures/dark/{path.name},dark,{'test' if n else 'train'}" for n, path in enumerate(files)]
-    (tmp_path / "list.csv").write_text(
-        "file,label,split\n" + "\n".join(lines) + f"\npictures/light/0.png,light,train\n"
-    )
+    (tmp_path / "list.csv").write_text("file,label,split\n" + "\n".join(lines) + "\npictures/light/0.png,light,train\n")
     result = run("predict", tmp_path / "list.csv", "--split", "test", "--model", weights, "--format", "csv")
     assert len(result.stdout.splitlines()) == len(files)
     result = run("predict", f"{image_folder}/*.tif", "--model", weights)

@@ -7,10 +7,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL_ENCODERS, TINY
 from PIL import Image
 
 import diffmiczoo
-from conftest import SMALL_ENCODERS, TINY
 from diffmiczoo.complexity import count_macs, count_parameters
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2

@@ -93,7 +93,7 @@ def test_gated_attention_is_the_formula() -> None:
 
 
 def _dcg(**fields) -> DCG:
-    encoder = lambda size: create_encoder("test_resnet", size)  # noqa: E731
+    encoder = lambda size: create_encoder("test_resnet", size)
     return DCG(encoder(64), encoder(32), DiffMICConfig(num_classes=3, attention_dim=4, **fields)).eval()
 
 

@@ -572,7 +572,7 @@ def test_square(crop_mode, interpolation, size):
     square = resize_to_square(image, config)
     assert square.shape == (3, 32, 32) and square.dtype == torch.uint8
     floats = resize_to_square(image / 255, config)
-    assert floats.dtype == torch.float32 and 0 <= floats.min() and floats.max() <= 1
+    assert floats.dtype == torch.float32 and floats.min() >= 0 and floats.max() <= 1
     difference = (floats * 255 - square).abs()
     assert difference.mean() < 1.5 and (interpolation == "bicubic" or difference.max() < 1.5)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import SMALL_ENCODERS, TINY
 from safetensors.torch import load_file, save_file
 
 import diffmiczoo
-from conftest import SMALL_ENCODERS, TINY
 from diffmiczoo.entries import DATASET_NAMES, ENTRIES
 from diffmiczoo.registry import describe, has_weights, model_config, resolve
 from diffmiczoo.variants import architectures, register_model
@@ -199,7 +199,8 @@ def test_a_failed_save_leaves_the_old_files(saved) -> None:
 def test_import_is_light() -> None:
     code = (
         "import sys, diffmiczoo; assert 'torch' not in sys.modules; diffmiczoo.list_models(); "
-        "assert 'torch' not in sys.modules and 'timm' not in sys.modules; assert set(diffmiczoo.__all__) <= set(dir(diffmiczoo))"
+        "assert 'torch' not in sys.modules and 'timm' not in sys.modules; "
+        "assert set(diffmiczoo.__all__) <= set(dir(diffmiczoo))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

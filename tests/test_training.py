@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL_ENCODERS, TINY
 from PIL import Image
 from torch import nn
 
 import diffmiczoo
-from conftest import SMALL_ENCODERS, TINY
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.dataset import ImageDataset
@@ -168,7 +168,7 @@ def test_grouped_convolutions_stay_in_fp32_and_are_restored() -> None:
 
 
 def test_learning_rates_and_decay_of_the_parameter_groups() -> None:
-    model, recipe = tiny_model(), QUICK.replace(encoder_lr_scale=0.1, weight_decay=0.5)
+    model, recipe = tiny_model(), QUICK.replace(encoder_lr=1e-3, weight_decay=0.5)
     groups = parameter_groups(model, create_stages(recipe)[1], recipe)
     of = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert len(of) == len(list(model.feature_prior.parameters())) + len(list(model.unet.parameters()))

@@ -68,6 +68,7 @@ def evaluate(
         groups=manifest.groups(),
         bootstrap=bootstrap,
         seed=seed,
+        progress=progress,
     )
 
 

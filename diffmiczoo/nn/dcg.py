@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -26,6 +27,7 @@ class GatedAttention(nn.Module):
         self.w = nn.Linear(hidden, 1, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Maps features (B, K, D) to attention weights (B, K)."""
         gated = torch.tanh(self.V(features)) * torch.sigmoid(self.U(features))
         return rearrange(self.w(gated), "b k 1 -> b k").softmax(-1)
 
@@ -43,9 +45,9 @@ class DCG(nn.Module):
         super().__init__()
         self.saliency_top = config.saliency_top
         self.global_encoder = global_encoder
-        self.saliency_conv = nn.Conv2d(int(global_encoder.num_features), config.num_classes, 1, bias=False)
+        self.saliency_conv = nn.Conv2d(cast(int, global_encoder.num_features), config.num_classes, 1, bias=False)
         self.local_encoder = local_encoder
-        local_features = int(local_encoder.num_features)
+        local_features = cast(int, local_encoder.num_features)
         self.attention = GatedAttention(local_features, config.attention_dim)
         self.local_classifier = nn.Linear(local_features, config.num_classes, bias=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from pathlib import Path
+from typing import Any, cast
 
 import timm
 import torch
@@ -51,6 +52,7 @@ class EfficientSAM(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        """Maps images (B, 3, S, S) to features (B, D, S/16, S/16)."""
         grid = images.shape[-1] // 16
         return rearrange(self.model.forward_features(images), "b (h w) d -> b d h w", h=grid)
 
@@ -78,19 +80,21 @@ class Backbone(nn.Module):
         packaged = packaged_weights(name) if pretrained else None
         from_hub = pretrained and packaged is None
         try:
-            self.model = timm.create_model(
+            features: Any = timm.create_model(
                 name, pretrained=from_hub, features_only=True, feature_cls="getter", out_indices=(out_index,)
             )
         except (AssertionError, IndexError) as error:
             raise ValueError(f"encoder {name!r} has no feature map with index {out_index}") from error
-        if hasattr(self.model.model, "set_input_size"):
-            self.model.model.set_input_size(img_size=image_size)
+        if hasattr(features.model, "set_input_size"):
+            features.model.set_input_size(img_size=image_size)
         if packaged is not None:
-            own = self.model.model.state_dict()
-            self.model.model.load_state_dict({key: packaged.get(key, own[key]) for key in own})
-        self.num_features = int(self.model.feature_info.channels()[-1])
+            own = features.model.state_dict()
+            features.model.load_state_dict({key: packaged.get(key, own[key]) for key in own})
+        self.model = features
+        self.num_features = int(features.feature_info.channels()[-1])
 
     def forward(self, images: Tensor) -> Tensor:
+        """Maps images (B, 3, S, S) to features (B, D, h, w)."""
         feature_map: Tensor = self.model(images)[0]
         return feature_map
 
@@ -130,9 +134,9 @@ class FeaturePrior(nn.Module):
         hidden = config.latent_dim
         self.feature_weighting = config.feature_weighting
         self.raw_encoder = raw_encoder
-        self.raw_proj = nn.Linear(int(raw_encoder.num_features), hidden)
+        self.raw_proj = nn.Linear(cast(int, raw_encoder.num_features), hidden)
         self.roi_encoder = roi_encoder
-        self.roi_proj = nn.Linear(int(roi_encoder.num_features), hidden)
+        self.roi_proj = nn.Linear(cast(int, roi_encoder.num_features), hidden)
         normalised = config.feature_norm == "batchnorm"
         self.raw_norm = nn.BatchNorm1d(hidden) if normalised else nn.Identity()
         self.roi_norm = nn.BatchNorm1d(hidden) if normalised else nn.Identity()

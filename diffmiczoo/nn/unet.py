@@ -25,6 +25,7 @@ class TimestepConv(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Maps x (B, in, Np, Np) to (B, out, Np, Np); t is (B or 1, Np or 1, Np or 1) int64, 0..T."""
         scale = rearrange(self.gamma(t), "b i j h -> b h i j")
         return F.softplus(self.norm(scale * self.conv(x)))
 

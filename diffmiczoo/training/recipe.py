@@ -20,7 +20,7 @@ RANGES = {
     "batch_size": (2, 65_536),
     "dcg_lr": (0.0, 1.0),
     "diffusion_lr": (0.0, 1.0),
-    "encoder_lr_scale": (0.0, 1.0),
+    "encoder_lr": (0.0, 1.0),
     "min_lr_ratio": (0.0, 1.0),
     "warmup_epochs": (0.0, 1000.0),
     "weight_decay": (0.0, 10.0),
@@ -55,7 +55,7 @@ class Recipe:
     batch_size: int = 64
 
     # Optimiser: AdamW (Adam for weight_decay = 0), linear warm-up, cosine to lr · min_lr_ratio
-    encoder_lr_scale: float = 1.0  # factor on the learning rate of the encoders' backbones
+    encoder_lr: float | None = None  # of the encoders' backbones; None is the stage's own
     min_lr_ratio: float = 0.01
     warmup_epochs: float = 0.0
     weight_decay: float = 0.0
@@ -83,6 +83,8 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, allowed))}")
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
+            if value is None and name == "encoder_lr":
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise ValueError(f"{name}={value!r} is not a number within {low}..{high}")
 

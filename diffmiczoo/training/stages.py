@@ -52,9 +52,10 @@ def create_stages(recipe: Recipe) -> tuple[Stage, Stage]:
 def parameter_groups(model: DiffMICv2, stage: Stage, recipe: Recipe) -> list[dict[str, object]]:
     """Splits what a stage trains by learning rate (encoders, rest) and weight decay (none on norms, biases, Q, γ)."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    encoder_lr = stage.lr if recipe.encoder_lr is None else recipe.encoder_lr
     for child in stage.modules:
         for name, parameter in model.get_submodule(child).named_parameters():
-            lr = stage.lr * (recipe.encoder_lr_scale if "encoder" in name.split(".")[0] else 1.0)
+            lr = encoder_lr if "encoder" in name.split(".")[0] else stage.lr
             decays = parameter.ndim > 1 and not name.endswith("Q") and ".gamma." not in name
             groups.setdefault((lr, recipe.weight_decay if decays else 0.0), []).append(parameter)
     return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
