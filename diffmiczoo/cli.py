@@ -74,7 +74,7 @@ def info(name: str, style: str) -> None:
 @click.option("--model", "name", default=DEFAULT_MODEL, show_default=True, help="Registered name or local-dir:PATH.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Of a CSV manifest: only this split.")
 @click.option("--steps", type=click.IntRange(1), help="DDIM steps; by default the model's own.")
-@click.option("--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Sampler runs to average.")
+@click.option("--num-samples", type=click.IntRange(1), help="Sampler runs to average; by default the model's own.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the starting noise.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="For example cuda.")

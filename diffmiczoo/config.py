@@ -36,6 +36,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "latent_dim": (1, 65_536),
     "num_train_timesteps": (1, 100_000),
     "sampling_steps": (1, 100_000),
+    "num_samples": (1, 1000),
     "beta_start": (1e-8, 0.999),
     "beta_end": (1e-8, 0.999),
     "dcg_out_index": (-1, 32),
@@ -104,6 +105,7 @@ class DiffMICConfig:
     beta_end: float = 0.02
     loss: str = "mse"
     sampling_steps: int = 10
+    num_samples: int = 1  # runs of the sampler that an answer averages
     init: str = "gaussian"
     shared_noise: bool = False  # one draw of y_T per |i - j| instead of one per point
     clip_sample: bool = True

@@ -24,12 +24,13 @@ def predict(
     images: Any,
     steps: int | None,
     batch_size: int,
-    num_samples: int,
+    num_samples: int | None,
     seed: int,
     on_error: str,
     progress: bool | None,
 ) -> Prediction:
     """Does what `DiffMICv2.predict` describes."""
+    num_samples = model.config.num_samples if num_samples is None else num_samples
     _check_arguments(batch_size, num_samples, on_error)
     steps = model.config.sampling_steps if steps is None else steps
     model.schedule.timesteps(steps)

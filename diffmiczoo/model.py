@@ -95,7 +95,7 @@ class DiffMICv2(nn.Module):
         )
         self.unet = DenoisingUNet(config)
         self.schedule = NoiseSchedule(config)
-        noise = self.draw_noise(generator=seeded_generator(0))[0]
+        noise = self.draw_noise(config.num_samples, generator=seeded_generator(0))[:, 0]
         self.register_buffer("default_noise", noise.to(torch.get_default_device()), persistent=False)
 
     # ------------------------------------------------------------------ the path of a batch
@@ -168,7 +168,7 @@ class DiffMICv2(nn.Module):
         condition: Condition,
         steps: int | None = None,
         y_T: Tensor | None = None,
-        num_samples: int = 1,
+        num_samples: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Runs the DDIM sampler and returns the ŷ_0 map, (B, C, Np, Np), the mean over `num_samples` runs (Alg. 2).
@@ -177,7 +177,7 @@ class DiffMICv2(nn.Module):
             condition: of B images.
             steps: DDIM steps, 1..T; the config's `sampling_steps` by default.
             y_T: (B or 1, C, Np, Np) or (num_samples, B or 1, C, Np, Np), where sampling starts; replaces the draw.
-            num_samples: independent runs to average, ≥ 1.
+            num_samples: independent runs to average, ≥ 1; the config's `num_samples` by default.
             generator: on the condition's device; draws noise for every image. Without it and without `y_T`, all
                 images start from the model's own fixed noise, so that an answer does not depend on the batch.
 
@@ -185,7 +185,8 @@ class DiffMICv2(nn.Module):
             ValueError: `steps` or `num_samples` is out of range.
         """
         batch = len(condition.guidance_map)
-        start = self._start(condition, y_T, num_samples, generator)
+        runs = self.config.num_samples if num_samples is None else num_samples
+        start = self._start(condition, y_T, runs, generator)
         runs = len(start)
         y = rearrange(start, "n b c i j -> (n b) c i j")
         guidance_map = repeat(condition.guidance_map, "b c i j -> (n b) c i j", n=runs)
@@ -208,8 +209,8 @@ class DiffMICv2(nn.Module):
             return given.expand(-1, *shape)
         if generator is not None:
             noise = self.draw_noise(num_samples, shape[0], generator=generator)
-        elif num_samples == 1:
-            noise = self.default_noise[None]
+        elif num_samples == len(self.default_noise):
+            noise = self.default_noise[:, None]
         else:
             noise = self.draw_noise(num_samples, generator=seeded_generator(0)).to(condition.guidance_map.device)
         noise = noise.to(condition.guidance_map.dtype)
@@ -314,7 +315,7 @@ class DiffMICv2(nn.Module):
         steps: int | None = None,
         *,
         batch_size: int = 32,
-        num_samples: int = 1,
+        num_samples: int | None = None,
         seed: int = 0,
         on_error: str = "raise",
         progress: bool | None = None,
@@ -330,7 +331,7 @@ class DiffMICv2(nn.Module):
                 grey; four dimensions are a batch), or a list of these.
             steps: DDIM steps, 1..T; the config's `sampling_steps` by default.
             batch_size: images computed at once, ≥ 1.
-            num_samples: runs of the sampler to average, ≥ 1.
+            num_samples: runs of the sampler to average, ≥ 1; the config's `num_samples` by default.
             seed: of the starting noise.
             on_error: "raise", or "skip" to leave out what cannot be read and report it in `Prediction.errors`.
             progress: show a bar; by default where the standard error is a terminal.
@@ -368,7 +369,8 @@ class DiffMICv2(nn.Module):
         self.config = self.config.replace(num_classes=num_classes, class_names=names, temperature=None)
         like = self.default_noise
         rebuilt = ", ".join(rebuild_class_layers(self, num_classes))
-        self.default_noise = self.draw_noise(generator=seeded_generator(0))[0].to(like.device, like.dtype)
+        noise = self.draw_noise(self.config.num_samples, generator=seeded_generator(0))[:, 0]
+        self.default_noise = noise.to(like.device, like.dtype)
         self.trained = False
         warnings.warn(
             f"num_classes is now {num_classes}: {rebuilt} were rebuilt with random weights; fit the model before you "

@@ -185,7 +185,8 @@ class _Run:
                 metrics, temperature = validate(judged, stage, validation, self.progress)
                 row |= metrics.values
                 value = -metrics.values["nll"] if recipe.select == "nll" else metrics.values[recipe.select]
-                if value > best["value"]:
+                # Of equally good epochs the later one: it has seen more, and the average has settled.
+                if value >= best["value"]:
                     best = {"value": value, "state": _cpu_copy(judged), "temperature": temperature}
             row["seconds"] = round(time.monotonic() - started, 1)
             self.history.append(row)
