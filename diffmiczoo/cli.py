@@ -265,3 +265,7 @@ def _clear_errors() -> Iterator[None]:
     except (ValueError, TypeError, OSError, ImportError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
