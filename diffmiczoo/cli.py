@@ -17,6 +17,8 @@ import click
 from diffmiczoo._version import __version__
 
 if TYPE_CHECKING:
+    from diffmiczoo.config import DiffMICConfig
+    from diffmiczoo.data.manifest import Manifest
     from diffmiczoo.model import DiffMICv2
     from diffmiczoo.prediction import Prediction
 
@@ -144,15 +146,15 @@ def fit(
     import torch
 
     import diffmiczoo
-    from diffmiczoo.data.manifest import read_manifest
+    from diffmiczoo.registry import model_config
     from diffmiczoo.training.presets import preset_recipe
     from diffmiczoo.training.recipe import Recipe
 
     with _clear_errors():
-        base = Recipe.load(recipe) if recipe else preset_recipe(name)
+        base = Recipe.load(recipe) if recipe else preset_recipe(model_config(name))
         chosen = Recipe.from_dict({**base.to_dict(), **_assignments(settings)}, source="--set")
         torch.manual_seed(chosen.seed)
-        manifest = _manifest_for(name, train, pretrained, read_manifest)
+        manifest = _manifest_for(model_config(name, pretrained=pretrained), train)
         model = diffmiczoo.create_model(
             name,
             pretrained,
@@ -169,11 +171,10 @@ def fit(
     click.echo(f'weights: {result.output}/best  (create_model("local-dir:{result.output}/best", pretrained=True))')
 
 
-def _manifest_for(name: str, train: str, pretrained: bool, read_manifest: Any) -> Any:
+def _manifest_for(own: DiffMICConfig, train: str) -> Manifest:
     """Reads the training data; classes keep the order of the model's own where they are the same."""
-    from diffmiczoo.registry import model_config
+    from diffmiczoo.data.manifest import read_manifest
 
-    own = model_config(name, pretrained=pretrained)
     manifest = read_manifest(train)
     if set(manifest.class_names) <= set(own.class_names):
         return read_manifest(train, class_names=own.class_names, task=own.task)

@@ -27,7 +27,7 @@ class ModelInfo:
     """What is known of a name without loading weights.
 
     Attributes:
-        name: as asked for; `entry` is what a data-set name stands for, `architecture` what it is built from.
+        name: as asked for; `entry` is what `pretrained=True` loads, `architecture` what it is built from.
         description: the architecture's or the entry's own sentence.
         config: the model's `DiffMICConfig`.
         parameters: of each part ("dcg", "feature_prior", "unet") and "total".
@@ -72,8 +72,7 @@ def list_models(filter: str = "", pretrained: bool = False, tags: bool | None = 
 
 def has_weights(name: str) -> bool:
     """Returns whether `create_model(name, pretrained=True)` finds weights of a registered name."""
-    entry = resolve(name)[1]
-    return entry is not None and _shipped(entry) is not None
+    return _pretrained_entry(name) is not None
 
 
 def describe(name: str) -> str:
@@ -163,12 +162,13 @@ def weights_directory(name: str) -> Path:
         if not directory.is_dir():
             raise FileNotFoundError(f"{directory} is not a directory; expected {LOCAL_PREFIX}PATH of saved weights")
         return directory
-    architecture, entry = resolve(name)
-    shipped = _shipped(entry) if entry is not None else _default_weights(architecture)
+    entry = _pretrained_entry(name)
+    shipped = None if entry is None else _shipped(entry)
     if shipped is not None:
         return shipped
     exist = ", ".join(list_models(pretrained=True)) or "none"
-    data = entry.dataset if entry is not None else "DIR"
+    wanted = resolve(name)[1]
+    data = "DIR" if wanted is None else wanted.dataset
     raise ValueError(
         f"{name!r} has no published weights; weights exist for: {exist}. To train it: "
         f"diffmiczoo fit --model {name} --train {data} --output runs/{name}"
@@ -189,6 +189,7 @@ def model_info(name: str) -> ModelInfo:
         text = f"Weights in {name.removeprefix(LOCAL_PREFIX)}."
     else:
         architecture, entry = resolve(name)
+        entry = entry or _pretrained_entry(name)
         text = describe(name)
         weights = "shipped" if has_weights(name) else "none" if entry is None else "not published"
     return ModelInfo(
@@ -215,10 +216,11 @@ def _shipped(entry: WeightsEntry) -> Path | None:
     return directory if (directory / "model.safetensors").is_file() else None
 
 
-def _default_weights(architecture: str) -> Path | None:
-    """Returns the weights that an architecture's bare name stands for: its first entry that has any."""
-    entries = (entry for entry in ENTRIES.values() if entry.architecture == architecture)
-    return next((shipped for entry in entries if (shipped := _shipped(entry)) is not None), None)
+def _pretrained_entry(name: str) -> WeightsEntry | None:
+    """Returns the entry that `pretrained=True` loads; a bare architecture stands for its first one with weights."""
+    architecture, entry = resolve(name)
+    entries = [entry] if entry is not None else [e for e in ENTRIES.values() if e.architecture == architecture]
+    return next((entry for entry in entries if _shipped(entry) is not None), None)
 
 
 def _metrics(entry: WeightsEntry | None) -> dict[str, float]:

@@ -53,7 +53,8 @@ def test_model_info(name: str) -> None:
     assert info.parameters["total"] == sum(info.parameters[part] for part in ("dcg", "feature_prior", "unet"))
     assert info.macs["total"] > info.macs["condition"] > 0
     assert (info.weights == "shipped") is has_weights(name) is bool(info.metrics)
-    assert (info.license is None) is (resolve(name)[1] is None)
+    assert (info.license is None) is (info.entry is None)
+    assert resolve(name)[1] is None or info.entry == resolve(name)[1].name
     assert json.loads(json.dumps(info.to_dict()))["name"] == name
     assert len(describe(name)) > 40
 

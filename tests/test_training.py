@@ -18,6 +18,7 @@ from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import read_manifest
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import create_encoder
+from diffmiczoo.registry import model_config
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.precision import autocast, grouped_convolutions_in_fp32
 from diffmiczoo.training.presets import preset_recipe
@@ -209,12 +210,12 @@ def test_recipe_json_round_trip_and_errors(tmp_path) -> None:
 
 
 def test_presets_are_the_papers_for_paper_sized_models() -> None:
-    paper = preset_recipe("diffmicv2_resnet18.ham10000")
+    paper = preset_recipe(model_config("diffmicv2_resnet18.ham10000"))
     assert (paper.dcg_epochs, paper.diffusion_epochs, paper.dcg_lr, paper.diffusion_lr) == (100, 1000, 2e-4, 1e-3)
     assert paper.diffusion_lr * paper.min_lr_ratio == pytest.approx(1e-5) and paper.batch_size == 64
-    chest = preset_recipe("diffmicv2_densenet169")
+    chest = preset_recipe(model_config("diffmicv2_densenet169.chestxray14"))
     assert (chest.dcg_epochs, chest.diffusion_epochs) == (20, 100)
-    assert preset_recipe("diffmicv2_ham10000") == preset_recipe("diffmicv2_nano")
+    assert preset_recipe(model_config("diffmicv2_ham10000")).encoder_lr is not None
 
 
 # ---------------------------------------------------------------------- data

@@ -25,6 +25,7 @@ from diffmiczoo.evaluation.evaluate import Loader
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.precision import autocast, grouped_convolutions_in_fp32
+from diffmiczoo.training.presets import preset_recipe
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import Stage, create_stages, parameter_groups, validate
 
@@ -58,7 +59,7 @@ def fit(
         model: trained in place; its device is used.
         train: a CSV manifest, a folder (see `diffmiczoo.data.manifest.read_manifest`), or a `Manifest`.
         val: the same; by default the images of `train` whose split is "val".
-        recipe: settings; the paper's by default.
+        recipe: settings; by default the preset for the model, see `diffmiczoo.training.presets`.
         output: a directory, made if need be.
         resume: "auto" continues from `output/checkpoint.pt` if there is one, "never" starts again.
         progress: show bars; by default where the standard error is a terminal.
@@ -68,7 +69,7 @@ def fit(
             or the checkpoint belongs to another model or recipe.
         ImageError: an image cannot be read.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or preset_recipe(model.config)
     if resume not in ("auto", "never"):
         raise ValueError(f"resume={resume!r} must be 'auto' or 'never'")
     train_manifest, val_manifest = _manifests(model, train, val)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from diffmiczoo.registry import LOCAL_PREFIX, model_config, resolve
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.training.recipe import Recipe
+
+NANO_ENCODER = "tf_efficientnet_lite0"
 
 #: Section IV-A: DCG 100 epochs at 2e-4, diffusion 1000 epochs from 1e-3 to 1e-5.
 PAPER = Recipe()
@@ -30,14 +32,8 @@ NANO = Recipe(
 )
 
 
-def preset_recipe(name: str) -> Recipe:
-    """Returns the recipe for a registered name or a local directory.
-
-    Raises:
-        ValueError: the name is unknown; the nearest names are suggested.
-    """
-    if name.startswith(LOCAL_PREFIX):
-        config = model_config(name)
-        return NANO if config.raw_encoder == "tf_efficientnet_lite0" else PAPER
-    architecture, _ = resolve(name)
-    return {"diffmicv2_nano": NANO, "diffmicv2_densenet169": PAPER_CHEST}.get(architecture, PAPER)
+def preset_recipe(config: DiffMICConfig) -> Recipe:
+    """Returns the recipe for a model: the one for CPU-sized encoders, else the paper's for this kind of task."""
+    if config.raw_encoder == NANO_ENCODER:
+        return NANO
+    return PAPER_CHEST if config.task == "multilabel" else PAPER
