@@ -16,10 +16,12 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import read_manifest
+from diffmiczoo.evaluation.metrics import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.registry import model_config
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
+from diffmiczoo.training.loop import _selection_value
 from diffmiczoo.training.precision import autocast, grouped_convolutions_in_fp32
 from diffmiczoo.training.presets import preset_recipe
 from diffmiczoo.training.recipe import Recipe
@@ -138,6 +140,14 @@ def test_fit_refuses_what_does_not_fit(manifest_csv, image_folder, tmp_path) -> 
         diffmiczoo.fit(tiny_model(), manifest_csv, output=tmp_path / "run")
     with pytest.raises(ValueError, match="resume='maybe'"):
         diffmiczoo.fit(tiny_model(), manifest_csv, output=tmp_path / "run", resume="maybe")
+
+
+def test_the_selection_metric_has_to_exist_and_may_be_undefined() -> None:
+    metrics = Metrics({"auroc": float("nan"), "nll": 0.4, "accuracy": 0.5}, {}, {}, 4, None, ())
+    assert _selection_value(metrics, "auroc") == float("-inf")
+    assert _selection_value(metrics, "nll") == -0.4 and _selection_value(metrics, "accuracy") == 0.5
+    with pytest.raises(ValueError, match="select='macro_f1' is not a metric of this task"):
+        _selection_value(metrics, "macro_f1")
 
 
 def test_bf16_steps_use_the_weights_of_their_own_step() -> None:

@@ -22,6 +22,7 @@ from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import Manifest, read_manifest
 from diffmiczoo.evaluation.evaluate import Loader
+from diffmiczoo.evaluation.metrics import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.precision import autocast, grouped_convolutions_in_fp32
@@ -185,7 +186,7 @@ class _Run:
                 judged = model if average is None else average.module
                 metrics, temperature = validate(judged, stage, validation, self.progress)
                 row |= metrics.values
-                value = -metrics.values["nll"] if recipe.select == "nll" else metrics.values[recipe.select]
+                value = _selection_value(metrics, recipe.select)
                 # Of equally good epochs the later one: it has seen more, and the average has settled.
                 if value >= best["value"]:
                     best = {"value": value, "state": _cpu_copy(judged), "temperature": temperature}
@@ -253,6 +254,20 @@ class _Run:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.history)
+
+
+def _selection_value(metrics: Metrics, name: str) -> float:
+    """Returns what to maximise; a metric that the validation data do not define counts as the worst.
+
+    Raises:
+        ValueError: the task has no such metric.
+    """
+    if name not in metrics.values:
+        raise ValueError(f"select={name!r} is not a metric of this task; it has {', '.join(metrics.values)}")
+    value = metrics.values[name]
+    if math.isnan(value):
+        return -math.inf
+    return -value if name == "nll" else value
 
 
 def _cpu_copy(model: DiffMICv2) -> dict[str, Tensor]:
