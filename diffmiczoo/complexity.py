@@ -33,4 +33,5 @@ def count_macs(config: DiffMICConfig) -> dict[str, int]:
         with FlopCounterMode(display=False) as unet_counter:
             model.predict_noise(torch.empty_like(condition.guidance_map), 0, condition)
     once, per_step = condition_counter.get_total_flops() // 2, unet_counter.get_total_flops() // 2
-    return {"condition": once, "unet": per_step, "total": once + per_step * config.sampling_steps}
+    total = once + per_step * config.sampling_steps * config.num_samples
+    return {"condition": once, "unet": per_step, "total": total}
