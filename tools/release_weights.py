@@ -1,9 +1,10 @@
 """Turns the best weights of a run into a weights entry of the package: float16 file, config, metrics, card.
 
-    python tools/release_weights.py RUN ENTRY DATA FACTS --train-command "..."
+    python tools/release_weights.py RUN ENTRY DATA FACTS --commands COMMANDS.txt
 
-FACTS is a JSON file with `data_source`, `split` and `limits` for the card (tools/facts/). The metrics are those of
-the stored float16 file, read back.
+FACTS is a JSON file with `data_source`, `split` and `limits` for the card (tools/facts/). COMMANDS.txt holds
+the commands that made RUN, for the card. Sampling steps and runs, where they are given, go into the config; the
+temperature is fitted on the validation split for the stored float16 file, and the metrics are those of that file.
 """
 
 from __future__ import annotations
@@ -12,17 +13,30 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 
 import diffmiczoo
 from diffmiczoo.card import CardFacts, render_card
-from diffmiczoo.data.manifest import read_manifest
+from diffmiczoo.data.manifest import Manifest, read_manifest
 from diffmiczoo.entries import ENTRIES
+from diffmiczoo.evaluation.calibration import fit_temperature
 from diffmiczoo.evaluation.evaluate import evaluate
+from diffmiczoo.model import DiffMICv2
 
 WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
+
+
+def _fitted_temperature(model: DiffMICv2, validation: Manifest) -> float:
+    scores = model.predict([record.path for record in validation.records]).scores
+    return fit_temperature(scores, torch.from_numpy(validation.targets()), task=model.config.task)
+
+
+def _release_command(run: Path, entry: str, data: Path, facts: Path, sampling: dict[str, Any]) -> str:
+    options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in sampling.items() if value is not None)
+    return f"python tools/release_weights.py {run} {entry} {data.name} {facts} --commands COMMANDS.txt{options}"
 
 
 def git(*arguments: str) -> str:
@@ -34,17 +48,22 @@ def git(*arguments: str) -> str:
 @click.argument("entry", type=click.Choice(sorted(ENTRIES)))
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("facts", type=click.Path(exists=True, path_type=Path))
-@click.option("--train-command", required=True, help="The command that made RUN.")
+@click.option("--commands", required=True, type=click.Path(exists=True, path_type=Path), help="What made RUN.")
 @click.option("--commit", help="Of the code that made RUN; the current one by default.")
-def main(run: Path, entry: str, data: Path, facts: Path, train_command: str, commit: str | None) -> None:
+@click.option("--sampling-steps", type=int, help="DDIM steps of the entry; by default those of RUN.")
+@click.option("--num-samples", type=int, help="Runs of the sampler that an answer averages; by default those of RUN.")
+def main(run: Path, entry: str, data: Path, facts: Path, commands: Path, commit: str | None, **sampling: Any) -> None:
     """Releases RUN/best as the weights ENTRY, measured on the test split of DATA."""
     target = WEIGHTS / entry
     model = diffmiczoo.create_model(f"local-dir:{run / 'best'}", pretrained=True)
+    model.config = model.config.replace(**{name: value for name, value in sampling.items() if value is not None})
     model.weights_name = entry
     model.save_pretrained(target, dtype=torch.float16)
+    manifest = read_manifest(data, class_names=model.config.class_names, task=model.config.task)
     stored = diffmiczoo.create_model(f"local-dir:{target}", pretrained=True)
+    stored.config = stored.config.replace(temperature=_fitted_temperature(stored, manifest.split("val")))
+    stored.save_pretrained(target, dtype=torch.float16)
 
-    manifest = read_manifest(data, class_names=stored.config.class_names, task=stored.config.task)
     measured = {
         split: {
             "model": evaluate(stored, manifest, split=split),
@@ -65,8 +84,8 @@ def main(run: Path, entry: str, data: Path, facts: Path, train_command: str, com
             counts={split: len(manifest.split(split)) for split in ("train", "val", "test")},
             parameters=sum(parameter.numel() for parameter in stored.parameters()),
             commands=(
-                train_command,
-                f'python tools/release_weights.py {run} {entry} {data.name} {facts} --train-command "…"',
+                *commands.read_text(encoding="utf-8").strip().splitlines(),
+                _release_command(run, entry, data, facts, sampling),
                 f"diffmiczoo predict {data.name}/labels.csv --split test --model {entry} --format csv",
             ),
             commit=commit or git("rev-parse", "HEAD"),
