@@ -3,8 +3,8 @@
     python tools/release_weights.py RUN ENTRY DATA FACTS --commands COMMANDS.txt
 
 FACTS is a JSON file with `data_source`, `split` and `limits` for the card (tools/facts/). COMMANDS.txt holds
-the commands that made RUN, for the card. Sampling steps and runs, where they are given, go into the config; the
-temperature is fitted on the validation split for the stored float16 file, and the metrics are those of that file.
+the commands that made RUN, for the card. Fields given with --config (sampling steps, runs)
+go into the config; the temperature is fitted on the validation split for the stored float16 file, and the metrics are those of that file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -34,9 +33,10 @@ def _fitted_temperature(model: DiffMICv2, validation: Manifest) -> float:
     return fit_temperature(scores, torch.from_numpy(validation.targets()), task=model.config.task)
 
 
-def _release_command(run: Path, entry: str, data: Path, facts: Path, sampling: dict[str, Any]) -> str:
-    options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in sampling.items() if value is not None)
-    return f"python tools/release_weights.py {run} {entry} {data.name} {facts} --commands COMMANDS.txt{options}"
+def _release_command(run: Path, entry: str, data: Path, facts: Path, fields: tuple[str, ...]) -> str:
+    options = "".join(f" --config {text}" for text in fields)
+    shown = f"runs/{run.name} {entry} {data.name} {facts}"
+    return f"python tools/release_weights.py {shown} --commands COMMANDS.txt{options}"
 
 
 def git(*arguments: str) -> str:
@@ -50,13 +50,14 @@ def git(*arguments: str) -> str:
 @click.argument("facts", type=click.Path(exists=True, path_type=Path))
 @click.option("--commands", required=True, type=click.Path(exists=True, path_type=Path), help="What made RUN.")
 @click.option("--commit", help="Of the code that made RUN; the current one by default.")
-@click.option("--sampling-steps", type=int, help="DDIM steps of the entry; by default those of RUN.")
-@click.option("--num-samples", type=int, help="Runs of the sampler that an answer averages; by default those of RUN.")
-def main(run: Path, entry: str, data: Path, facts: Path, commands: Path, commit: str | None, **sampling: Any) -> None:
+@click.option("--config", "fields", multiple=True, metavar="FIELD=JSON", help="Change how the entry samples.")
+def main(
+    run: Path, entry: str, data: Path, facts: Path, commands: Path, commit: str | None, fields: tuple[str, ...]
+) -> None:
     """Releases RUN/best as the weights ENTRY, measured on the test split of DATA."""
     target = WEIGHTS / entry
     model = diffmiczoo.create_model(f"local-dir:{run / 'best'}", pretrained=True)
-    model.config = model.config.replace(**{name: value for name, value in sampling.items() if value is not None})
+    model.config = model.config.replace(**{name: json.loads(text) for name, text in (f.split("=") for f in fields)})
     model.weights_name = entry
     model.save_pretrained(target, dtype=torch.float16)
     manifest = read_manifest(data, class_names=model.config.class_names, task=model.config.task)
@@ -85,7 +86,7 @@ def main(run: Path, entry: str, data: Path, facts: Path, commands: Path, commit:
             parameters=sum(parameter.numel() for parameter in stored.parameters()),
             commands=(
                 *commands.read_text(encoding="utf-8").strip().splitlines(),
-                _release_command(run, entry, data, facts, sampling),
+                _release_command(run, entry, data, facts, fields),
                 f"diffmiczoo predict {data.name}/labels.csv --split test --model {entry} --format csv",
             ),
             commit=commit or git("rev-parse", "HEAD"),
