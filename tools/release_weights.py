@@ -2,9 +2,9 @@
 
     python tools/release_weights.py RUN ENTRY DATA FACTS --commands COMMANDS.txt
 
-FACTS is a JSON file with `data_source`, `split` and `limits` for the card (tools/facts/). COMMANDS.txt holds
-the commands that made RUN, for the card. Fields given with --config (sampling steps, runs)
-go into the config; the temperature is fitted on the validation split for the stored float16 file, and the metrics are those of that file.
+FACTS is a JSON file with `data_source`, `split` and `limits` for the card (tools/facts/). COMMANDS.txt holds the
+commands that made RUN, for the card. Fields given with --config (sampling steps, runs) go into the config. The
+temperature is fitted on the validation split for the stored float16 file, and the metrics are those of that file.
 """
 
 from __future__ import annotations
