@@ -52,6 +52,8 @@ def save_directory(model: DiffMICv2, directory: str | os.PathLike[str], *, dtype
     with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as temporary:
         save_file(tensors, Path(temporary) / WEIGHTS_FILE, metadata={"format": "pt"})
         (Path(temporary) / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        # safetensors writes files that only their owner may read; weights are shared like the config beside them.
+        (Path(temporary) / WEIGHTS_FILE).chmod((Path(temporary) / CONFIG_FILE).stat().st_mode)
         for file in (WEIGHTS_FILE, CONFIG_FILE):
             os.replace(Path(temporary) / file, directory / file)
 
@@ -87,13 +89,12 @@ def read_config(directory: str | os.PathLike[str]) -> DiffMICConfig:
     return DiffMICConfig.from_dict(description["config"], source=str(Path(directory) / CONFIG_FILE))
 
 
-def load_weights(model: DiffMICv2, directory: str | os.PathLike[str], *, skip: tuple[str, ...] = ()) -> None:
+def load_weights(model: DiffMICv2, directory: str | os.PathLike[str]) -> None:
     """Fills a model from a weights directory; every tensor has to be there and to fit.
 
     Args:
-        model: built from the directory's own config, but for what `skip` names.
+        model: built from the directory's own config.
         directory: holds `model.safetensors`.
-        skip: prefixes of tensors that are left as they are in the model.
 
     Raises:
         FileNotFoundError: there is no weights file.
@@ -109,16 +110,14 @@ def load_weights(model: DiffMICv2, directory: str | os.PathLike[str], *, skip: t
     own = model.state_dict()
     problems = [f"missing {name}" for name in own if name not in stored]
     problems += [f"unknown {name}" for name in stored if name not in own]
-    kept = {name for name in own if name.startswith(skip)} if skip else set()
     problems += [
         f"{name} has shape {tuple(stored[name].shape)}, expected {tuple(own[name].shape)}"
         for name in own
-        if name in stored and name not in kept and stored[name].shape != own[name].shape
+        if name in stored and stored[name].shape != own[name].shape
     ]
     if problems:
         shown = "; ".join(problems[:10])
         raise ValueError(f"{path} does not fit the model in {len(problems)} tensors: {shown}")
     with torch.no_grad():
         for name, tensor in own.items():
-            if name not in kept:
-                tensor.copy_(stored[name])
+            tensor.copy_(stored[name])
