@@ -110,7 +110,7 @@ class DiffMICConfig:
     shared_noise: bool = False  # one draw of y_T per |i - j| instead of one per point
     clip_sample: bool = True
 
-    # Calibration: divides the scores before softmax or sigmoid; None means "not fitted"
+    # Calibration: divides the logits of the scores before softmax or sigmoid; None means "not fitted"
     temperature: float | None = None
 
     def __post_init__(self) -> None:

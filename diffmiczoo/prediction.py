@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-#: Divides the scores of a model whose temperature was not fitted; a full step of 1 then weighs e⁴ = 55.
-UNCALIBRATED_TEMPERATURE = 0.25
+#: Of a model whose temperature was not fitted: takes a score as the probability that it estimates.
+UNCALIBRATED_TEMPERATURE = 1.0
+
+#: Scores below about this size are noise of the sampler; docs/method.md has the measurements behind it.
+SCORE_NOISE = 0.05
 
 _TENSORS = ("scores", "probs", "uncertainty", "rois", "roi_attention", "saliency")
 
@@ -33,28 +36,48 @@ def scores_to_probs(scores: Tensor, config: DiffMICConfig) -> Tensor:
         config: the model's, for `task`, `num_classes` and `temperature`.
 
     Returns:
-        (B, C) in [0, 1], at least float32. "multiclass": softmax(scores / T), rows sum to 1. "multilabel":
-        sigmoid((scores - 0.5) / T), each label for itself.
+        (B, C) in [0, 1], at least float32: softmax (multi-label: sigmoid) of `score_logits` / T. Rows sum to 1 for
+        "multiclass", each label is for itself for "multilabel".
 
     Raises:
         ValueError: the shape is not (B, C).
+
+    Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2.
     """
     if scores.ndim != 2 or scores.shape[1] != config.num_classes:
         raise ValueError(f"expected scores of shape (B, {config.num_classes}), found {tuple(scores.shape)}")
     temperature = UNCALIBRATED_TEMPERATURE if config.temperature is None else config.temperature
-    return probs_at_temperature(scores, config.task, temperature)
+    return logits_to_probs(score_logits(scores, config.task) / temperature, config.task)
 
 
-def probs_at_temperature(scores: Tensor, task: str, temperature: float) -> Tensor:
-    """Does what `scores_to_probs` describes, for any temperature T > 0.
+def score_logits(scores: Tensor, task: str) -> Tensor:
+    """Takes the logarithm of scores as of probabilities, smoothly bounded where they are negative.
 
-    Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2.
+    The model regresses one-hot labels, so a score estimates a probability and a softmax of it would rank images by
+    their other scores too. "multiclass": log softplus(ŷ / `SCORE_NOISE`). "multilabel": the same less that of 1 - ŷ.
+
+    Args:
+        scores: (B, C) means of the ŷ_0 map, about 0..1.
+        task: "multiclass" or "multilabel".
+
+    Returns:
+        (B, C) logits, at least float32.
     """
     # Half precision would keep two to three digits, and users compare probabilities.
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if task == "multiclass":
-        return torch.softmax(scores / temperature, dim=-1)
-    return torch.sigmoid((scores - 0.5) / temperature)
+        return _log_softplus(scores / SCORE_NOISE)
+    return _log_softplus(scores / SCORE_NOISE) - _log_softplus((1 - scores) / SCORE_NOISE)
+
+
+def _log_softplus(x: Tensor) -> Tensor:
+    # softplus(x) = eˣ to the last digit below -40, where taking its logarithm would underflow.
+    return torch.where(x < -40, x, torch.nn.functional.softplus(x.clamp(min=-40)).log())
+
+
+def logits_to_probs(logits: Tensor, task: str) -> Tensor:
+    """Returns softmax ("multiclass") or sigmoid ("multilabel") of logits (B, C)."""
+    return logits.softmax(-1) if task == "multiclass" else logits.sigmoid()
 
 
 def uncertainty(probs: Tensor, task: str) -> Tensor:

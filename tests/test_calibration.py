@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.evaluation.calibration import TEMPERATURE_RANGE, expected_calibration_error, fit_temperature
-from diffmiczoo.prediction import scores_to_probs
+from diffmiczoo.prediction import SCORE_NOISE, scores_to_probs
 
 
 def _calibrated(
@@ -55,11 +55,12 @@ def test_no_temperature_has_a_smaller_loss(task: str) -> None:
 
 
 def test_temperature_of_two_images_by_hand() -> None:
-    # The right class leads by 1 in three images of four: p = 3/4 = 1 / (1 + exp(-1 / T)) gives T = 1 / log 3.
+    # Three of four images are of the class with the larger score: p = 3/4 = 1 / (1 + exp(-lead / T)), T = lead / log 3.
+    lead = math.log(math.log1p(math.exp(1 / SCORE_NOISE))) - math.log(math.log(2))
     scores = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
-    assert fit_temperature(scores, [0, 0, 0, 1], task="multiclass") == pytest.approx(1 / math.log(3), rel=1e-9)
+    assert fit_temperature(scores, [0, 0, 0, 1], task="multiclass") == pytest.approx(lead / math.log(3), rel=1e-9)
     marks = torch.tensor([[1, 1], [1, 1], [1, 1], [0, 0]])
-    assert fit_temperature(torch.ones(4, 2), marks, task="multilabel") == pytest.approx(0.5 / math.log(3), rel=1e-9)
+    assert fit_temperature(torch.ones(4, 2), marks, task="multilabel") == pytest.approx(lead / math.log(3), rel=1e-9)
 
 
 def test_fitting_lowers_the_calibration_error() -> None:

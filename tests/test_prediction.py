@@ -17,11 +17,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.prediction import UNCALIBRATED_TEMPERATURE, Prediction, scores_to_probs, uncertainty
+from diffmiczoo.prediction import (
+    SCORE_NOISE,
+    UNCALIBRATED_TEMPERATURE,
+    Prediction,
+    score_logits,
+    scores_to_probs,
+    uncertainty,
+)
 from diffmiczoo.preprocessing import Item
 
 CONFIG = DiffMICConfig(
-    num_classes=3, class_names=("cat", "dog", "eel"), image_size=64, roi_size=16, num_rois=2, temperature=0.2
+    num_classes=3, class_names=("cat", "dog", "eel"), image_size=64, roi_size=16, num_rois=2, temperature=0.7
 )
 SCORES = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.3, 0.9], [0.1, 0.8, 0.7], [0.4, 0.4, 0.4]])
 
@@ -57,14 +64,32 @@ MULTILABEL = CONFIG.replace(task="multilabel")
 
 
 def test_multiclass_probabilities_by_hand() -> None:
-    probs = scores_to_probs(torch.tensor([[0.2, 0.0]]), DiffMICConfig(num_classes=2, temperature=0.1))
-    assert probs[0, 0].item() == pytest.approx(1 / (1 + math.exp(-2)))
+    probs = scores_to_probs(torch.tensor([[0.2, 0.0]]), DiffMICConfig(num_classes=2, temperature=0.5))
+    above, zero = math.log1p(math.exp(0.2 / SCORE_NOISE)), math.log(2)
+    assert probs[0].tolist() == pytest.approx([above**2 / (above**2 + zero**2), zero**2 / (above**2 + zero**2)])
 
 
 def test_multilabel_probabilities_by_hand() -> None:
-    config = DiffMICConfig(num_classes=3, temperature=0.1, task="multilabel")
-    probs = scores_to_probs(torch.tensor([[0.5, 0.7, 0.3]]), config)
-    assert probs[0].tolist() == pytest.approx([0.5, 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))])
+    config = DiffMICConfig(num_classes=3, temperature=0.5, task="multilabel")
+    probs = scores_to_probs(torch.tensor([[0.5, 0.9, 0.1]]), config)
+    odds = (math.log1p(math.exp(0.9 / SCORE_NOISE)) / math.log1p(math.exp(0.1 / SCORE_NOISE))) ** 2
+    assert probs[0].tolist() == pytest.approx([0.5, odds / (1 + odds), 1 / (1 + odds)])
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_scores_well_inside_the_range_are_taken_as_probabilities(task: str) -> None:
+    scores = torch.tensor([[0.6, 0.25, 0.15], [0.3, 0.4, 0.3]])
+    probs = scores_to_probs(scores, DiffMICConfig(num_classes=3, task=task))
+    torch.testing.assert_close(probs, scores, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_logits_grow_with_the_score_however_far_out(task: str) -> None:
+    scores = torch.linspace(-1e4, 1e4, 20_001, dtype=torch.float64)[:, None]
+    logits = score_logits(scores, task)
+    assert logits.isfinite().all() and (logits.diff(dim=0) > 0).all()
+    single = score_logits(torch.tensor([[-5.0, -2.001, -2.0, -1.999, 0.0, 1.0, 5.0]]), task)
+    assert single.isfinite().all() and (single.diff() > 0).all()
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])

@@ -26,10 +26,9 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import read_manifest
 from diffmiczoo.evaluation.calibration import fit_temperature
-from diffmiczoo.evaluation.evaluate import dcg_probs
 from diffmiczoo.evaluation.metrics import compute_metrics
 from diffmiczoo.model import Condition, DiffMICv2
-from diffmiczoo.prediction import probs_at_temperature
+from diffmiczoo.prediction import logits_to_probs, score_logits
 
 Cache = dict[str, Tensor]
 COLUMNS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece")
@@ -144,7 +143,8 @@ def row(name: str, probs: Tensor, targets: Tensor, seconds: float) -> str:
 def sampled(model: DiffMICv2, cache: Cache, steps: int = 10, runs: int = 1) -> Tensor:
     model.eval()
     scores = model.sample(condition_of(model, cache, slice(None)), steps, num_samples=runs).mean((2, 3))
-    return probs_at_temperature(scores, "multiclass", fit_temperature(scores, cache["targets"], task="multiclass"))
+    temperature = fit_temperature(scores, cache["targets"], task="multiclass")
+    return logits_to_probs(score_logits(scores, "multiclass") / temperature, "multiclass")
 
 
 @click.command()
@@ -160,7 +160,9 @@ def main(run: Path, data: str, steps: int | None) -> None:
     val = caches["val"]
     targets = val["targets"]
     click.echo("| setting | " + " | ".join(COLUMNS) + " | time |\n" + "|---" * (len(COLUMNS) + 2) + "|")
-    click.echo(row("DCG alone", dcg_probs(0.5 * (val["global_prior"] + val["local_prior"]), "multiclass"), targets, 0))
+    click.echo(
+        row("DCG alone", logits_to_probs(0.5 * (val["global_prior"] + val["local_prior"]), "multiclass"), targets, 0)
+    )
     for setting in SETTINGS:
         started = time.monotonic()
         chosen = setting if steps is None else Setting(**{**setting.__dict__, "steps": steps})

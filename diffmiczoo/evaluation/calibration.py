@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffmiczoo.evaluation.targets import checked_matrix, indicator, on_cpu
-from diffmiczoo.prediction import probs_at_temperature
+from diffmiczoo.prediction import logits_to_probs, score_logits
 
 #: Equal-width bins of the expected calibration error.
 BINS = 15
@@ -41,22 +41,21 @@ def fit_temperature(scores: Any, targets: Any, *, task: str) -> float:
 
     Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2.
     """
-    values = checked_matrix(scores, "scores")
-    truth = indicator(targets, values.shape, task).double()
+    logits = score_logits(checked_matrix(scores, "scores"), task)
+    truth = indicator(targets, logits.shape, task).double()
     low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if _slope(values, truth, task, math.exp(middle)) > 0:
+        if _slope(logits, truth, task, math.exp(middle)) > 0:
             low = middle
         else:
             high = middle
     return min(max(math.exp((low + high) / 2), TEMPERATURE_RANGE[0]), TEMPERATURE_RANGE[1])
 
 
-def _slope(scores: Tensor, truth: Tensor, task: str, temperature: float) -> float:
+def _slope(logits: Tensor, truth: Tensor, task: str, temperature: float) -> float:
     """Returns the derivative of the summed negative log-likelihood by 1/T, which grows with 1/T."""
-    # The shift by 0.5 belongs to "multilabel"; for "multiclass" it cancels, as p - y sums to 0.
-    return float(((probs_at_temperature(scores, task, temperature) - truth) * (scores - 0.5)).sum())
+    return float(((logits_to_probs(logits / temperature, task) - truth) * logits).sum())
 
 
 def expected_calibration_error(confidence: Any, outcome: Any, bins: int = BINS) -> float:

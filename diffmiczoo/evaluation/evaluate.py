@@ -15,6 +15,7 @@ from diffmiczoo.data.manifest import Manifest, read_manifest
 from diffmiczoo.evaluation.metrics import Metrics, compute_metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import evaluation_mode
+from diffmiczoo.prediction import logits_to_probs
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
 
@@ -56,7 +57,7 @@ def evaluate(
     manifest = manifest.split(split) if manifest.has_splits else manifest
     if dcg_alone:
         loader = DataLoader(ImageDataset(manifest, config, progress=progress), batch_size)
-        probs = dcg_probs(collect_scores(model, dcg_scores, loader, progress)[0], config.task)
+        probs = logits_to_probs(collect_scores(model, dcg_scores, loader, progress)[0], config.task)
     else:
         files = [record.path for record in manifest.records]
         probs = model.predict(files, batch_size=batch_size, progress=progress).probs
@@ -76,11 +77,6 @@ def dcg_scores(model: DiffMICv2, images: Tensor) -> Tensor:
     """Returns the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), (B, C) logits, for preprocessed images."""
     priors = model.priors(images)
     return 0.5 * (priors["global_prior"] + priors["local_prior"])
-
-
-def dcg_probs(scores: Tensor, task: str) -> Tensor:
-    """Turns the DCG's logits (B, C) into probabilities."""
-    return scores.softmax(-1) if task == "multiclass" else scores.sigmoid()
 
 
 @torch.inference_mode()

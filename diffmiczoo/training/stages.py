@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from diffmiczoo.evaluation.calibration import fit_temperature
-from diffmiczoo.evaluation.evaluate import Loader, collect_scores, dcg_probs, dcg_scores
+from diffmiczoo.evaluation.evaluate import Loader, collect_scores, dcg_scores
 from diffmiczoo.evaluation.metrics import Metrics, compute_metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.prediction import scores_to_probs
+from diffmiczoo.prediction import logits_to_probs, scores_to_probs
 from diffmiczoo.training.recipe import Recipe
 
 
@@ -71,5 +71,5 @@ def validate(
         temperature = fit_temperature(scores, targets, task=task)
         probs = scores_to_probs(scores, model.config.replace(temperature=temperature))
     else:
-        temperature, probs = None, dcg_probs(scores, task)
+        temperature, probs = None, logits_to_probs(scores, task)
     return compute_metrics(probs, targets, task=task, class_names=model.config.labels, bootstrap=0), temperature
