@@ -37,12 +37,14 @@ class CardFacts:
         commands: what trained, released and checked the weights.
         commit: of the code that trained them.
         data_source: where the images and labels come from, with citation.
+        differences: metric → (model - dcg, and its 95 % interval low and high), on the same resamples.
         split: how the split was made.
         limits: sentences about what the model cannot do.
     """
 
     model: Metrics
     dcg: Metrics
+    differences: dict[str, tuple[float, float, float]]
     counts: dict[str, int]
     parameters: int
     commands: tuple[str, ...]
@@ -107,7 +109,8 @@ def _usage(entry: WeightsEntry) -> str:
 
 def _results(facts: CardFacts) -> str:
     rows = [
-        f"| {words} | {_with_interval(facts.model, name)} | {_with_interval(facts.dcg, name)} |"
+        f"| {words} | {_with_interval(facts.model, name)} | {_with_interval(facts.dcg, name)} | "
+        "{:+.3f} [{:+.3f}, {:+.3f}] |".format(*facts.differences[name])
         for name, words in REPORTED.items()
         if name in facts.model.values
     ]
@@ -115,8 +118,8 @@ def _results(facts: CardFacts) -> str:
     head = (
         f"## Results\n\nTest split, {facts.model.num_images:,} images{units}, with 95 % bootstrap intervals (groups "
         "drawn whole). *DCG alone* is the softmax (multi-label: sigmoid) of 0.5 · (ŷ_g + ŷ_l) of the same weights on "
-        "the same images, not calibrated.\n\n"
-        "| metric | this model | its DCG alone |\n|---|---|---|\n"
+        "the same images, not calibrated; *difference* is taken on the same resamples.\n\n"
+        "| metric | this model | its DCG alone | difference |\n|---|---|---|---|\n"
     )
     classes = "\n".join(
         f"| {name} | {int(row['support'])} | {row['recall']:.3f} | {row['precision']:.3f} | {row['f1']:.3f} | "

@@ -123,6 +123,7 @@ def predict(
 @click.option("--output", required=True, type=click.Path(file_okay=False), help="Directory of the run.")
 @click.option("--recipe", type=click.Path(exists=True, dir_okay=False), help="JSON with fields of a recipe.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe.")
+@click.option("--ablation", help="A row of the paper's table IV: c1 to c6, or dcg.")
 @click.option("--config", "overrides", multiple=True, metavar="FIELD=VALUE", help="Change a field of the model.")
 @click.option("--device", default="cpu", show_default=True, help="For example cuda.")
 @click.option("--resume", type=click.Choice(["auto", "never"]), default="auto", show_default=True)
@@ -135,6 +136,7 @@ def fit(
     output: str,
     recipe: str | None,
     settings: tuple[str, ...],
+    ablation: str | None,
     overrides: tuple[str, ...],
     device: str,
     resume: str,
@@ -162,6 +164,7 @@ def fit(
             task=manifest.task,
             device=device,
             pretrained_backbones=pretrained_backbones,
+            ablation=ablation,
             **_assignments(overrides),
         )
         result = diffmiczoo.fit(model, manifest, val, chosen, output=output, resume=resume)

@@ -15,7 +15,8 @@ def count_parameters(config: DiffMICConfig) -> dict[str, int]:
     """Returns the number of parameters of the parts "dcg", "feature_prior" and "unet", and their "total"."""
     with torch.device("meta"):
         model = DiffMICv2(config)
-    counts = {part: sum(p.numel() for p in model.get_submodule(part).parameters()) for part in PARTS}
+    parts = dict(model.named_children())
+    counts = {part: sum(p.numel() for p in parts[part].parameters()) if part in parts else 0 for part in PARTS}
     return {**counts, "total": sum(counts.values())}
 
 
@@ -28,6 +29,11 @@ def count_macs(config: DiffMICConfig) -> dict[str, int]:
         model = DiffMICv2(config).eval()
         images = torch.empty(1, 3, config.image_size, config.image_size)
     with torch.no_grad():
+        if config.predictor != "diffusion":
+            with FlopCounterMode(display=False) as dcg_counter:
+                model.priors(images)
+            once = dcg_counter.get_total_flops() // 2
+            return {"condition": once, "unet": 0, "total": once}
         with FlopCounterMode(display=False) as condition_counter:
             condition = model.condition(images)
         with FlopCounterMode(display=False) as unet_counter:

@@ -16,10 +16,14 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "crop_mode": ("center", "border", "squash"),
     "interpolation": ("bilinear", "bicubic"),
     "roi_channels": ("rgb", "first"),
-    "prior_activation": ("none", "softmax", "sigmoid"),
+    "predictor": ("diffusion", "dcg", "global"),
+    "guidance": ("dense", "fused", "global", "local", "none"),
+    "prior_activation": ("none", "softmax", "sigmoid", "probs"),
     "feature_weighting": ("softmax", "none"),
     "feature_norm": ("batchnorm", "none"),
     "kernel_size": (1, 3),
+    "process_mean": ("zero", "prior"),
+    "sampler": ("ddim", "ancestral"),
     "init": ("gaussian", "guided", "interpolated"),
     "loss": ("mse", "focal"),
 }
@@ -39,6 +43,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "num_samples": (1, 1000),
     "beta_start": (1e-8, 0.999),
     "beta_end": (1e-8, 0.999),
+    "mmd_weight": (0.0, 100.0),
     "dcg_out_index": (-1, 32),
     "local_out_index": (-1, 32),
     "raw_out_index": (-1, 32),
@@ -64,6 +69,7 @@ class DiffMICConfig:
     num_classes: int = 7
     class_names: tuple[str, ...] = ()  # empty: "class_0", "class_1", …
     task: str = "multiclass"
+    predictor: str = "diffusion"  # who answers: the diffusion, the DCG alone, or its global stream alone
 
     # Pre-processing: crop to a square, resize to image_size, then (x - mean) / std for x in [0, 1]
     image_size: int = 224
@@ -82,13 +88,15 @@ class DiffMICConfig:
     roi_channels: str = "rgb"
     attention_dim: int = 128  # L
 
-    # Dense guidance map M (eq. 4-5)
+    # Guidance map M (eq. 4-5): both priors spread densely, their mean, or one of them at every point
     num_points: int = 6  # Np
-    prior_activation: str = "none"
+    guidance: str = "dense"
+    prior_activation: str = "none"  # "probs": softmax or sigmoid as the task asks
 
     # Image feature prior F (eq. 6)
     raw_encoder: str = "efficientsam_s"
     raw_out_index: int = -1
+    roi_features: bool = True  # False: F sees the whole image only
     roi_encoder: str = "resnet18"
     roi_out_index: int = -1
     latent_dim: int = 6144  # H
@@ -99,11 +107,15 @@ class DiffMICConfig:
     kernel_size: int = 1
     skip: bool = False
 
-    # Heterologous diffusion and sampling (eq. 7, 9, 10)
+    # Diffusion and sampling (eq. 7, 9, 10)
+    heterologous: bool = True  # a timestep per noise point in training; False draws one per image
+    process_mean: str = "zero"  # what y_t ends at: 0, or the guidance map as in DiffMIC (v1)
     num_train_timesteps: int = 1000  # T
     beta_start: float = 1e-4
     beta_end: float = 0.02
     loss: str = "mse"
+    mmd_weight: float = 0.0  # of the MMD between ε and its predictions from each prior alone, as in DiffMIC (v1)
+    sampler: str = "ddim"
     sampling_steps: int = 10
     num_samples: int = 1  # runs of the sampler that an answer averages
     init: str = "gaussian"
@@ -134,6 +146,12 @@ class DiffMICConfig:
             raise ValueError(
                 f"sampling_steps={self.sampling_steps} is more than num_train_timesteps={self.num_train_timesteps}"
             )
+        if self.guidance == "none":
+            guided = {"init": "guided", "process_mean": "prior"}
+            wrong = [f"{name}={value!r}" for name, value in guided.items() if getattr(self, name) == value]
+            wrong += [f"mmd_weight={self.mmd_weight}"] if self.mmd_weight else []
+            if wrong:
+                raise ValueError(f"{', '.join(wrong)} needs a guidance map, but guidance is 'none'")
         if min(self.std) <= 0:
             raise ValueError(f"std={self.std} must be positive")
         if self.temperature is not None and not 0 < self.temperature < math.inf:

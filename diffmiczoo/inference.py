@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from diffmiczoo import preprocessing
 from diffmiczoo.modes import evaluation_mode, seeded_generator
 from diffmiczoo.prediction import Prediction, scores_to_probs, uncertainty
+from diffmiczoo.sampling import Draws
 
 if TYPE_CHECKING:
     from diffmiczoo.model import DiffMICv2
@@ -33,11 +34,10 @@ def predict(
     num_samples = model.config.num_samples if num_samples is None else num_samples
     _check_arguments(batch_size, num_samples, on_error)
     steps = model.config.sampling_steps if steps is None else steps
-    model.schedule.timesteps(steps)
     items = preprocessing.as_items(images)
     _warn_if_untrained(model)
     like = model.default_noise
-    noise = model.draw_noise(num_samples, generator=seeded_generator(seed)).to(like)
+    draws = model.draw_noise(steps, num_samples, generator=seeded_generator(seed)).to(like)
     errors: dict[str, str] = {}
     kept, rows = [], []
     bar = tqdm(total=len(items), desc="predict", unit="img", disable=None if progress is None else not progress)
@@ -47,7 +47,7 @@ def predict(
             good = [(index, square) for index, square in batch if isinstance(square, Tensor)]
             if good:
                 squares = [preprocessing.normalize(square, model.config) for _, square in good]
-                rows.append(_answer(model, torch.stack(squares).to(like), steps, noise))
+                rows.append(_answer(model, torch.stack(squares).to(like), steps, draws))
                 kept += [items[index] for index, _ in good]
             bar.update(len(batch))
     if not rows:
@@ -65,19 +65,19 @@ def predict(
     )
 
 
-def _answer(model: DiffMICv2, images: Tensor, steps: int, noise: Tensor) -> dict[str, Tensor]:
+def _answer(model: DiffMICv2, images: Tensor, steps: int, draws: Draws) -> dict[str, Tensor]:
     """Returns the tensors of a `Prediction` for one batch, on the CPU."""
-    condition = model.condition(images)
-    scores = model.sample(condition, steps, y_T=noise).mean((2, 3)).float().cpu()
+    priors = model.priors(images)
+    scores = model.scores(images, priors, steps, draws).float().cpu()
     probs = scores_to_probs(scores, model.config)
-    left_top = condition.roi_top_left.flip(-1)
+    left_top = priors["roi_top_left"].flip(-1)
     return {
         "scores": scores,
         "probs": probs,
         "uncertainty": uncertainty(probs, model.config.task),
         "rois": torch.cat([left_top, left_top + model.config.roi_size], dim=-1).float().cpu(),
-        "roi_attention": condition.roi_attention.float().cpu(),
-        "saliency": condition.saliency.float().cpu(),
+        "roi_attention": priors["roi_attention"].float().cpu(),
+        "saliency": priors["saliency"].float().cpu(),
     }
 
 

@@ -9,24 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
-from diffmiczoo import inference, preprocessing
+from diffmiczoo import inference, losses, preprocessing, sampling
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.diffusion import NoiseSchedule
 from diffmiczoo.modes import frozen, seeded_generator
 from diffmiczoo.nn.classes import rebuild_class_layers
 from diffmiczoo.nn.dcg import DCG
 from diffmiczoo.nn.encoders import FeaturePrior, create_encoder
-from diffmiczoo.nn.guidance import band_index, interpolate_over_points
+from diffmiczoo.nn.guidance import build_guidance_map
 from diffmiczoo.nn.roi import cells_to_pixels, crop_rois, roi_cells, select_roi_cells
 from diffmiczoo.nn.unet import DenoisingUNet
 from diffmiczoo.prediction import Prediction
-
-#: The released program weights its loss by 1 + 10 · (1 - p) (spec: `loss="focal"`).
-FOCAL_WEIGHT = 10.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Condition:
 
     Shapes: `global_prior`, `local_prior` (B, C) logits; `guidance_map` M (B, C, Np, Np); `feature_prior` F (B, H);
     `saliency` (B, C, h, w) logits; `rois` (B, K, 3, r, r) normalised pixels; `roi_top_left` (B, K, 2) row and column
-    in pixels; `roi_attention` α (B, K), sums to 1.
+    in pixels; `roi_attention` α (B, K), sums to 1. Without a local stream ŷ_l is ŷ_g and α is 1/K.
     """
 
     global_prior: Tensor
@@ -64,7 +60,7 @@ class DiffMICv2(nn.Module):
         config: the `DiffMICConfig`.
         trained: whether the weights come from training; `predict` warns while they do not.
         dcg: τ_D, trained first and frozen afterwards.
-        feature_prior, unet: what the diffusion stage trains.
+        feature_prior, unet: what the diffusion stage trains; absent where the DCG answers alone.
 
     Raises:
         ValueError: an encoder is unknown or cannot take its image size.
@@ -83,20 +79,24 @@ class DiffMICv2(nn.Module):
         def encoder(name: str, size: int, out_index: int) -> nn.Module:
             return create_encoder(name, size, out_index, pretrained_backbones and not name.startswith("efficientsam"))
 
-        self.dcg = DCG(
-            encoder(config.dcg_encoder, config.image_size, config.dcg_out_index),
-            encoder(config.dcg_encoder, config.roi_size, config.local_out_index),
-            config,
-        )
-        self.feature_prior = FeaturePrior(
-            encoder(config.raw_encoder, config.image_size, config.raw_out_index),
-            encoder(config.roi_encoder, config.roi_size, config.roi_out_index),
-            config,
-        )
-        self.unet = DenoisingUNet(config)
+        global_encoder = encoder(config.dcg_encoder, config.image_size, config.dcg_out_index)
+        local_encoder = None
+        if config.predictor != "global":
+            local_encoder = encoder(config.dcg_encoder, config.roi_size, config.local_out_index)
+        self.dcg = DCG(global_encoder, local_encoder, config)
+        if config.predictor == "diffusion":
+            raw_encoder = encoder(config.raw_encoder, config.image_size, config.raw_out_index)
+            roi_encoder = None
+            if config.roi_features:
+                roi_encoder = encoder(config.roi_encoder, config.roi_size, config.roi_out_index)
+            self.feature_prior = FeaturePrior(raw_encoder, roi_encoder, config)
+            self.unet = DenoisingUNet(config)
         self.schedule = NoiseSchedule(config)
-        noise = self.draw_noise(config.num_samples, generator=seeded_generator(0))[:, 0]
-        self.register_buffer("default_noise", noise.to(torch.get_default_device()), persistent=False)
+        self.register_buffer("default_noise", self._fixed_noise().to(torch.get_default_device()), persistent=False)
+
+    def _fixed_noise(self) -> Tensor:
+        """Returns the noise that all images start from, (num_samples, C, Np, Np)."""
+        return sampling.draw_start(self.config, self.config.num_samples, 1, seeded_generator(0))[:, 0]
 
     # ------------------------------------------------------------------ the path of a batch
 
@@ -118,7 +118,11 @@ class DiffMICv2(nn.Module):
         top_left = cells_to_pixels(cells, grid, config.image_size)
         source = images if config.roi_channels == "rgb" else images[:, :1].expand(-1, 3, -1, -1)
         rois = crop_rois(source, top_left, config.roi_size)
-        local_prior, attention = self.dcg.local_stream(rois)
+        if config.predictor == "global":
+            local_prior, attention = global_prior, torch.full_like(global_prior[:, :1], 1 / config.num_rois)
+            attention = attention.expand(-1, config.num_rois)
+        else:
+            local_prior, attention = self.dcg.local_stream(rois)
         return {
             "global_prior": global_prior,
             "local_prior": local_prior,
@@ -136,17 +140,18 @@ class DiffMICv2(nn.Module):
 
         Raises:
             ValueError: the shape is not (B, 3, S, S).
+            TypeError: the DCG answers alone, there is no diffusion to condition.
         """
         return self._complete(images, self.priors(images))
 
     def _complete(self, images: Tensor, priors: dict[str, Tensor]) -> Condition:
-        activation = {"none": lambda prior: prior, "softmax": lambda prior: prior.softmax(-1), "sigmoid": torch.sigmoid}
-        activate = activation[self.config.prior_activation]
-        guidance_map = interpolate_over_points(
-            activate(priors["global_prior"]), activate(priors["local_prior"]), self.config.num_points
+        if self.config.predictor != "diffusion":
+            raise TypeError(f"predictor={self.config.predictor!r} has no diffusion; use priors, or call the model")
+        return Condition(
+            guidance_map=build_guidance_map(priors["global_prior"], priors["local_prior"], self.config),
+            feature_prior=self.feature_prior(images, priors["rois"]),
+            **priors,
         )
-        feature_prior = self.feature_prior(images, priors["rois"])
-        return Condition(guidance_map=guidance_map, feature_prior=feature_prior, **priors)
 
     def predict_noise(self, y_t: Tensor, t: int | Tensor, condition: Condition) -> Tensor:
         """Denoising network ε_θ(y_t, M, F, t), (B, C, Np, Np) (eq. 8).
@@ -171,71 +176,75 @@ class DiffMICv2(nn.Module):
         num_samples: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Runs the DDIM sampler and returns the ŷ_0 map, (B, C, Np, Np), the mean over `num_samples` runs (Alg. 2).
+        """Runs the sampler and returns the ŷ_0 map, (B, C, Np, Np), the mean over `num_samples` runs (Alg. 2).
 
         Args:
             condition: of B images.
-            steps: DDIM steps, 1..T; the config's `sampling_steps` by default.
+            steps: of the sampler, 1..T; the config's `sampling_steps` by default.
             y_T: (B or 1, C, Np, Np) or (num_samples, B or 1, C, Np, Np), where sampling starts; replaces the draw.
             num_samples: independent runs to average, ≥ 1; the config's `num_samples` by default.
-            generator: on the condition's device; draws noise for every image. Without it and without `y_T`, all
-                images start from the model's own fixed noise, so that an answer does not depend on the batch.
+            generator: on the condition's device; draws noise for every image. Without it all images share the model's
+                own fixed noise, so that an answer does not depend on the batch.
 
         Raises:
             ValueError: `steps` or `num_samples` is out of range.
         """
-        batch = len(condition.guidance_map)
-        runs = self.config.num_samples if num_samples is None else num_samples
-        start = self._start(condition, y_T, runs, generator)
-        runs = len(start)
-        y = rearrange(start, "n b c i j -> (n b) c i j")
-        guidance_map = repeat(condition.guidance_map, "b c i j -> (n b) c i j", n=runs)
-        feature_prior = repeat(condition.feature_prior, "b h -> (n b) h", n=runs)
-        timesteps = self.schedule.timesteps(self.config.sampling_steps if steps is None else steps)
-        for t, previous_t in zip(timesteps, [*timesteps[1:], None], strict=True):
-            noise = self.unet(y, torch.full((1, 1, 1), t, device=y.device), guidance_map, feature_prior)
-            y = self.schedule.ddim_step(y, noise, t, previous_t)
-        return rearrange(y, "(n b) c i j -> n b c i j", b=batch).mean(0)
-
-    def _start(
-        self, condition: Condition, y_T: Tensor | None, num_samples: int, generator: torch.Generator | None
-    ) -> Tensor:
-        """Returns y_T for every run and image, (n, B, C, Np, Np) (eq. 10 and its variants)."""
-        if num_samples < 1:
-            raise ValueError(f"num_samples={num_samples} must be at least 1")
-        shape = condition.guidance_map.shape
+        config, batch = self.config, len(condition.guidance_map)
+        steps = config.sampling_steps if steps is None else steps
+        runs = config.num_samples if num_samples is None else num_samples
         if y_T is not None:
             given = y_T if y_T.ndim == 5 else y_T[None]
-            return given.expand(-1, *shape)
-        if generator is not None:
-            noise = self.draw_noise(num_samples, shape[0], generator=generator)
-        elif num_samples == len(self.default_noise):
-            noise = self.default_noise[:, None]
-        else:
-            noise = self.draw_noise(num_samples, generator=seeded_generator(0)).to(condition.guidance_map.device)
-        noise = noise.to(condition.guidance_map.dtype)
-        return noise + condition.guidance_map if self.config.init == "guided" else noise.expand(-1, *shape)
+            start, runs = given.expand(-1, *condition.guidance_map.shape), len(given)
+        draws = self.draw_noise(steps, runs, batch, generator=generator)
+        if y_T is None:
+            start = sampling.start_from(config, condition, draws.start)
+        return sampling.denoise(self, condition, steps, start, draws.steps)
 
-    def draw_noise(self, num_samples: int = 1, batch: int = 1, *, generator: torch.Generator) -> Tensor:
-        """Draws starting noise, (num_samples, batch, C, Np, Np), on the generator's device.
+    def draw_noise(
+        self, steps: int, num_samples: int, batch: int = 1, *, generator: torch.Generator | None = None
+    ) -> sampling.Draws:
+        """Draws the random numbers of a prediction.
 
-        Gaussian per noise point; per band of equal |i - j| with `shared_noise`; for `init="interpolated"` two
-        uniform(0, 1) vectors spread like the guidance map.
+        Args:
+            steps: of the sampler, 1..T.
+            num_samples: runs, ≥ 1.
+            batch: images that get their own; only with a generator.
+            generator: without it these are the model's own fixed numbers, one set for all images.
+
+        Raises:
+            ValueError: `steps` or `num_samples` is out of range.
         """
-        points, lead = self.config.num_points, (num_samples, batch, self.config.num_classes)
-        device = generator.device
-        if self.config.init == "interpolated":
-            diagonal = torch.rand(lead, generator=generator, device=device)
-            corner = torch.rand(lead, generator=generator, device=device)
-            return interpolate_over_points(diagonal, corner, points)
-        if self.config.shared_noise:
-            bands = torch.randn(*lead, points, generator=generator, device=device)
-            return bands[..., band_index(points, device=device)]
-        return torch.randn(*lead, points, points, generator=generator, device=device)
+        self.schedule.timesteps(steps)
+        if num_samples < 1:
+            raise ValueError(f"num_samples={num_samples} must be at least 1")
+        if generator is not None:
+            return sampling.draw(self.config, steps, num_samples, batch, generator)
+        if self.config.sampler == "ddim" and num_samples == len(self.default_noise):
+            return sampling.Draws(self.default_noise[:, None], None)
+        return sampling.draw(self.config, steps, num_samples, 1, seeded_generator(0)).to(self.default_noise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps preprocessed images (B, 3, S, S) to scores (B, C), about 0..1: the mean of the ŷ_0 map."""
-        return self.sample(self.condition(images)).mean((2, 3))
+        """Maps preprocessed images (B, 3, S, S) to scores (B, C): the mean of the ŷ_0 map, about 0..1.
+
+        Where the DCG answers alone they are its logits 0.5 · (ŷ_g + ŷ_l).
+        """
+        return self.scores(images, self.priors(images), self.config.sampling_steps, None)
+
+    def scores(self, images: Tensor, priors: dict[str, Tensor], steps: int, draws: sampling.Draws | None) -> Tensor:
+        """Returns what `forward` does, from priors that are known and with given random numbers.
+
+        Args:
+            images: (B, 3, S, S) float, as `preprocess` gives them.
+            priors: what `priors` returns for them.
+            steps: of the sampler, 1..T.
+            draws: from `draw_noise`; the model's own fixed numbers by default.
+        """
+        if self.config.predictor != "diffusion":
+            return 0.5 * (priors["global_prior"] + priors["local_prior"])
+        condition = self._complete(images, priors)
+        draws = draws or self.draw_noise(steps, self.config.num_samples)
+        start = sampling.start_from(self.config, condition, draws.start)
+        return sampling.denoise(self, condition, steps, start, draws.steps).mean((2, 3))
 
     # ------------------------------------------------------------------ training
 
@@ -250,30 +259,10 @@ class DiffMICv2(nn.Module):
         Raises:
             ValueError: `targets` has another shape.
         """
-        config = self.config
-        labels = self._label_vectors(targets)
+        labels = losses.label_vectors(targets, self.config)
         with frozen(self.dcg):
             priors = self.priors(images)
-        condition = self._complete(images, priors)
-        points = config.num_points
-        y_0 = repeat(labels, "b c -> b c i j", i=points, j=points)
-        t = torch.randint(
-            config.num_train_timesteps, (len(images), points, points), device=images.device, generator=generator
-        )
-        noise = torch.randn(y_0.shape, device=images.device, generator=generator)
-        error = (noise - self.predict_noise(self.schedule.add_noise(y_0, noise, t), t, condition)).square()
-        error = error.mean((1, 2, 3))
-        return (error * self._loss_weight(condition.dcg_scores, labels)).mean()
-
-    def _loss_weight(self, dcg_scores: Tensor, labels: Tensor) -> Tensor | float:
-        if self.config.loss == "mse":
-            return 1.0
-        if self.config.task == "multiclass":
-            true_class = (dcg_scores.softmax(-1) * labels).sum(-1)
-        else:
-            probs = dcg_scores.sigmoid()
-            true_class = (labels * probs + (1 - labels) * (1 - probs)).mean(-1)
-        return 1 + FOCAL_WEIGHT * (1 - true_class)
+        return losses.diffusion_loss(self, self._complete(images, priors), labels, generator)
 
     def dcg_loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Loss of the DCG stage: cross-entropy (multi-label: binary) of the global plus that of the local prior.
@@ -285,19 +274,8 @@ class DiffMICv2(nn.Module):
         Raises:
             ValueError: `targets` has another shape.
         """
-        priors, labels = self.priors(images), self._label_vectors(targets)
-        loss = F.cross_entropy if self.config.task == "multiclass" else F.binary_cross_entropy_with_logits
-        return loss(priors["global_prior"].float(), labels) + loss(priors["local_prior"].float(), labels)
-
-    def _label_vectors(self, targets: Tensor) -> Tensor:
-        """Returns y_0, (B, C) float: one-hot or multi-hot."""
-        classes = self.config.num_classes
-        if targets.ndim == 2 and targets.shape[1] == classes:
-            return targets.float()
-        if targets.ndim == 1 and self.config.task == "multiclass":
-            return torch.eye(classes, device=targets.device)[targets]
-        wanted = f"(B, {classes})" + (" or (B,)" if self.config.task == "multiclass" else "")
-        raise ValueError(f"targets of a {self.config.task} model must be {wanted}; found {tuple(targets.shape)}")
+        labels = losses.label_vectors(targets, self.config)
+        return losses.dcg_loss(self.priors(images), labels, self.config)
 
     # ------------------------------------------------------------------ prediction
 
@@ -366,11 +344,10 @@ class DiffMICv2(nn.Module):
             ValueError: `num_classes` is out of range, or does not fit `class_names`.
         """
         names = tuple(class_names or ())
+        old_classes = self.config.num_classes
         self.config = self.config.replace(num_classes=num_classes, class_names=names, temperature=None)
-        like = self.default_noise
-        rebuilt = ", ".join(rebuild_class_layers(self, num_classes))
-        noise = self.draw_noise(self.config.num_samples, generator=seeded_generator(0))[:, 0]
-        self.default_noise = noise.to(like.device, like.dtype)
+        rebuilt = ", ".join(rebuild_class_layers(self, num_classes, old_classes))
+        self.default_noise = self._fixed_noise().to(self.default_noise)
         self.trained = False
         warnings.warn(
             f"num_classes is now {num_classes}: {rebuilt} were rebuilt with random weights; fit the model before you "

@@ -47,25 +47,28 @@ def scores_to_probs(scores: Tensor, config: DiffMICConfig) -> Tensor:
     if scores.ndim != 2 or scores.shape[1] != config.num_classes:
         raise ValueError(f"expected scores of shape (B, {config.num_classes}), found {tuple(scores.shape)}")
     temperature = UNCALIBRATED_TEMPERATURE if config.temperature is None else config.temperature
-    return logits_to_probs(score_logits(scores, config.task) / temperature, config.task)
+    return logits_to_probs(score_logits(scores, config) / temperature, config.task)
 
 
-def score_logits(scores: Tensor, task: str) -> Tensor:
+def score_logits(scores: Tensor, config: DiffMICConfig) -> Tensor:
     """Takes the logarithm of scores as of probabilities, smoothly bounded where they are negative.
 
     The model regresses one-hot labels, so a score estimates a probability and a softmax of it would rank images by
     their other scores too. "multiclass": log softplus(ŷ / `SCORE_NOISE`). "multilabel": the same less that of 1 - ŷ.
+    Where the DCG answers alone, its scores are logits already.
 
     Args:
         scores: (B, C) means of the ŷ_0 map, about 0..1.
-        task: "multiclass" or "multilabel".
+        config: the model's, for `task` and `predictor`.
 
     Returns:
         (B, C) logits, at least float32.
     """
     # Half precision would keep two to three digits, and users compare probabilities.
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    if task == "multiclass":
+    if config.predictor != "diffusion":
+        return scores
+    if config.task == "multiclass":
         return _log_softplus(scores / SCORE_NOISE)
     return _log_softplus(scores / SCORE_NOISE) - _log_softplus((1 - scores) / SCORE_NOISE)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.entries import DATASET_NAMES, ENTRIES, WeightsEntry
-from diffmiczoo.variants import architectures
+from diffmiczoo.variants import ablation_fields, architectures
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +109,7 @@ def create_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     pretrained_backbones: bool = False,
+    ablation: str | None = None,
     **config_overrides: Any,
 ) -> DiffMICv2:
     """Builds a model by name, with trained weights if asked for.
@@ -124,6 +125,8 @@ def create_model(
         device: where the model lives; the CPU by default.
         dtype: of its floating-point tensors; float32 by default.
         pretrained_backbones: start the encoders from ImageNet weights; not together with `pretrained`.
+        ablation: a row of the paper's table IV, "c1" to "c6", or "dcg" for the DCG alone; see
+            `diffmiczoo.variants.ABLATIONS`.
         config_overrides: any field of `DiffMICConfig`.
 
     Returns:
@@ -138,7 +141,9 @@ def create_model(
 
     if pretrained and pretrained_backbones:
         raise ValueError("pretrained=True loads the encoders as well; leave pretrained_backbones out")
-    overrides = dict(config_overrides)
+    if pretrained and ablation is not None:
+        raise ValueError(f"ablation={ablation!r} is a model to train anew; leave pretrained=True out")
+    overrides = ({} if ablation is None else ablation_fields(ablation)) | config_overrides
     overrides |= {} if task is None else {"task": task}
     directory = weights_directory(name) if pretrained else None
     if directory is not None:

@@ -11,25 +11,23 @@ from hypothesis import strategies as st
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.evaluation.calibration import TEMPERATURE_RANGE, expected_calibration_error, fit_temperature
-from diffmiczoo.prediction import SCORE_NOISE, scores_to_probs
+from diffmiczoo.prediction import logits_to_probs, score_logits, scores_to_probs
 
 
 def _calibrated(
     task: str, temperature: float, count: int = 20_000, classes: int = 4
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns scores whose probabilities at `temperature` are the frequencies of the targets."""
+    """Returns logits whose probabilities at `temperature` are the frequencies of the targets."""
     generator = torch.Generator().manual_seed(1)
-    scores = torch.rand(count, classes, generator=generator)
-    config = DiffMICConfig(task=task, num_classes=classes, temperature=temperature)
-    probs = scores_to_probs(scores, config)
+    logits = torch.rand(count, classes, generator=generator) - 0.5
+    probs = logits_to_probs(logits / temperature, task)
     if task == "multilabel":
-        return scores, torch.rand(count, classes, generator=generator) < probs
-    return scores, torch.multinomial(probs, 1, generator=generator)[:, 0]
+        return logits, torch.rand(count, classes, generator=generator) < probs
+    return logits, torch.multinomial(probs, 1, generator=generator)[:, 0]
 
 
-def _nll(scores: torch.Tensor, targets: torch.Tensor, task: str, temperature: float) -> float:
-    config = DiffMICConfig(task=task, num_classes=scores.shape[1], temperature=temperature)
-    probs = scores_to_probs(scores.double(), config)
+def _nll(logits: torch.Tensor, targets: torch.Tensor, task: str, temperature: float) -> float:
+    probs = logits_to_probs(logits.double() / temperature, task)
     if task == "multilabel":
         return float(torch.nn.functional.binary_cross_entropy(probs, targets.double()))
     return float(torch.nn.functional.nll_loss(probs.log(), targets))
@@ -55,29 +53,36 @@ def test_no_temperature_has_a_smaller_loss(task: str) -> None:
 
 
 def test_temperature_of_two_images_by_hand() -> None:
-    # Three of four images are of the class with the larger score: p = 3/4 = 1 / (1 + exp(-lead / T)), T = lead / log 3.
-    lead = math.log(math.log1p(math.exp(1 / SCORE_NOISE))) - math.log(math.log(2))
-    scores = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
-    assert fit_temperature(scores, [0, 0, 0, 1], task="multiclass") == pytest.approx(lead / math.log(3), rel=1e-9)
+    # The right class leads by 1 in three images of four: p = 3/4 = 1 / (1 + exp(-1 / T)) gives T = 1 / log 3.
+    logits = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
+    assert fit_temperature(logits, [0, 0, 0, 1], task="multiclass") == pytest.approx(1 / math.log(3), rel=1e-9)
     marks = torch.tensor([[1, 1], [1, 1], [1, 1], [0, 0]])
-    assert fit_temperature(torch.ones(4, 2), marks, task="multilabel") == pytest.approx(lead / math.log(3), rel=1e-9)
+    assert fit_temperature(torch.ones(4, 2), marks, task="multilabel") == pytest.approx(1 / math.log(3), rel=1e-9)
 
 
 def test_fitting_lowers_the_calibration_error() -> None:
-    scores, targets = _calibrated("multiclass", 0.1)
+    logits, targets = _calibrated("multiclass", 0.1)
 
-    def error(temperature: float | None) -> float:
-        probs = scores_to_probs(scores, DiffMICConfig(num_classes=4, temperature=temperature))
-        confidence, index = probs.max(1)
+    def error(temperature: float) -> float:
+        confidence, index = logits_to_probs(logits / temperature, "multiclass").max(1)
         return expected_calibration_error(confidence, index == targets)
 
-    assert error(fit_temperature(scores, targets, task="multiclass")) < 0.02 < 0.1 < error(None)
+    assert error(fit_temperature(logits, targets, task="multiclass")) < 0.02 < 0.1 < error(1.0)
+
+
+def test_the_temperature_of_a_models_scores_is_that_of_their_logits() -> None:
+    config = DiffMICConfig(num_classes=4)
+    scores = torch.rand(20_000, 4, generator=torch.Generator().manual_seed(0))
+    calibrated = scores_to_probs(scores, config.replace(temperature=0.5))
+    targets = torch.multinomial(calibrated, 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    fitted = fit_temperature(score_logits(scores, config), targets, task="multiclass")
+    assert fitted == pytest.approx(0.5, rel=0.1)
 
 
 def test_stays_in_its_range() -> None:
-    scores = torch.eye(3)
-    assert fit_temperature(scores, [0, 1, 2], task="multiclass") == pytest.approx(TEMPERATURE_RANGE[0])
-    assert fit_temperature(scores, [1, 2, 0], task="multiclass") == pytest.approx(TEMPERATURE_RANGE[1])
+    logits = torch.eye(3)
+    assert fit_temperature(logits, [0, 1, 2], task="multiclass") == pytest.approx(TEMPERATURE_RANGE[0])
+    assert fit_temperature(logits, [1, 2, 0], task="multiclass") == pytest.approx(TEMPERATURE_RANGE[1])
 
 
 @given(st.permutations(range(12)), st.sampled_from(["multiclass", "multilabel"]))
@@ -91,7 +96,7 @@ def test_temperature_does_not_depend_on_the_order(order: list[int], task: str) -
 @pytest.mark.parametrize(
     ("scores", "targets", "task", "message"),
     [
-        (torch.empty(0, 3), [], "multiclass", "scores is empty"),
+        (torch.empty(0, 3), [], "multiclass", "logits is empty"),
         (torch.tensor([[0.1, math.nan]]), [0], "multiclass", "NaN or infinite values in 1 rows, the first is row 0"),
         (torch.tensor([[0.1, math.inf]]), [0], "multiclass", "NaN or infinite"),
         (torch.zeros(3), [0], "multiclass", r"expected \(N, C\)"),

@@ -73,3 +73,81 @@ def test_the_published_sums_of_diffusers_test_suite() -> None:
         sample = noising.ddim_step(sample, sample * t / (t + 1), t, previous_t)
     assert sample.abs().sum().item() == pytest.approx(172.0067, abs=1e-2)
     assert sample.abs().mean().item() == pytest.approx(0.223967, abs=1e-3)
+
+
+@pytest.mark.parametrize("clip_sample", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 7, 10, 50, 250, 1000])
+def test_ddim_agrees_with_diffusers_step_by_step(steps: int, clip_sample: bool) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    theirs = diffusers.DDIMScheduler(
+        num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=clip_sample
+    )
+    theirs.set_timesteps(steps)
+    ours = schedule(clip_sample=clip_sample)
+    timesteps = ours.timesteps(steps)
+    assert theirs.timesteps.tolist() == timesteps
+    generator = torch.Generator().manual_seed(steps)
+    sample = torch.randn(2, 3, 2, 2, generator=generator)
+    for t, previous_t in zip(timesteps, [*timesteps[1:], None], strict=True):
+        # Near the trajectory: x̂_0 stays of order one, as it does for a trained network.
+        noise = (sample - ours.alpha_table[t] ** 0.5 * torch.randn(sample.shape, generator=generator)) / (
+            1 - ours.alpha_table[t]
+        ) ** 0.5
+        expected = theirs.step(noise, t, sample, eta=0.0).prev_sample
+        sample = ours.ddim_step(sample, noise, t, previous_t)
+        torch.testing.assert_close(sample, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("t", "previous_t", "expected"), [(980, 960, 0.32460), (420, 400, 0.14771), (487, 486, 0.00979)]
+)
+def test_ancestral_variance_is_the_published_one(t: int, previous_t: int, expected: float) -> None:
+    """`diffusers` tests its DDIM scheduler's variance, the posterior's, with these values."""
+    ancestral, zero = schedule(clip_sample=False), torch.zeros(1, 1, 1, 1)
+    step = ancestral.ancestral_step(zero, zero, t, previous_t, torch.ones(1, 1, 1, 1))
+    assert step.item() ** 2 == pytest.approx(expected, abs=1e-4)
+
+
+def test_ancestral_step_agrees_with_diffusers_ddpm() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    theirs = diffusers.DDPMScheduler(
+        num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=False
+    )
+    theirs.set_timesteps(100)
+    ours = schedule(clip_sample=False)
+    for t, previous_t in [(990, 980), (500, 490), (10, 0)]:
+        y_t, noise = torch.randn(2, 3, 1, 1), torch.randn(2, 3, 1, 1)
+        expected = theirs.step(noise, t, y_t, generator=torch.Generator().manual_seed(t)).prev_sample
+        fresh = torch.randn(y_t.shape, generator=torch.Generator().manual_seed(t))
+        step = ours.ancestral_step(y_t, noise, t, previous_t, fresh)
+        torch.testing.assert_close(step, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ancestral_step_with_a_mean_is_the_posterior_of_card() -> None:
+    """CARD's posterior (Han et al. 2022, eq. 4-6) in its own form: γ_0 · x̂_0 + γ_1 · y_t + γ_2 · f."""
+    ours = schedule(clip_sample=False)
+    y_t, noise, mean = (torch.randn(2, 3, 1, 1, dtype=torch.float64) for _ in range(3))
+    for t in (1, 10, 500, 999):
+        bar, previous_bar = ours.alpha_table[t], ours.alpha_table[t - 1]
+        alpha = bar / previous_bar
+        y_0 = (y_t - (1 - bar**0.5) * mean - (1 - bar) ** 0.5 * noise) / bar**0.5
+        gamma_0 = (1 - alpha) * previous_bar**0.5 / (1 - bar)
+        gamma_1 = (1 - previous_bar) * alpha**0.5 / (1 - bar)
+        gamma_2 = 1 + (bar**0.5 - 1) * (alpha**0.5 + previous_bar**0.5) / (1 - bar)
+        expected = gamma_0 * y_0 + gamma_1 * y_t + gamma_2 * mean
+        step = ours.ancestral_step(y_t, noise, t, t - 1, torch.zeros_like(y_t), mean)
+        torch.testing.assert_close(step, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_forward_process_ends_at_its_mean() -> None:
+    noising = schedule()
+    y_0, noise, mean = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2), torch.full((2, 3, 2, 2), 5.0)
+    t = torch.full((2, 2, 2), 400)
+    alpha = noising.alpha_table[400]
+    expected = alpha**0.5 * y_0 + (1 - alpha**0.5) * mean + (1 - alpha) ** 0.5 * noise
+    torch.testing.assert_close(noising.add_noise(y_0, noise, t, mean), expected)
+    torch.testing.assert_close(
+        noising.ddim_step(expected, noise, 400, None, mean), y_0.clamp(-1, 1), rtol=1e-4, atol=1e-4
+    )
+    last = noising.add_noise(y_0, noise, torch.full((2, 2, 2), 999), mean)
+    torch.testing.assert_close(last, mean + noise, rtol=0, atol=0.1)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffmiczoo.evaluation.bootstrap import WeightedMetrics
-from diffmiczoo.evaluation.metrics import Metrics, _calibration, _decisions, _losses, compute_metrics
+from diffmiczoo.evaluation.metrics import Metrics, _calibration, _decisions, _losses, compare_metrics, compute_metrics
 
 
 def _data(task: str, count: int = 200, classes: int = 4, ties: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -221,6 +221,29 @@ def test_the_interval_covers() -> None:
         low, high = compute_metrics(probs, targets, task="multiclass", bootstrap=200, seed=repeat).intervals["accuracy"]
         covered += low <= 0.7 <= high
     assert 88 <= covered <= 100
+
+
+def test_a_comparison_is_paired() -> None:
+    probs, targets = _data("multiclass", count=300)
+    duller = torch.softmax(probs.log() / 1.2, dim=1)
+    compared = compare_metrics(probs, duller, targets, task="multiclass", bootstrap=300)
+    one, other = (compute_metrics(p, targets, task="multiclass", bootstrap=300) for p in (probs, duller))
+    for name, (difference, low, high) in compared.items():
+        assert difference == pytest.approx(one.values[name] - other.values[name]) and low <= high
+    assert compared["accuracy"] == (0, 0, 0)
+    difference, low, high = compared["nll"]
+    # Both rise and fall with the images that were drawn, so their difference is known much better than either.
+    assert high - low < 0.5 * (one.intervals["nll"][1] - one.intervals["nll"][0]) and low < difference < high
+    assert compare_metrics(probs, probs, targets, task="multiclass", bootstrap=50)["auroc"] == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "bootstrap", "message"), [(1, 10, "at least two images"), (9, 0, "bootstrap=0 must be at least 1")]
+)
+def test_a_comparison_that_cannot_be_made(count: int, bootstrap: int, message: str) -> None:
+    probs, targets = _data("multiclass", count=count)
+    with pytest.raises(ValueError, match=message):
+        compare_metrics(probs, probs, targets, task="multiclass", bootstrap=bootstrap)
 
 
 def test_groups_are_drawn_whole() -> None:

@@ -86,9 +86,10 @@ def test_scores_well_inside_the_range_are_taken_as_probabilities(task: str) -> N
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 def test_logits_grow_with_the_score_however_far_out(task: str) -> None:
     scores = torch.linspace(-1e4, 1e4, 20_001, dtype=torch.float64)[:, None]
-    logits = score_logits(scores, task)
+    config = DiffMICConfig(num_classes=2, task=task)
+    logits = score_logits(scores, config)
     assert logits.isfinite().all() and (logits.diff(dim=0) > 0).all()
-    single = score_logits(torch.tensor([[-5.0, -2.001, -2.0, -1.999, 0.0, 1.0, 5.0]]), task)
+    single = score_logits(torch.tensor([[-5.0, -2.001, -2.0, -1.999, 0.0, 1.0, 5.0]]), config)
     assert single.isfinite().all() and (single.diff() > 0).all()
 
 

@@ -72,7 +72,7 @@ def test_paper_entries_have_the_papers_settings() -> None:
     [
         ("diffmicv2_resnt18", "did you mean diffmicv2_resnet18"),
         ("diffmicv2_nano.ham1000", r"did you mean diffmicv2_nano\.ham10000"),
-        ("zzz", "the names are diffmicv2_"),
+        ("zzz", "the names are diffmicv1_resnet18"),
         ("tests", r"write local-dir:tests"),
     ],
 )

@@ -180,7 +180,7 @@ def test_grouped_convolutions_stay_in_fp32_and_are_restored() -> None:
 
 def test_learning_rates_and_decay_of_the_parameter_groups() -> None:
     model, recipe = tiny_model(), QUICK.replace(encoder_lr=1e-3, weight_decay=0.5)
-    groups = parameter_groups(model, create_stages(recipe)[1], recipe)
+    groups = parameter_groups(model, create_stages(recipe, model.config)[1], recipe)
     of = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert len(of) == len(list(model.feature_prior.parameters())) + len(list(model.unet.parameters()))
     assert of[id(model.feature_prior.Q)] == (1e-2, 0.0)

@@ -27,6 +27,7 @@ from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import read_manifest
 from diffmiczoo.evaluation.calibration import fit_temperature
 from diffmiczoo.evaluation.metrics import compute_metrics
+from diffmiczoo.losses import diffusion_loss, label_vectors
 from diffmiczoo.model import Condition, DiffMICv2
 from diffmiczoo.prediction import logits_to_probs, score_logits
 
@@ -118,13 +119,10 @@ def train(model: DiffMICv2, cache: Cache, setting: Setting) -> DiffMICv2:
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     average = ModelEmaV3(model, decay=setting.ema) if setting.ema else None
     model.train()
-    points, classes = model.config.num_points, model.config.num_classes
     for _ in range(setting.steps):
         index = torch.randint(len(cache["targets"]), (64,))
-        y_0 = torch.eye(classes)[cache["targets"][index]][:, :, None, None].expand(-1, -1, points, points)
-        t, noise = torch.randint(model.config.num_train_timesteps, (64, points, points)), torch.randn(y_0.shape)
-        y_t = model.schedule.add_noise(y_0, noise, t)
-        loss = (noise - model.predict_noise(y_t, t, condition_of(model, cache, index))).square().mean()
+        labels = label_vectors(cache["targets"][index], model.config)
+        loss = diffusion_loss(model, condition_of(model, cache, index), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -143,8 +141,8 @@ def row(name: str, probs: Tensor, targets: Tensor, seconds: float) -> str:
 def sampled(model: DiffMICv2, cache: Cache, steps: int = 10, runs: int = 1) -> Tensor:
     model.eval()
     scores = model.sample(condition_of(model, cache, slice(None)), steps, num_samples=runs).mean((2, 3))
-    temperature = fit_temperature(scores, cache["targets"], task="multiclass")
-    return logits_to_probs(score_logits(scores, "multiclass") / temperature, "multiclass")
+    logits = score_logits(scores, model.config)
+    return logits_to_probs(logits / fit_temperature(logits, cache["targets"], task="multiclass"), "multiclass")
 
 
 @click.command()

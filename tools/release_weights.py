@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -22,15 +23,30 @@ from diffmiczoo.card import CardFacts, render_card
 from diffmiczoo.data.manifest import Manifest, read_manifest
 from diffmiczoo.entries import ENTRIES
 from diffmiczoo.evaluation.calibration import fit_temperature
-from diffmiczoo.evaluation.evaluate import evaluate
+from diffmiczoo.evaluation.evaluate import probabilities
+from diffmiczoo.evaluation.metrics import Metrics, compare_metrics, compute_metrics
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.prediction import score_logits
 
 WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
 
 
 def _fitted_temperature(model: DiffMICv2, validation: Manifest) -> float:
     scores = model.predict([record.path for record in validation.records]).scores
-    return fit_temperature(scores, torch.from_numpy(validation.targets()), task=model.config.task)
+    logits = score_logits(scores, model.config)
+    return fit_temperature(logits, torch.from_numpy(validation.targets()), task=model.config.task)
+
+
+def _measured(model: DiffMICv2, split: Manifest) -> dict[str, Any]:
+    """Returns the metrics of the model and of its DCG alone, and their differences, for the images of one split."""
+    probs = {part: probabilities(model, split, dcg_alone=part == "dcg") for part in ("model", "dcg")}
+    targets, groups, task = split.targets(), split.groups(), model.config.task
+    names = model.config.labels
+    report: dict[str, Any] = {
+        part: compute_metrics(rows, targets, task=task, class_names=names, groups=groups).to_dict()
+        for part, rows in probs.items()
+    }
+    return report | {"difference": compare_metrics(*probs.values(), targets, task=task, groups=groups)}
 
 
 def _release_command(run: Path, entry: str, data: Path, facts: Path, fields: tuple[str, ...]) -> str:
@@ -65,23 +81,18 @@ def main(
     stored.config = stored.config.replace(temperature=_fitted_temperature(stored, manifest.split("val")))
     stored.save_pretrained(target, dtype=torch.float16)
 
-    measured = {
-        split: {
-            "model": evaluate(stored, manifest, split=split),
-            "dcg": evaluate(stored, manifest, split=split, dcg_alone=True),
-        }
-        for split in ("val", "test")
-    }
-    report = {split: {part: metrics.to_dict() for part, metrics in row.items()} for split, row in measured.items()}
+    report = {split: _measured(stored, manifest.split(split)) for split in ("val", "test")}
     (target / "metrics.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    model_metrics, dcg_metrics = (Metrics.from_dict(report["test"][part]) for part in ("model", "dcg"))
 
     given = json.loads(facts.read_text(encoding="utf-8"))
     card = render_card(
         ENTRIES[entry],
         stored.config,
         CardFacts(
-            model=measured["test"]["model"],
-            dcg=measured["test"]["dcg"],
+            model=model_metrics,
+            dcg=dcg_metrics,
+            differences=report["test"]["difference"],
             counts={split: len(manifest.split(split)) for split in ("train", "val", "test")},
             parameters=sum(parameter.numel() for parameter in stored.parameters()),
             commands=(
@@ -96,9 +107,7 @@ def main(
         ),
     )
     (target / "README.md").write_text(card, encoding="utf-8")
-    for split, row in measured.items():
-        for part, metrics in row.items():
-            click.echo(f"{split} {part}\n{metrics}\n")
+    click.echo(f"model\n{model_metrics}\n\ndcg\n{dcg_metrics}\n\n{json.dumps(report['test']['difference'])}")
     size = sum(path.stat().st_size for path in target.iterdir()) / 1e6
     click.echo(f"{target}: {size:.1f} MB")
 

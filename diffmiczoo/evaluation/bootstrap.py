@@ -132,12 +132,36 @@ def bootstrap_intervals(
     Source: Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13; Davison and Hinkley,
     *Bootstrap Methods and their Application* (1997), section 3.8, for groups.
     """
+    return _percentiles(_drawn(metrics, groups, resamples, seed, progress))
+
+
+def paired_intervals(
+    first: WeightedMetrics,
+    second: WeightedMetrics,
+    groups: np.ndarray,
+    resamples: int,
+    seed: int,
+    progress: bool | None,
+) -> dict[str, tuple[float, float]]:
+    """Does what `bootstrap_intervals` does for first - second, both on the same resamples of the same images."""
+    one = _drawn(first, groups, resamples, seed, progress)
+    other = _drawn(second, groups, resamples, seed, progress)
+    return _percentiles({name: one[name] - other[name] for name in one})
+
+
+def _drawn(
+    metrics: WeightedMetrics, groups: np.ndarray, resamples: int, seed: int, progress: bool | None
+) -> dict[str, np.ndarray]:
+    """Returns each metric for every resample, name → (resamples,)."""
     rows = []
     with tqdm(total=resamples, desc="bootstrap", disable=None if progress is None else not progress) as bar:
         for weights in _resample_weights(groups, resamples, seed):
             rows.append(metrics(weights))
             bar.update(weights.shape[1])
-    drawn = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def _percentiles(drawn: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     defined = {name: values[~np.isnan(values)] for name, values in drawn.items()}
     ends = {name: np.percentile(values, [2.5, 97.5]) for name, values in defined.items() if len(values)}
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffmiczoo.evaluation.targets import checked_matrix, indicator, on_cpu
-from diffmiczoo.prediction import logits_to_probs, score_logits
+from diffmiczoo.prediction import logits_to_probs
 
 #: Equal-width bins of the expected calibration error.
 BINS = 15
@@ -21,15 +21,15 @@ TEMPERATURE_RANGE = (1e-3, 1e2)
 _HALVINGS = 60
 
 
-def fit_temperature(scores: Any, targets: Any, *, task: str) -> float:
-    """Finds the temperature T with the smallest negative log-likelihood of `scores_to_probs` on validation data.
+def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
+    """Finds the temperature T with the smallest negative log-likelihood of logits / T on validation data.
 
     The likelihood is log-concave in 1/T, so its slope changes sign once, and halving log T finds that place; the same
-    data give the same answer. Where scores tell the classes apart without an error there is no best T and the answer
-    is the lower end of `TEMPERATURE_RANGE`; where scores and targets have nothing to do with each other, the upper.
+    data give the same answer. Where logits tell the classes apart without an error there is no best T and the answer
+    is the lower end of `TEMPERATURE_RANGE`; where logits and targets have nothing to do with each other, the upper.
 
     Args:
-        scores: (N, C) means of the ŷ_0 map.
+        logits: (N, C), what `diffmiczoo.prediction.score_logits` gives.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
         task: "multiclass" or "multilabel".
 
@@ -37,11 +37,11 @@ def fit_temperature(scores: Any, targets: Any, *, task: str) -> float:
         T in `TEMPERATURE_RANGE`, for `DiffMICConfig.temperature`.
 
     Raises:
-        ValueError: there are no rows, scores are not finite, or targets do not fit.
+        ValueError: there are no rows, logits are not finite, or targets do not fit.
 
     Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2.
     """
-    logits = score_logits(checked_matrix(scores, "scores"), task)
+    logits = checked_matrix(logits, "logits")
     truth = indicator(targets, logits.shape, task).double()
     low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
     for _ in range(_HALVINGS):

@@ -55,12 +55,7 @@ def evaluate(
             f"{manifest.name} has the classes {list(manifest.class_names)}, the model {list(config.labels)}"
         )
     manifest = manifest.split(split) if manifest.has_splits else manifest
-    if dcg_alone:
-        loader = DataLoader(ImageDataset(manifest, config, progress=progress), batch_size)
-        probs = logits_to_probs(collect_scores(model, dcg_scores, loader, progress)[0], config.task)
-    else:
-        files = [record.path for record in manifest.records]
-        probs = model.predict(files, batch_size=batch_size, progress=progress).probs
+    probs = probabilities(model, manifest, dcg_alone=dcg_alone, batch_size=batch_size, progress=progress)
     return compute_metrics(
         probs,
         manifest.targets(),
@@ -71,6 +66,26 @@ def evaluate(
         seed=seed,
         progress=progress,
     )
+
+
+def probabilities(
+    model: DiffMICv2,
+    manifest: Manifest,
+    *,
+    dcg_alone: bool = False,
+    batch_size: int = 32,
+    progress: bool | None = None,
+) -> Tensor:
+    """Returns the probabilities (N, C) of all images of a manifest, of the model or of its DCG alone.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    if not dcg_alone:
+        files = [record.path for record in manifest.records]
+        return model.predict(files, batch_size=batch_size, progress=progress).probs
+    loader = DataLoader(ImageDataset(manifest, model.config, progress=progress), batch_size)
+    return logits_to_probs(collect_scores(model, dcg_scores, loader, progress)[0], model.config.task)
 
 
 def dcg_scores(model: DiffMICv2, images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import (
     multilabel_recall,
 )
 
-from diffmiczoo.evaluation.bootstrap import WeightedMetrics, bootstrap_intervals
+from diffmiczoo.evaluation.bootstrap import WeightedMetrics, bootstrap_intervals, paired_intervals
 from diffmiczoo.evaluation.calibration import expected_calibration_error
 from diffmiczoo.evaluation.targets import checked_matrix, indicator
 
@@ -160,8 +160,7 @@ def compute_metrics(
     values["ece"] = expected_calibration_error(calibration[0].flatten(), calibration[1].flatten())
     intervals = {}
     if bootstrap and num_units > 1:
-        weighted = WeightedMetrics(probs, truth, decisions, losses, calibration, task)
-        intervals = bootstrap_intervals(weighted, units, bootstrap, seed, progress)
+        intervals = bootstrap_intervals(_weighted(probs, truth, task), units, bootstrap, seed, progress)
     order = [name for name in _ORDER if name in values]
     return Metrics(
         values={name: values[name] for name in order},
@@ -173,7 +172,55 @@ def compute_metrics(
     )
 
 
+def compare_metrics(
+    first: Any,
+    second: Any,
+    targets: Any,
+    *,
+    task: str,
+    groups: Sequence[Any] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> dict[str, tuple[float, float, float]]:
+    """Returns how much better or worse one model's probabilities are than another's on the same images.
+
+    Args:
+        first: (N, C), see `compute_metrics`.
+        second: (N, C), another model's.
+        targets: see `compute_metrics`.
+        task: "multiclass" or "multilabel".
+        groups: N lesions, patients or the like; drawn whole.
+        bootstrap: number of resamples, ≥ 1; both models are judged on the same ones.
+        seed: of the resamples.
+        progress: show a bar; by default where the standard error is a terminal.
+
+    Returns:
+        Metric → (first - second, and its 95 % interval low and high). An interval that holds 0 says that these
+        images do not tell the models apart.
+
+    Raises:
+        ValueError: as `compute_metrics` does, there is one image or group only, or `bootstrap` is less than 1.
+    """
+    if bootstrap < 1:
+        raise ValueError(f"bootstrap={bootstrap} must be at least 1")
+    one, other = (compute_metrics(probs, targets, task=task, bootstrap=0).values for probs in (first, second))
+    matrices = [_checked_probs(probs, task) for probs in (first, second)]
+    units, num_units = _group_numbers(groups, len(matrices[0]))
+    if num_units < 2:
+        raise ValueError("a comparison needs at least two images, or two groups")
+    left, right = (_weighted(probs, indicator(targets, probs.shape, task), task) for probs in matrices)
+    intervals = paired_intervals(left, right, units, bootstrap, seed, progress)
+    return {name: (one[name] - other[name], *intervals[name]) for name in one if name in intervals}
+
+
 # ---------------------------------------------------------------------- the parts of compute_metrics
+
+
+def _weighted(probs: Tensor, truth: Tensor, task: str) -> WeightedMetrics:
+    decisions = _decisions(probs, task)
+    losses, calibration = _losses(probs, truth, decisions, task), _calibration(probs, truth, task)
+    return WeightedMetrics(probs, truth, decisions, losses, calibration, task)
 
 
 def _checked_probs(probs: Any, task: str) -> Tensor:

@@ -4,33 +4,46 @@ from __future__ import annotations
 
 from torch import nn
 
-#: Path of the layer → its (input, output) channels for C classes; None is left as it is.
+#: Path of the layer → which of its channels are multiples of the number of classes.
 CLASS_LAYERS = {
-    "dcg.saliency_conv": (None, 1),
-    "dcg.local_classifier": (None, 1),
-    "unet.block1.conv": (2, None),
-    "unet.out_conv": (None, 1),
+    "dcg.saliency_conv": "out",
+    "dcg.local_classifier": "out",
+    "unet.block1.conv": "in",
+    "unet.out_conv": "out",
 }
 
 
-def rebuild_class_layers(model: nn.Module, num_classes: int) -> list[str]:
-    """Replaces the layers that depend on the number of classes by fresh ones and returns their names."""
-    for path, (inputs, outputs) in CLASS_LAYERS.items():
+def rebuild_class_layers(model: nn.Module, num_classes: int, old_classes: int) -> list[str]:
+    """Replaces the layers that depend on the number of classes by fresh ones and returns their names.
+
+    Args:
+        model: may lack some of the layers; those are skipped.
+        num_classes: C from now on.
+        old_classes: C so far.
+    """
+    names = [path for path in CLASS_LAYERS if _has(model, path)]
+    for path in names:
         parent, name = path.rsplit(".", 1)
         old = model.get_submodule(path)
-        fresh = _resized(old, inputs and inputs * num_classes, outputs and outputs * num_classes)
+        fresh = _resized(old, num_classes, old_classes, CLASS_LAYERS[path])
         like = next(old.parameters())
         setattr(model.get_submodule(parent), name, fresh.to(like.device, like.dtype))
-    return list(CLASS_LAYERS)
+    return names
 
 
-def _resized(layer: nn.Module, inputs: int | None, outputs: int | None) -> nn.Module:
+def _has(model: nn.Module, path: str) -> bool:
+    return path in dict(model.named_modules())
+
+
+def _resized(layer: nn.Module, num_classes: int, old_classes: int, side: str) -> nn.Module:
+    def size(channels: int, which: str) -> int:
+        return channels // old_classes * num_classes if which == side else channels
+
     has_bias = layer.bias is not None
     if isinstance(layer, nn.Linear):
-        return nn.Linear(inputs or layer.in_features, outputs or layer.out_features, bias=has_bias)
+        return nn.Linear(size(layer.in_features, "in"), size(layer.out_features, "out"), bias=has_bias)
     if isinstance(layer, nn.Conv2d):
         kernel, padding = layer.kernel_size[0], int(layer.padding[0])
-        return nn.Conv2d(
-            inputs or layer.in_channels, outputs or layer.out_channels, kernel, padding=padding, bias=has_bias
-        )
+        inputs, outputs = size(layer.in_channels, "in"), size(layer.out_channels, "out")
+        return nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=has_bias)
     raise TypeError(f"{type(layer).__name__} has no number of classes")

@@ -35,18 +35,23 @@ class GatedAttention(nn.Module):
 class DCG(nn.Module):
     """Global stream (saliency map, global prior) and local stream (attended ROIs, local prior).
 
+    Without a local encoder there is no local stream, and what is left is a plain classifier: a linear layer after
+    global average pooling commutes with a 1×1 convolution before it.
+
     Args:
         global_encoder: τ_g, images → (B, D, h, w), with attribute `num_features` = D.
-        local_encoder: τ_l, ROIs → (B · K, D', h', w'), with attribute `num_features` = D'.
+        local_encoder: τ_l, ROIs → (B · K, D', h', w'), with attribute `num_features` = D'; or None.
         config: reads `num_classes`, `attention_dim` and `saliency_top`.
     """
 
-    def __init__(self, global_encoder: nn.Module, local_encoder: nn.Module, config: DiffMICConfig) -> None:
+    def __init__(self, global_encoder: nn.Module, local_encoder: nn.Module | None, config: DiffMICConfig) -> None:
         super().__init__()
         self.saliency_top = config.saliency_top
         self.global_encoder = global_encoder
         self.saliency_conv = nn.Conv2d(cast(int, global_encoder.num_features), config.num_classes, 1, bias=False)
         self.local_encoder = local_encoder
+        if local_encoder is None:
+            return
         local_features = cast(int, local_encoder.num_features)
         self.attention = GatedAttention(local_features, config.attention_dim)
         self.local_classifier = nn.Linear(local_features, config.num_classes, bias=False)
@@ -61,7 +66,13 @@ class DCG(nn.Module):
         return saliency, responses.mean(-1)
 
     def local_stream(self, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps ROIs (B, K, 3, r, r) to the local prior ŷ_l (B, C), logits, and their attention α (B, K) (eq. 2-3)."""
+        """Maps ROIs (B, K, 3, r, r) to the local prior ŷ_l (B, C), logits, and their attention α (B, K) (eq. 2-3).
+
+        Raises:
+            TypeError: there is no local encoder.
+        """
+        if self.local_encoder is None:
+            raise TypeError("this DCG has no local stream")
         features = self.local_encoder(rearrange(rois, "b k c h w -> (b k) c h w")).mean((2, 3))
         features = rearrange(features, "(b k) d -> b k d", b=rois.shape[0])
         attention = self.attention(features)

@@ -123,29 +123,35 @@ def create_encoder(name: str, image_size: int, out_index: int = -1, pretrained: 
 class FeaturePrior(nn.Module):
     """Image feature prior F = Σ_k Q_k ⊙ [F_raw, F_1, …, F_K] (eq. 6).
 
+    Without an ROI encoder F is F_raw.
+
     Args:
         raw_encoder: images → (B, D, h, w), with attribute `num_features`.
-        roi_encoder: ROIs → (B · K, D', h', w'), with attribute `num_features`.
+        roi_encoder: ROIs → (B · K, D', h', w'), with attribute `num_features`; or None.
         config: reads `latent_dim`, `num_rois`, `feature_norm` and `feature_weighting`.
     """
 
-    def __init__(self, raw_encoder: nn.Module, roi_encoder: nn.Module, config: DiffMICConfig) -> None:
+    def __init__(self, raw_encoder: nn.Module, roi_encoder: nn.Module | None, config: DiffMICConfig) -> None:
         super().__init__()
         hidden = config.latent_dim
         self.feature_weighting = config.feature_weighting
         self.raw_encoder = raw_encoder
         self.raw_proj = nn.Linear(cast(int, raw_encoder.num_features), hidden)
-        self.roi_encoder = roi_encoder
-        self.roi_proj = nn.Linear(cast(int, roi_encoder.num_features), hidden)
         normalised = config.feature_norm == "batchnorm"
         self.raw_norm = nn.BatchNorm1d(hidden) if normalised else nn.Identity()
+        self.roi_encoder = roi_encoder
+        if roi_encoder is None:
+            return
+        self.roi_proj = nn.Linear(cast(int, roi_encoder.num_features), hidden)
         self.roi_norm = nn.BatchNorm1d(hidden) if normalised else nn.Identity()
         self.Q = nn.Parameter(torch.randn(hidden, config.num_rois + 1))
 
     def forward(self, images: Tensor, rois: Tensor) -> Tensor:
         """Maps images (B, 3, S, S) and ROIs (B, K, 3, r, r) to F (B, H)."""
         # A 1×1 convolution and a mean over positions commute: projecting the mean costs h · w times less.
-        raw = self.raw_norm(self.raw_proj(self.raw_encoder(images).mean((2, 3))))
+        raw: Tensor = self.raw_norm(self.raw_proj(self.raw_encoder(images).mean((2, 3))))
+        if self.roi_encoder is None:
+            return raw
         roi = self.roi_encoder(rearrange(rois, "b k c h w -> (b k) c h w")).mean((2, 3))
         roi = rearrange(self.roi_norm(self.roi_proj(roi)), "(b k) h -> b h k", b=rois.shape[0])
         weights = self.Q.softmax(-1) if self.feature_weighting == "softmax" else self.Q

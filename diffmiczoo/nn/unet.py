@@ -34,14 +34,16 @@ class DenoisingUNet(nn.Module):
     """Predicts the noise in y_t at every noise point.
 
     [M, y_t] → first block → times F → two blocks → last convolution. With `skip` the first block's activation is
-    added to the third's.
+    added to the third's; without guidance the first block sees y_t alone.
     """
 
     def __init__(self, config: DiffMICConfig) -> None:
         super().__init__()
         hidden, kernel = config.latent_dim, config.kernel_size
         self.skip = config.skip
-        self.block1 = TimestepConv(2 * config.num_classes, hidden, config)
+        self.guided = config.guidance != "none"
+        inputs = (2 if self.guided else 1) * config.num_classes
+        self.block1 = TimestepConv(inputs, hidden, config)
         self.block2 = TimestepConv(hidden, hidden, config)
         self.block3 = TimestepConv(hidden, hidden, config)
         self.out_conv = nn.Conv2d(hidden, config.num_classes, kernel, padding=kernel // 2)
@@ -55,7 +57,7 @@ class DenoisingUNet(nn.Module):
             guidance_map: M, (B, C, Np, Np).
             feature_prior: F, (B, H).
         """
-        first = self.block1(torch.cat([guidance_map, y_t], dim=1), t)
+        first = self.block1(torch.cat([guidance_map, y_t], dim=1) if self.guided else y_t, t)
         hidden = self.block2(first * feature_prior[:, :, None, None], t)
         hidden = self.block3(hidden, t)
         return self.out_conv(hidden + first if self.skip else hidden)

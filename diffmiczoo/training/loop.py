@@ -83,9 +83,10 @@ def fit(
     loaders = _loaders(model, recipe, train_manifest, val_manifest, progress)
     model.to(memory_format=torch.channels_last)
     with torch.random.fork_rng():
-        for stage in create_stages(recipe)[run.stage_index :]:
+        for stage in create_stages(recipe, model.config)[run.stage_index :]:
             run.train_stage(stage, *loaders)
-    model.trained = recipe.diffusion_epochs > 0 or model.trained
+    answering = next(stage for stage in create_stages(recipe, model.config) if stage.answers)
+    model.trained = answering.epochs > 0 or model.trained
     model.save_pretrained(output / "best")
     return TrainingResult(model, run.history, output)
 
@@ -196,7 +197,7 @@ class _Run:
             self._save(optimizer, scheduler, average, best, epoch + 1)
         if best["state"] is not None:
             model.load_state_dict(best["state"])
-        if stage.name == "diffusion" and best["temperature"] is not None:
+        if best["temperature"] is not None:
             model.config = model.config.replace(temperature=best["temperature"])
         self.stage_index += 1
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.evaluation.calibration import fit_temperature
 from diffmiczoo.evaluation.evaluate import Loader, collect_scores, dcg_scores
 from diffmiczoo.evaluation.metrics import Metrics, compute_metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.prediction import logits_to_probs, scores_to_probs
+from diffmiczoo.prediction import logits_to_probs, score_logits, scores_to_probs
 from diffmiczoo.training.recipe import Recipe
 
 
@@ -25,6 +26,7 @@ class Stage:
         epochs, lr: from the recipe.
         loss: (model, images, targets) → scalar.
         scores: (model, images) → (B, C), for validation.
+        answers: whether the scores are the model's own, to be calibrated, or only the DCG's on the way.
     """
 
     name: str
@@ -33,20 +35,17 @@ class Stage:
     lr: float
     loss: Callable[[DiffMICv2, Tensor, Tensor], Tensor]
     scores: Callable[[DiffMICv2, Tensor], Tensor]
+    answers: bool
 
 
-def create_stages(recipe: Recipe) -> tuple[Stage, Stage]:
-    """Returns the DCG stage and the diffusion stage (section III-E)."""
-    dcg = Stage("dcg", ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, DiffMICv2.dcg_loss, dcg_scores)
-    diffusion = Stage(
-        "diffusion",
-        ("feature_prior", "unet"),
-        recipe.diffusion_epochs,
-        recipe.diffusion_lr,
-        DiffMICv2.training_loss,
-        DiffMICv2.forward,
-    )
-    return dcg, diffusion
+def create_stages(recipe: Recipe, config: DiffMICConfig) -> tuple[Stage, ...]:
+    """Returns the DCG stage and, unless the DCG answers alone, the diffusion stage (section III-E)."""
+    alone = config.predictor != "diffusion"
+    dcg = Stage("dcg", ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, DiffMICv2.dcg_loss, dcg_scores, alone)
+    if alone:
+        return (dcg,)
+    children, epochs, lr = ("feature_prior", "unet"), recipe.diffusion_epochs, recipe.diffusion_lr
+    return dcg, Stage("diffusion", children, epochs, lr, DiffMICv2.training_loss, DiffMICv2.forward, True)
 
 
 def parameter_groups(model: DiffMICv2, stage: Stage, recipe: Recipe) -> list[dict[str, object]]:
@@ -64,12 +63,12 @@ def parameter_groups(model: DiffMICv2, stage: Stage, recipe: Recipe) -> list[dic
 def validate(
     model: DiffMICv2, stage: Stage, loader: Loader, progress: bool | None = None
 ) -> tuple[Metrics, float | None]:
-    """Judges a stage on validation data; the diffusion's temperature is fitted on the same data."""
+    """Judges a stage on validation data; the temperature of the model's own answers is fitted on the same data."""
     scores, targets = collect_scores(model, stage.scores, loader, progress)
-    task = model.config.task
-    if stage.name == "diffusion":
-        temperature = fit_temperature(scores, targets, task=task)
-        probs = scores_to_probs(scores, model.config.replace(temperature=temperature))
+    config = model.config
+    if stage.answers:
+        temperature = fit_temperature(score_logits(scores, config), targets, task=config.task)
+        probs = scores_to_probs(scores, config.replace(temperature=temperature))
     else:
-        temperature, probs = None, logits_to_probs(scores, task)
-    return compute_metrics(probs, targets, task=task, class_names=model.config.labels, bootstrap=0), temperature
+        temperature, probs = None, logits_to_probs(scores, config.task)
+    return compute_metrics(probs, targets, task=config.task, class_names=config.labels, bootstrap=0), temperature
