@@ -11,8 +11,6 @@ from diffmiczoo.config import DiffMICConfig
 class NoiseSchedule(nn.Module):
     """β linear from `beta_start` to `beta_end` over T timesteps, and ᾱ_t = Π (1 - β_s)."""
 
-    alphas_cumprod: Tensor
-
     def __init__(self, config: DiffMICConfig) -> None:
         super().__init__()
         self.num_train_timesteps = config.num_train_timesteps
@@ -20,9 +18,10 @@ class NoiseSchedule(nn.Module):
         with torch.device("cpu"):
             betas = torch.linspace(config.beta_start, config.beta_end, config.num_train_timesteps)
             alphas_cumprod = torch.cumprod(1 - betas, dim=0)
-        # The sampler reads ᾱ on the host, the forward process on the device; it follows from the config.
+        # The sampler reads ᾱ on the host, the forward process on the device. No buffer: it follows from the config and
+        # has to stay float32 when the model is cast.
         self.alpha_table: list[float] = alphas_cumprod.tolist()
-        self.register_buffer("alphas_cumprod", alphas_cumprod.to(torch.get_default_device()), persistent=False)
+        self._on_device = {torch.device("cpu"): alphas_cumprod}
 
     def add_noise(self, y_0: Tensor, noise: Tensor, t: Tensor, mean: Tensor | float = 0.0) -> Tensor:
         """Forward process y_t = √ᾱ_t · y_0 + (1 - √ᾱ_t) · mean + √(1 - ᾱ_t) · ε, a timestep per noise point (eq. 7).
@@ -33,8 +32,14 @@ class NoiseSchedule(nn.Module):
             t: (B, Np, Np) int64 in 0..T-1.
             mean: what the process ends at, 0 (eq. 7) or the guidance map (DiffMIC v1).
         """
-        alpha = self.alphas_cumprod[t][:, None].to(y_0.dtype)
+        alpha = self.alphas_cumprod(y_0.device)[t][:, None].to(y_0.dtype)
         return mean + alpha.sqrt() * (y_0 - mean) + (1 - alpha).sqrt() * noise
+
+    def alphas_cumprod(self, device: torch.device) -> Tensor:
+        """Returns ᾱ_t of all timesteps, (T,) float32, on a device; copied there once."""
+        if device not in self._on_device:
+            self._on_device[device] = self._on_device[torch.device("cpu")].to(device)
+        return self._on_device[device]
 
     def timesteps(self, steps: int) -> list[int]:
         """Returns the `steps` timesteps of the DDIM sampler, evenly spaced and descending to 0.

@@ -72,7 +72,7 @@ class DiffMICv2(nn.Module):
 
     def __init__(self, config: DiffMICConfig, *, pretrained_backbones: bool = False) -> None:
         super().__init__()
-        self.config = config
+        self._config = config
         self.trained = False
         self.weights_name: str | None = None
 
@@ -94,6 +94,17 @@ class DiffMICv2(nn.Module):
         self.schedule = NoiseSchedule(config)
         self.register_buffer("default_noise", self._fixed_noise().to(torch.get_default_device()), persistent=False)
 
+    @property
+    def config(self) -> DiffMICConfig:
+        """What the model is; fields that do not shape its weights (sampling, calibration, names) may be changed."""
+        return self._config
+
+    @config.setter
+    def config(self, config: DiffMICConfig) -> None:
+        self._config = config
+        self.schedule.clip_sample = config.clip_sample
+        self.default_noise = self._fixed_noise().to(self.default_noise)
+
     def _fixed_noise(self) -> Tensor:
         """Returns the noise that all images start from, (num_samples, C, Np, Np)."""
         return sampling.draw_start(self.config, self.config.num_samples, 1, seeded_generator(0))[:, 0]
@@ -109,12 +120,19 @@ class DiffMICv2(nn.Module):
         Returns:
             `Condition`'s fields of these names.
         """
-        config = self.config
         self._check_images(images)
-        saliency, global_prior = self.dcg.global_stream(images)
-        grid = (saliency.shape[-2], saliency.shape[-1])
-        window = roi_cells(config.roi_size, config.image_size, grid[0])
-        cells = select_roi_cells(saliency.detach().float(), config.num_rois, window)
+        return self.local_priors(images, *self.dcg.global_stream(images))
+
+    def local_priors(self, images: Tensor, saliency: Tensor, global_prior: Tensor) -> dict[str, Tensor]:
+        """Does what `priors` does, from the outputs of the global stream.
+
+        Args:
+            images: (B, 3, S, S) float, as `preprocess` gives them.
+            saliency: (B, C, h, w) logits.
+            global_prior: ŷ_g, (B, C) logits.
+        """
+        config, grid = self.config, (saliency.shape[-2], saliency.shape[-1])
+        cells = select_roi_cells(saliency.detach().float(), config.num_rois, self.roi_window(saliency))
         top_left = cells_to_pixels(cells, grid, config.image_size)
         source = images if config.roi_channels == "rgb" else images[:, :1].expand(-1, 3, -1, -1)
         rois = crop_rois(source, top_left, config.roi_size)
@@ -131,6 +149,10 @@ class DiffMICv2(nn.Module):
             "roi_top_left": top_left,
             "roi_attention": attention,
         }
+
+    def roi_window(self, saliency: Tensor) -> int:
+        """Returns how many cells of a saliency map (B, C, h, w) an ROI spans."""
+        return roi_cells(self.config.roi_size, self.config.image_size, saliency.shape[-2])
 
     def condition(self, images: Tensor) -> Condition:
         """Computes everything that does not depend on the timestep (eq. 1-6).
@@ -317,6 +339,10 @@ class DiffMICv2(nn.Module):
         Raises:
             ImageError: an image cannot be read, is too large or has a wrong range; the message names it.
             ValueError: an argument is out of range, there are no images, or none could be read.
+            TypeError: an argument is not a whole number.
+
+        Warns:
+            UserWarning: the model is not trained, or sampling in so few steps answers with its starting noise.
         """
         return inference.predict(self, images, steps, batch_size, num_samples, seed, on_error, progress)
 
@@ -347,7 +373,6 @@ class DiffMICv2(nn.Module):
         old_classes = self.config.num_classes
         self.config = self.config.replace(num_classes=num_classes, class_names=names, temperature=None)
         rebuilt = ", ".join(rebuild_class_layers(self, num_classes, old_classes))
-        self.default_noise = self._fixed_noise().to(self.default_noise)
         self.trained = False
         warnings.warn(
             f"num_classes is now {num_classes}: {rebuilt} were rebuilt with random weights; fit the model before you "

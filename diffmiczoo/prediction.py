@@ -117,7 +117,7 @@ class Prediction:
             `diffmiczoo.preprocessing.square_to_original_box` maps them to the picture as it was handed in.
         roi_attention: (B, K) in [0, 1], rows sum to 1.
         saliency: (B, C, h, w) logits.
-        items: B objects with `.name` and `.source`: what was given for each row.
+        items: B objects with `.name` and `.source`: what was given for each row, kept alive for `plot`.
         errors: name → message of what was skipped; the same for every selection of rows.
         config: of the model.
         steps, seed, num_samples: of the sampler.
@@ -180,7 +180,11 @@ class Prediction:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the model's temperature was fitted on data; if not, take probabilities for a ranking only."""
+        """Whether the model's temperature was fitted on data; if not, take probabilities for a ranking only.
+
+        It was fitted with the config's own `sampling_steps` and `num_samples`; docs/method.md tells how little it moves
+        with others.
+        """
         return self.config.temperature is not None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,13 +28,14 @@ class ModelInfo:
     """What is known of a name without loading weights.
 
     Attributes:
-        name: as asked for; `entry` is what `pretrained=True` loads, `architecture` what it is built from.
+        name: as asked for; `entry` are the weights that it names, `architecture` is what it is built from.
         description: the architecture's or the entry's own sentence.
         config: the model's `DiffMICConfig`.
         parameters: of each part ("dcg", "feature_prior", "unet") and "total".
         macs: multiply-accumulates for one image of "condition" (once), "unet" (in every step) and "total" with the
             config's sampling steps.
-        weights: "shipped", "not published" or "none".
+        weights: "shipped", "not published", or for a bare architecture "none" or "shipped as" the entry that
+            `pretrained=True` loads.
         license, data_license: of the weights and of what they were trained on; None without an entry.
         metrics: of the shipped weights on the test split, name → value; empty without weights.
     """
@@ -120,7 +122,7 @@ def create_model(
         pretrained: load the trained weights; never falls back to random ones. Needs no network for weights that ship
             with the package.
         num_classes: C; other than the weights' own: the layers that depend on it are rebuilt, with a warning.
-        class_names: C names.
+        class_names: C names; other than the weights' own: the same.
         task: "multiclass" or "multilabel".
         device: where the model lives; the CPU by default.
         dtype: of its floating-point tensors; float32 by default.
@@ -135,6 +137,7 @@ def create_model(
     Raises:
         ValueError: the name is unknown (the nearest names are suggested), it has no weights, an override is not a
             field, or contradicts the weights.
+        TypeError: `class_names` is one text, or `num_classes` not a whole number.
         FileNotFoundError: a local directory has no weights.
     """
     from diffmiczoo.model import DiffMICv2
@@ -150,7 +153,7 @@ def create_model(
         model = _load(directory, overrides)
         _apply_classes(model, num_classes, class_names)
     else:
-        config = _config_of(name).replace(**overrides)
+        config = _config_of(name).replace(temperature=None).replace(**overrides)
         model = DiffMICv2(_with_classes(config, num_classes, class_names), pretrained_backbones=pretrained_backbones)
     return model.to(device=device, dtype=dtype).eval()
 
@@ -194,9 +197,8 @@ def model_info(name: str) -> ModelInfo:
         text = f"Weights in {name.removeprefix(LOCAL_PREFIX)}."
     else:
         architecture, entry = resolve(name)
-        entry = entry or _pretrained_entry(name)
         text = describe(name)
-        weights = "shipped" if has_weights(name) else "none" if entry is None else "not published"
+        weights = _weights_state(name, entry)
     return ModelInfo(
         name=name,
         entry=None if entry is None else entry.name,
@@ -210,6 +212,13 @@ def model_info(name: str) -> ModelInfo:
         data_license=None if entry is None else entry.data_license,
         metrics=_metrics(entry),
     )
+
+
+def _weights_state(name: str, entry: WeightsEntry | None) -> str:
+    found = _pretrained_entry(name)
+    if entry is not None:
+        return "not published" if found is None else "shipped"
+    return "none" if found is None else f"shipped as {found.name}"
 
 
 def _all_names() -> list[str]:
@@ -270,7 +279,13 @@ def _load(directory: Path, overrides: dict[str, Any]) -> DiffMICv2:
     from diffmiczoo.hub import load_weights, read_config, read_description
     from diffmiczoo.model import DiffMICv2
 
-    model = DiffMICv2(read_config(directory).replace(**overrides))
+    config = read_config(directory)
+    if overrides.get("task", config.task) != config.task:
+        raise ValueError(
+            f"task={overrides['task']!r} contradicts the weights in {directory}, which are {config.task}; leave "
+            "pretrained=True out to train a new model"
+        )
+    model = DiffMICv2(config.replace(**overrides))
     load_weights(model, directory)
     description = read_description(directory)
     model.trained, model.weights_name = description["trained"], description["name"]
@@ -278,21 +293,34 @@ def _load(directory: Path, overrides: dict[str, Any]) -> DiffMICv2:
 
 
 def _apply_classes(model: DiffMICv2, num_classes: int | None, class_names: Sequence[str] | None) -> None:
-    """Gives a loaded model other classes; names alone are a relabelling and keep the weights."""
-    names = tuple(class_names or ())
-    wanted = num_classes or len(names) or model.config.num_classes
-    if wanted != model.config.num_classes:
+    """Gives a loaded model other classes: names only where the weights have none, else new layers for them."""
+    own = model.config
+    wanted, names = _classes(own, num_classes, class_names)
+    if names and own.class_names and names != own.class_names and set(names) == set(own.class_names):
+        raise ValueError(f"the weights have the same class_names in another order: {list(own.class_names)}")
+    if wanted != own.num_classes or (names and own.class_names and names != own.class_names):
         model.reset_classifier(wanted, names)
     elif names:
-        model.config = model.config.replace(class_names=names)
+        model.config = own.replace(class_names=names)
 
 
 def _with_classes(config: DiffMICConfig, num_classes: int | None, class_names: Sequence[str] | None) -> DiffMICConfig:
-    names = tuple(class_names or ())
-    wanted = num_classes or len(names) or config.num_classes
+    wanted, names = _classes(config, num_classes, class_names)
     if names or wanted != config.num_classes:
         return config.replace(num_classes=wanted, class_names=names)
     return config
+
+
+def _classes(
+    config: DiffMICConfig, num_classes: int | None, class_names: Sequence[str] | None
+) -> tuple[int, tuple[str, ...]]:
+    """Returns the number of classes that is asked for, the config's own by default, and the names given."""
+    if isinstance(class_names, str):
+        raise TypeError(f"class_names={class_names!r} is one text; expected a list of names")
+    names = tuple(class_names or ())
+    if num_classes is None:
+        return len(names) or config.num_classes, names
+    return operator.index(num_classes), names
 
 
 def _unknown_message(name: str) -> str:

@@ -284,3 +284,67 @@ def test_cuda_gives_the_cpus_answer() -> None:
     reference = model.predict(pictures(3), num_samples=2)
     answer = model.to("cuda").predict(pictures(3), num_samples=2)
     torch.testing.assert_close(answer.probs, reference.probs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"steps": 2.5}, TypeError, "steps=2.5 must be a whole number"),
+        ({"steps": True}, TypeError, "steps=True must be a whole number"),
+        ({"batch_size": 1.5}, TypeError, "batch_size=1.5 must be a whole number"),
+        ({"batch_size": 0}, ValueError, "batch_size=0 must be within 1"),
+        ({"num_samples": 0}, ValueError, "num_samples=0 must be within 1"),
+        ({"seed": -1}, ValueError, "seed=-1 must be within 0"),
+        ({"seed": 2**70}, ValueError, "must be within 0"),
+        ({"steps": 1000}, ValueError, "steps=1000 must be within 1..50"),
+    ],
+)
+def test_wrong_arguments_of_predict(options: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        small_model().predict(pictures(1), **options)
+
+
+def test_a_single_step_warns_that_the_answer_is_noise() -> None:
+    model = small_model()
+    model.trained = True
+    with pytest.warns(UserWarning, match="steps=1 samples at timestep 0 only"):
+        model.predict(pictures(1), steps=1)
+
+
+@torch.no_grad()
+def test_fields_that_do_not_shape_the_weights_take_effect_when_changed() -> None:
+    model, images = small_model(), torch.randn(2, 3, 64, 64)
+    for fields in ({"clip_sample": False}, {"num_samples": 3}, {"shared_noise": True}, {"init": "interpolated"}):
+        fresh = DiffMICv2(model.config.replace(**fields)).eval()
+        fresh.load_state_dict(model.state_dict())
+        before = model(images)
+        model.config = model.config.replace(**fields)
+        assert torch.equal(model(images), fresh(images)) and not torch.equal(model(images), before), fields
+
+
+def test_the_schedule_stays_exact_when_a_model_is_cast_and_back() -> None:
+    model, fresh = small_model().half().float(), small_model()
+    y_0, noise, t = torch.ones(1, 3, 3, 3), torch.ones(1, 3, 3, 3), torch.arange(9).reshape(1, 3, 3)
+    assert torch.equal(model.schedule.add_noise(y_0, noise, t), fresh.schedule.add_noise(y_0, noise, t))
+
+
+@torch.no_grad()
+def test_tracing_gives_the_same_answers() -> None:
+    model, images = small_model(), torch.randn(2, 3, 64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, images, check_trace=False)
+    torch.testing.assert_close(traced(images), model(images))
+
+
+def test_answers_for_real_images_do_not_depend_on_the_batch(shared) -> None:
+    """ISIC_0024345 is among them: two of its windows are as salient as each other to the last digits."""
+    model = diffmiczoo.create_model("diffmicv2_ham10000", pretrained=True)
+    folder = shared / "data" / "ham10000"
+    found = sorted(folder.rglob("ISIC_00243*.jpg"))
+    assert any(path.stem == "ISIC_0024345" for path in found)
+    together = model.predict(found, batch_size=32)
+    for batch_size in (1, 7):
+        other = model.predict(found, batch_size=batch_size)
+        assert torch.equal(other.rois, together.rois)
+        torch.testing.assert_close(other.probs, together.probs, rtol=0, atol=1e-4)

@@ -11,7 +11,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.nn.dcg import DCG, GatedAttention
 from diffmiczoo.nn.encoders import EfficientSAM, FeaturePrior, create_encoder, packaged_weights
 from diffmiczoo.nn.guidance import band_index, interpolate_over_points
-from diffmiczoo.nn.roi import cells_to_pixels, crop_rois, roi_cells, select_roi_cells
+from diffmiczoo.nn.roi import cells_to_pixels, crop_rois, roi_cells, roi_margin, select_roi_cells
 from diffmiczoo.nn.unet import DenoisingUNet
 
 
@@ -204,3 +204,11 @@ def test_packaged_imagenet_weights_reach_a_truncated_encoder() -> None:
     own = encoder.model.model.state_dict()
     loaded = [key for key in own if not key.endswith("num_batches_tracked")]
     assert len(loaded) > 50 and all(torch.equal(own[key], weights[key]) for key in loaded)
+
+
+def test_margin_is_the_narrowest_of_the_choices() -> None:
+    saliency = torch.tensor([[1.0, 0.9, 0.4, 0.0], [1.0, 0.5, 0.49, 0.0], [1.0, 0.0, 0.0, 0.0]]).reshape(3, 1, 2, 2)
+    assert select_roi_cells(saliency, 2, 1)[:2].tolist() == [[[0, 0], [0, 1]]] * 2
+    torch.testing.assert_close(roi_margin(saliency, 1, 1), torch.tensor([0.1, 0.5, 1.0]))
+    # With two windows the second choice counts as well; where nothing salient is left, the first window is certain.
+    torch.testing.assert_close(roi_margin(saliency, 2, 1), torch.tensor([0.1, 0.01, 1.0]))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL_ENCODERS, TINY
@@ -52,7 +53,8 @@ def test_model_info(name: str) -> None:
     assert info.config == model_config(name) and info.architecture in architectures()
     assert info.parameters["total"] == sum(info.parameters[part] for part in ("dcg", "feature_prior", "unet"))
     assert info.macs["total"] > info.macs["condition"] > 0
-    assert (info.weights == "shipped") is has_weights(name) is bool(info.metrics)
+    assert info.weights.startswith("shipped") is has_weights(name)
+    assert (info.weights == "shipped") is bool(info.metrics)
     assert (info.license is None) is (info.entry is None)
     assert resolve(name)[1] is None or info.entry == resolve(name)[1].name
     assert json.loads(json.dumps(info.to_dict()))["name"] == name
@@ -220,3 +222,48 @@ def test_shutil_copy_of_a_directory_is_enough_to_move_weights(saved, tmp_path) -
     first, second = (diffmiczoo.DiffMICv2.from_pretrained(path) for path in (saved, tmp_path / "elsewhere"))
     with torch.no_grad():
         assert torch.equal(first(images), second(images))
+
+
+NANO = "diffmicv2_nano.ham10000"
+
+
+def test_weights_are_not_given_another_meaning() -> None:
+    names = diffmiczoo.create_model(NANO, pretrained=True).config.class_names
+    with pytest.raises(ValueError, match="task='multilabel' contradicts the weights"):
+        diffmiczoo.create_model(NANO, pretrained=True, task="multilabel")
+    with pytest.raises(ValueError, match="the same class_names in another order"):
+        diffmiczoo.create_model(NANO, pretrained=True, class_names=names[::-1])
+    with pytest.warns(UserWarning, match="num_classes is now 7"):
+        other = diffmiczoo.create_model(NANO, pretrained=True, class_names=list("abcdefg"))
+    assert not other.trained and other.config.temperature is None and other.config.labels == tuple("abcdefg")
+    assert diffmiczoo.create_model(NANO, pretrained=True, class_names=names).trained
+
+
+def test_a_model_without_weights_has_no_temperature() -> None:
+    model = diffmiczoo.create_model(NANO)
+    assert not model.trained and model.config.temperature is None and model.config.image_size == 128
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_classes": 0}, ValueError, "num_classes=0 is outside 2"),
+        ({"num_classes": 2.5}, TypeError, "float"),
+        ({"class_names": "abc"}, TypeError, "class_names='abc' is one text; expected a list of names"),
+        ({"num_classes": 4, "class_names": ["a", "b"]}, ValueError, "class_names has 2 names, but num_classes is 4"),
+    ],
+)
+def test_wrong_classes(pretrained: bool, options: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        diffmiczoo.create_model(NANO, pretrained=pretrained, **options)
+
+
+def test_numbers_of_numpy_are_whole_numbers() -> None:
+    assert diffmiczoo.create_model(NANO, num_classes=np.int64(3)).config.num_classes == 3
+
+
+def test_a_bare_architecture_is_described_as_it_is_built() -> None:
+    info = diffmiczoo.model_info("diffmicv2_nano")
+    assert info.weights == f"shipped as {NANO}" and info.entry is None and info.metrics == {}
+    assert info.config.image_size == diffmiczoo.create_model("diffmicv2_nano").config.image_size

@@ -10,7 +10,8 @@ from torch import Tensor
 
 def roi_cells(roi_size: int, image_size: int, grid_size: int) -> int:
     """Returns how many saliency cells a crop of `roi_size` pixels spans: round-half-even, at least 1, at most all."""
-    return min(max(round(roi_size * grid_size / image_size), 1), grid_size)
+    # int: under tracing a tensor's shape is a tensor.
+    return min(max(round(roi_size * int(grid_size) / image_size), 1), int(grid_size))
 
 
 def select_roi_cells(saliency: Tensor, num_rois: int, cells: int) -> Tensor:
@@ -24,23 +25,49 @@ def select_roi_cells(saliency: Tensor, num_rois: int, cells: int) -> Tensor:
     Returns:
         (B, K, 2) int64: row and column of each window's top-left cell, strongest first.
     """
+    return _strongest_windows(saliency, num_rois, cells)[0]
+
+
+def roi_margin(saliency: Tensor, num_rois: int, cells: int) -> Tensor:
+    """Returns by how much the chosen windows beat the next best, the least over the K choices, (B,) ≥ 0.
+
+    In units of the summed, normalised saliency (0..C). Where it is below the float's noise, another order of sums may
+    choose another window. Choices among windows that hold nothing any more are certain and count as C.
+
+    Args:
+        saliency: (B, C, h, w).
+        num_rois: K.
+        cells: side of the window in saliency cells.
+    """
+    return _strongest_windows(saliency, num_rois, cells)[1]
+
+
+def _strongest_windows(saliency: Tensor, num_rois: int, cells: int) -> tuple[Tensor, Tensor]:
     height, width = saliency.shape[-2:]
     low, high = saliency.amin((2, 3), keepdim=True), saliency.amax((2, 3), keepdim=True)
     tiny = torch.finfo(saliency.dtype).tiny
     total = ((saliency - low) / (high - low).clamp_min(tiny)).sum(1)
     rows = torch.arange(height, device=saliency.device)[None, :, None]
     columns = torch.arange(width, device=saliency.device)[None, None, :]
-    found = []
+    found, margins = [], []
     # Each window depends on those before it, so this recurrence is the one loop; it stays on the device.
     for _ in range(num_rois):
         pooled = F.avg_pool2d(total[:, None], cells, stride=1)[:, 0]
         best = pooled.flatten(1).argmax(1)
+        margins.append(_lead(pooled.flatten(1), best, saliency.shape[1]))
         row, column = best // pooled.shape[-1], best % pooled.shape[-1]
         below, right = rows - row[:, None, None], columns - column[:, None, None]
         inside = (below >= 0) & (below < cells) & (right >= 0) & (right < cells)
         total = total.masked_fill(inside, 0)
         found.append(torch.stack([row, column], dim=-1))
-    return torch.stack(found, dim=1)
+    return torch.stack(found, dim=1), torch.stack(margins, dim=1).amin(1)
+
+
+def _lead(values: Tensor, best: Tensor, certain: float) -> Tensor:
+    """Returns the value at `best` less the largest of the others, (B,); `certain` where all are 0 or there is one."""
+    top = values.gather(1, best[:, None])[:, 0]
+    others = values.scatter(1, best[:, None], -1).amax(1)
+    return torch.where((top > 0) & (others >= 0), top - others, certain)
 
 
 def cells_to_pixels(cells: Tensor, grid_size: tuple[int, int], image_size: int) -> Tensor:
