@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
 
 PARTS = ("dcg", "feature_prior", "unet")
+STAGES = ("dcg", "raw_encoder", "roi_encoder", "feature_prior", "condition", "unet", "total")
 
 
 def count_parameters(config: DiffMICConfig) -> dict[str, int]:
@@ -21,23 +26,31 @@ def count_parameters(config: DiffMICConfig) -> dict[str, int]:
 
 
 def count_macs(config: DiffMICConfig) -> dict[str, int]:
-    """Returns the multiply-accumulates of one image: "condition" once, "unet" per step, "total" of a prediction.
+    """Returns the multiply-accumulates of one image, per stage.
 
-    Counts convolutions, matrix products and attention; half of what PyTorch's FLOP counter gives.
+    "dcg", "raw_encoder", "roi_encoder" and "feature_prior" (both encoders and their projections); "condition" is what
+    is computed once, "unet" one step of the sampler, "total" a prediction with the config's own steps and runs. Counts
+    convolutions, matrix products and attention; half of what PyTorch's FLOP counter gives.
     """
     with torch.device("meta"):
         model = DiffMICv2(config).eval()
         images = torch.empty(1, 3, config.image_size, config.image_size)
-    with torch.no_grad():
-        if config.predictor != "diffusion":
-            with FlopCounterMode(display=False) as dcg_counter:
-                model.priors(images)
-            once = dcg_counter.get_total_flops() // 2
-            return {"condition": once, "unet": 0, "total": once}
-        with FlopCounterMode(display=False) as condition_counter:
-            condition = model.condition(images)
-        with FlopCounterMode(display=False) as unet_counter:
-            model.predict_noise(torch.empty_like(condition.guidance_map), 0, condition)
-    once, per_step = condition_counter.get_total_flops() // 2, unet_counter.get_total_flops() // 2
-    total = once + per_step * config.sampling_steps * config.num_samples
-    return {"condition": once, "unet": per_step, "total": total}
+        rois = torch.empty(config.num_rois, 3, config.roi_size, config.roi_size)
+    macs = dict.fromkeys(STAGES, 0) | {"dcg": _macs_of(model.priors, images)}
+    if config.predictor == "diffusion":
+        macs["raw_encoder"] = _macs_of(model.feature_prior.raw_encoder, images)
+        if model.feature_prior.roi_encoder is not None:
+            macs["roi_encoder"] = _macs_of(model.feature_prior.roi_encoder, rois)
+        macs["feature_prior"] = _macs_of(model.feature_prior, images, rois[None])
+        y_t = torch.empty(1, config.num_classes, config.num_points, config.num_points, device="meta")
+        t = torch.zeros(1, 1, 1, dtype=torch.long, device="meta")
+        macs["unet"] = _macs_of(model.unet, y_t, t, y_t, torch.empty(1, config.latent_dim, device="meta"))
+    macs["condition"] = macs["dcg"] + macs["feature_prior"]
+    macs["total"] = macs["condition"] + macs["unet"] * config.sampling_steps * config.num_samples
+    return macs
+
+
+def _macs_of(part: Callable[..., Any], *inputs: Tensor) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        part(*inputs)
+    return counter.get_total_flops() // 2

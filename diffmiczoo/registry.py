@@ -32,8 +32,9 @@ class ModelInfo:
         description: the architecture's or the entry's own sentence.
         config: the model's `DiffMICConfig`.
         parameters: of each part ("dcg", "feature_prior", "unet") and "total".
-        macs: multiply-accumulates for one image of "condition" (once), "unet" (in every step) and "total" with the
-            config's sampling steps.
+        macs: multiply-accumulates for one image of "dcg", "raw_encoder", "roi_encoder", "feature_prior" (with its
+            projections), "condition" (all that is computed once), "unet" (in every step) and "total" with the config's
+            own sampling steps and runs.
         weights: "shipped", "not published", or for a bare architecture "none" or "shipped as" the entry that
             `pretrained=True` loads.
         license, data_license: of the weights and of what they were trained on; None without an entry.
