@@ -10,6 +10,7 @@ from diffmiczoo._version import __version__
 if TYPE_CHECKING:
     from diffmiczoo.config import DiffMICConfig
     from diffmiczoo.evaluation.evaluate import evaluate
+    from diffmiczoo.hub import HubError
     from diffmiczoo.model import Condition, DiffMICv2
     from diffmiczoo.prediction import Prediction
     from diffmiczoo.preprocessing import ImageError
@@ -21,6 +22,7 @@ _HOME = {
     "Condition": "diffmiczoo.model",
     "DiffMICConfig": "diffmiczoo.config",
     "DiffMICv2": "diffmiczoo.model",
+    "HubError": "diffmiczoo.hub",
     "ImageError": "diffmiczoo.preprocessing",
     "ModelInfo": "diffmiczoo.registry",
     "Prediction": "diffmiczoo.prediction",
@@ -37,6 +39,7 @@ __all__ = [
     "Condition",
     "DiffMICConfig",
     "DiffMICv2",
+    "HubError",
     "ImageError",
     "ModelInfo",
     "Prediction",

@@ -154,7 +154,7 @@ def fit(
 
     with _clear_errors():
         base = Recipe.load(recipe) if recipe else preset_recipe(model_config(name))
-        chosen = Recipe.from_dict({**base.to_dict(), **_assignments(settings)}, source="--set")
+        chosen = Recipe.from_dict({**base.to_dict(), **assignments(settings)}, source="--set")
         torch.manual_seed(chosen.seed)
         manifest = _manifest_for(model_config(name, pretrained=pretrained), train)
         model = diffmiczoo.create_model(
@@ -165,13 +165,32 @@ def fit(
             device=device,
             pretrained_backbones=pretrained_backbones,
             ablation=ablation,
-            **_assignments(overrides),
+            **assignments(overrides),
         )
         result = diffmiczoo.fit(model, manifest, val, chosen, output=output, resume=resume)
     last = result.history[-1] if result.history else {}
     shown = ", ".join(f"{key} {last[key]:.4f}" for key in ("accuracy", "macro_f1", "auroc") if key in last)
     click.echo(f"last epoch on validation: {shown or 'nothing was trained'}")
     click.echo(f'weights: {result.output}/best  (create_model("local-dir:{result.output}/best", pretrained=True))')
+
+
+@main.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False))
+@click.argument("repository")
+@click.option("--private", is_flag=True, help="Make the repository private.")
+@click.option("--token", help="Of an account that may write it; HF_TOKEN by default.")
+def push(directory: str, repository: str, private: bool, token: str | None) -> None:
+    """Publish the weights in DIRECTORY with their card as REPOSITORY (organisation/name) on the Hugging Face Hub.
+
+    DIRECTORY holds what `fit` leaves in best/, a card.json (license, data_license, training_data, split, intended_use,
+    limits) and a metrics.json. What is missing is listed, and nothing is published.
+    """
+    from diffmiczoo.hub import push_directory
+
+    with _clear_errors():
+        address = push_directory(directory, repository, private=private, token=token)
+    click.echo(f"published: {address}")
+    click.echo(f'load it with create_model("hf-hub:{repository}", pretrained=True)')
 
 
 def _manifest_for(own: DiffMICConfig, train: str) -> Manifest:
@@ -207,7 +226,12 @@ def _image_files(images: tuple[str, ...], split: str | None) -> list[str]:
     return files
 
 
-def _assignments(texts: tuple[str, ...]) -> dict[str, Any]:
+def assignments(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Returns field → value of texts FIELD=VALUE; a value is JSON, or a text.
+
+    Raises:
+        ValueError: a text has no "=".
+    """
     values = {}
     for text in texts:
         field, sign, value = text.partition("=")

@@ -51,6 +51,10 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+#: Numbers of one image's starting noise; a hostile file must not take memory either by what it multiplies.
+MOST_NOISE = 50_000_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiffMICConfig:
     """What a DiffMIC-v2 model is: sizes, encoders, switches, diffusion schedule and pre-processing.
@@ -145,6 +149,12 @@ class DiffMICConfig:
         if self.sampling_steps > self.num_train_timesteps:
             raise ValueError(
                 f"sampling_steps={self.sampling_steps} is more than num_train_timesteps={self.num_train_timesteps}"
+            )
+        noise = self.num_samples * self.num_classes * self.num_points**2
+        if noise > MOST_NOISE:
+            raise ValueError(
+                f"num_samples={self.num_samples}, num_classes={self.num_classes} and num_points={self.num_points} need "
+                f"{noise:,} random numbers for an image; at most {MOST_NOISE:,} are allowed"
             )
         if self.guidance == "none":
             guided = {"init": "guided", "process_mean": "prior"}

@@ -1,123 +1,237 @@
-"""Where weights come from and go to: directories with `model.safetensors` and `config.json`."""
+"""Weights from and to the Hugging Face Hub: downloaded, verified, and refused where anything is wrong."""
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from diffmiczoo.verification import Digest, WrongContentError, verify, verify_against_name
 
-from diffmiczoo._version import __version__
-from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.model import DiffMICv2
+#: What a repository of weights has to hold; nothing else is ever fetched.
+FILES = ("config.json", "model.safetensors")
 
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
+HUB_PREFIX = "hf-hub:"
 
 
-def save_directory(model: DiffMICv2, directory: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
-    """Writes `model.safetensors` and `config.json`; each file is the old or the new one, never half of it.
+class HubError(OSError):
+    """Weights could not be had from the Hub, or not be published there."""
 
-    Args:
-        model: its weights, config, name and whether it is trained.
-        directory: made if need be; other files in it are left alone.
-        dtype: store floating-point tensors as this type; as they are by default.
+
+@dataclass(frozen=True)
+class Access:
+    """How the Hub is asked; the environment (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE, HF_TOKEN) fills what is None.
+
+    Attributes:
+        token: of an account that may read the repository.
+        cache_dir: where downloads are kept; huggingface_hub's own cache by default.
+        local_files_only: never ask the network.
+    """
+
+    token: str | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+
+
+def hub_organization() -> str:
+    """Returns whose repositories hold the registered weights: DIFFMICZOO_HUB_ORG, "diffmiczoo" by default."""
+    return os.environ.get("DIFFMICZOO_HUB_ORG", "diffmiczoo")
+
+
+def parse_hub_name(name: str) -> tuple[str, str | None]:
+    """Returns repository and revision of "hf-hub:org/repo[@revision]".
 
     Raises:
-        ValueError: a value does not fit `dtype`.
-        OSError: the directory cannot be written.
+        ValueError: it is not of this form.
     """
+    repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+    parts = repository.split("/")
+    if len(parts) != 2 or not all(parts) or any(part.startswith((".", "-")) for part in parts):
+        raise ValueError(f"{name!r}: expected {HUB_PREFIX}ORGANISATION/REPOSITORY, optionally with @REVISION")
+    return repository, revision or None
+
+
+def fetch(repository: str, revision: str | None, digests: dict[str, Digest] | None, access: Access) -> Path:
+    """Returns a directory with the verified files of a repository, from the cache or the Hub.
+
+    A file whose content is wrong is moved aside and fetched once more. A file that was verified once is not read for
+    this again while it stays the same.
+
+    Args:
+        repository: "organisation/name".
+        revision: commit, branch or tag; the main branch by default.
+        digests: file → what it has to hold; without them the content is compared with the hash that the Hub names it
+            by.
+        access: how to ask.
+
+    Raises:
+        HubError: the repository, revision or a file is not there, may not be read or cannot be reached, the disk is
+            full, or a file's content is wrong twice.
+    """
+    first = _verified(repository, FILES[0], revision, digests, access)
+    # Both files have to come from one commit, also when a branch moves in between.
+    commit = first.parent.name
+    for filename in FILES[1:]:
+        _verified(repository, filename, commit, digests, access)
+    return first.parent
+
+
+def _verified(
+    repository: str, filename: str, revision: str | None, digests: dict[str, Digest] | None, access: Access
+) -> Path:
+    path = _download(repository, filename, revision, access)
+    try:
+        _verify(path, filename, digests)
+    except WrongContentError as error:
+        aside = _move_aside(path)
+        warnings.warn(
+            f"{repository}: {error}. It was moved to {aside} and is fetched once more", UserWarning, stacklevel=2
+        )
+        path = _download(repository, filename, revision, access, again=True)
+        _verify_or_refuse(repository, path, filename, digests)
+    return path
+
+
+def _verify(path: Path, filename: str, digests: dict[str, Digest] | None) -> None:
+    if digests is None:
+        verify_against_name(path)
+    else:
+        verify(path.resolve(), digests[filename])
+
+
+def _verify_or_refuse(repository: str, path: Path, filename: str, digests: dict[str, Digest] | None) -> None:
+    try:
+        _verify(path, filename, digests)
+    except WrongContentError as error:
+        _move_aside(path)
+        raise HubError(
+            f"{repository}: {error}, also after it was fetched again. The repository, or something between it and this "
+            "machine, does not serve the file that was published; it was not used"
+        ) from error
+
+
+def _move_aside(path: Path) -> Path:
+    """Renames a wrong file and removes the link to it, so that the cache does not answer with it again."""
+    blob = path.resolve()
+    aside = blob.with_name(blob.name + ".wrong")
+    try:
+        os.replace(blob, aside)
+        if path.is_symlink():
+            path.unlink()
+    except OSError as error:
+        raise HubError(f"{path} is wrong and cannot be moved aside ({error}); remove it by hand") from error
+    return aside
+
+
+def _download(repository: str, filename: str, revision: str | None, access: Access, again: bool = False) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    with _clear_errors(repository, filename, revision, access):
+        return Path(
+            hf_hub_download(
+                repository,
+                filename,
+                revision=revision,
+                token=access.token,
+                cache_dir=None if access.cache_dir is None else Path(access.cache_dir),
+                local_files_only=access.local_files_only,
+                force_download=again,
+                library_name="diffmiczoo",
+            )
+        )
+
+
+@contextmanager
+def _clear_errors(repository: str, what: str, revision: str | None, access: Access) -> Iterator[None]:
+    """Turns every way in which the Hub can fail into one `HubError` that tells what to do."""
+    from huggingface_hub import constants, errors
+    from huggingface_hub.errors import HfHubHTTPError
+
+    where = f"{repository}{f'@{revision}' if revision else ''} at {constants.ENDPOINT}"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise HubError(f"{where} is gated: accept its terms on its page, then pass token= or set HF_TOKEN") from error
+    except errors.RepositoryNotFoundError as error:
+        raise HubError(f"{where} does not exist, or is private: pass token= or set HF_TOKEN") from error
+    except errors.RevisionNotFoundError as error:
+        raise HubError(f"{where}: there is no such revision") from error
+    except errors.LocalEntryNotFoundError as error:
+        offline = access.local_files_only or constants.HF_HUB_OFFLINE
+        reason = "the network was not asked" if offline else f"the Hub cannot be reached ({error.__cause__ or error})"
+        raise HubError(
+            f"{what} of {where} is not in the cache {access.cache_dir or constants.HF_HUB_CACHE}, and {reason}. Copy a "
+            "directory of the weights here and load it with local-dir:PATH, or connect once"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise HubError(
+            f"{where} holds no {what}; weights of diffmiczoo are {' and '.join(FILES)}, pickled ones are refused"
+        ) from error
+    except errors.HFValidationError as error:
+        raise HubError(f"{where}: {error}") from error
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "an error")
+        raise HubError(f"{where} answered {status} for {what} ({error}); try again later") from error
+    except OSError as error:
+        raise HubError(f"{what} of {where} cannot be written to the cache or read from it: {error}") from error
+    except Exception as error:
+        # The client's transport has exceptions of its own, which differ between its versions.
+        if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "urllib3", "ssl"):
+            raise
+        raise HubError(f"{where} cannot be reached for {what}: {error or type(error).__name__}") from error
+
+
+# ---------------------------------------------------------------------- back to the Hub
+
+
+def push_directory(
+    directory: str | os.PathLike[str],
+    repository: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    commit_message: str = "Weights by diffmiczoo",
+) -> str:
+    """Publishes a directory of weights with its card in one commit.
+
+    Args:
+        directory: holds what `save_pretrained` writes, `card.json` and `metrics.json`
+            (`diffmiczoo.card.read_facts`), and optionally `recipe.json` and PNG pictures.
+        repository: "organisation/name"; made if need be.
+        private: make it private.
+        token: of an account that may write it; HF_TOKEN by default.
+        commit_message: of the commit.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        IncompleteCardError: licence, data licence, training data, split, metrics, limits or intended use are missing.
+        ValueError: the weights do not load, or were never trained.
+        HubError: the Hub refuses it or cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    from diffmiczoo.card import read_facts, render_card
+    from diffmiczoo.storage import load_model
+
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        stored = tensor.detach().cpu().contiguous()
-        if dtype is not None and stored.is_floating_point():
-            if not bool(torch.isfinite(stored.to(dtype)).all()):
-                raise ValueError(f"{name} has values that {dtype} cannot hold")
-            stored = stored.to(dtype)
-        tensors[name] = stored.clone()
-    description = {
-        "library": "diffmiczoo",
-        "version": __version__,
-        "name": model.weights_name,
-        "trained": model.trained,
-        "config": model.config.to_dict(),
-    }
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as temporary:
-        save_file(tensors, Path(temporary) / WEIGHTS_FILE, metadata={"format": "pt"})
-        (Path(temporary) / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        # safetensors writes files that only their owner may read; weights are shared like the config beside them.
-        (Path(temporary) / WEIGHTS_FILE).chmod((Path(temporary) / CONFIG_FILE).stat().st_mode)
-        for file in (WEIGHTS_FILE, CONFIG_FILE):
-            os.replace(Path(temporary) / file, directory / file)
-
-
-def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the `config.json` of a weights directory: library, version, name, trained, config.
-
-    Raises:
-        FileNotFoundError: there is no such directory or file.
-        ValueError: it is not a description of a diffmiczoo model.
-    """
-    path = Path(directory) / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; a weights directory holds {CONFIG_FILE} and {WEIGHTS_FILE}")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from error
-    fields = {"library", "version", "name", "trained", "config"}
-    if not isinstance(description, dict) or set(description) != fields or description["library"] != "diffmiczoo":
-        raise ValueError(f"{path}: expected a description of a diffmiczoo model with the fields {sorted(fields)}")
-    return description
-
-
-def read_config(directory: str | os.PathLike[str]) -> DiffMICConfig:
-    """Reads the `DiffMICConfig` of a weights directory.
-
-    Raises:
-        FileNotFoundError: there is no such directory or file.
-        ValueError: a field is unknown, missing or not allowed.
-    """
-    description = read_description(directory)
-    return DiffMICConfig.from_dict(description["config"], source=str(Path(directory) / CONFIG_FILE))
-
-
-def load_weights(model: DiffMICv2, directory: str | os.PathLike[str]) -> None:
-    """Fills a model from a weights directory; every tensor has to be there and to fit.
-
-    Args:
-        model: built from the directory's own config.
-        directory: holds `model.safetensors`.
-
-    Raises:
-        FileNotFoundError: there is no weights file.
-        ValueError: it is broken, or tensors are missing, unknown or of another shape; the message lists them.
-    """
-    path = Path(directory) / WEIGHTS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; a weights directory holds {CONFIG_FILE} and {WEIGHTS_FILE}")
-    try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file, or cut short ({error})") from error
-    own = model.state_dict()
-    problems = [f"missing {name}" for name in own if name not in stored]
-    problems += [f"unknown {name}" for name in stored if name not in own]
-    problems += [
-        f"{name} has shape {tuple(stored[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in stored and stored[name].shape != own[name].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:10])
-        raise ValueError(f"{path} does not fit the model in {len(problems)} tensors: {shown}")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(stored[name])
+    model = load_model(directory)
+    if not model.trained:
+        raise ValueError(f"{directory}: the model was not trained; there is nothing to publish")
+    facts = read_facts(directory)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    name = model.weights_name or parse_hub_name(repository)[0].split("/")[1]
+    card = render_card(name, model.config, parameters, facts, load_as=HUB_PREFIX + repository)
+    published = [*FILES, "card.json", "metrics.json", *facts.pictures]
+    operations = [CommitOperationAdd(file, str(directory / file)) for file in published]
+    operations.append(CommitOperationAdd("README.md", card.encode()))
+    api = HfApi(token=token, library_name="diffmiczoo")
+    with _clear_errors(repository, "the upload", None, Access(token)):
+        api.create_repo(repository, private=private, exist_ok=True)
+        info: Any = api.create_commit(repository, operations, commit_message=commit_message)
+    return str(info.commit_url)

@@ -105,6 +105,11 @@ class DiffMICv2(nn.Module):
         self.schedule.clip_sample = config.clip_sample
         self.default_noise = self._fixed_noise().to(self.default_noise)
 
+    def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Computes what no weights file holds, after the tensors of one were assigned to a model without memory."""
+        self.default_noise = self._fixed_noise().to(device, dtype)
+        self.to(device, dtype)
+
     def _fixed_noise(self) -> Tensor:
         """Returns the noise that all images start from, (num_samples, C, Np, Np)."""
         return sampling.draw_start(self.config, self.config.num_samples, 1, seeded_generator(0))[:, 0]
@@ -388,19 +393,58 @@ class DiffMICv2(nn.Module):
             directory: where to; `create_model("local-dir:<directory>", pretrained=True)` reads it.
             dtype: store floating-point tensors as this type, for example `torch.float16`.
         """
-        from diffmiczoo.hub import save_directory
+        from diffmiczoo.storage import save_directory
 
         save_directory(self, directory, dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> DiffMICv2:
-        """Loads a model from a directory or by a registered name, as `create_model(..., pretrained=True)` does.
+        """Loads a model from a directory, the Hub ("organisation/repository[@revision]") or by a registered name.
+
+        Args:
+            source: where the weights are.
+            options: of `create_model`: device, dtype, revision, token, cache_dir, local_files_only, …
 
         Raises:
             FileNotFoundError: there are no weights there.
             ValueError: the files do not belong together.
+            HubError: the Hub does not give them, or their content is wrong.
         """
+        from diffmiczoo.hub import HUB_PREFIX
         from diffmiczoo.registry import create_model
 
-        name = f"local-dir:{os.fspath(source)}" if os.path.isdir(source) else os.fspath(source)
+        name = os.fspath(source)
+        if os.path.isdir(name):
+            name = f"local-dir:{name}"
+        elif name.count("/") == 1 and ":" not in name:
+            name = HUB_PREFIX + name
         return create_model(name, pretrained=True, **options)
+
+    def push_to_hub(
+        self, repo_id: str, facts: str | os.PathLike[str], *, private: bool = False, token: str | None = None
+    ) -> str:
+        """Publishes the model with a card; see `diffmiczoo.hub.push_directory`.
+
+        Args:
+            repo_id: "organisation/name"; made if need be.
+            facts: directory with the `card.json` and `metrics.json` that a card needs.
+            private: make it private.
+            token: of an account that may write it; HF_TOKEN by default.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            IncompleteCardError: licence, data licence, training data, split, metrics, limits or intended use miss.
+            ValueError: the model was never trained.
+            HubError: the Hub refuses it or cannot be reached.
+        """
+        import shutil
+        import tempfile
+
+        from diffmiczoo.hub import push_directory
+
+        with tempfile.TemporaryDirectory() as directory:
+            shutil.copytree(facts, directory, dirs_exist_ok=True)
+            self.save_pretrained(directory)
+            return push_directory(directory, repo_id, private=private, token=token)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.entries import DATASET_NAMES, ENTRIES, WeightsEntry
+from diffmiczoo.hub import HUB_PREFIX, Access, fetch, parse_hub_name
 from diffmiczoo.variants import ablation_fields, architectures
+from diffmiczoo.verification import WrongContentError, verify
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +37,8 @@ class ModelInfo:
         macs: multiply-accumulates for one image of "dcg", "raw_encoder", "roi_encoder", "feature_prior" (with its
             projections), "condition" (all that is computed once), "unet" (in every step) and "total" with the config's
             own sampling steps and runs.
-        weights: "shipped", "not published", or for a bare architecture "none" or "shipped as" the entry that
-            `pretrained=True` loads.
+        weights: "shipped", "on the Hub", "not published", or for a bare architecture "none" or "shipped as" the entry
+            that `pretrained=True` loads.
         license, data_license: of the weights and of what they were trained on; None without an entry.
         metrics: of the shipped weights on the test split, name → value; empty without weights.
     """
@@ -84,7 +86,10 @@ def describe(name: str) -> str:
     text = (architectures()[architecture].__doc__ or "").strip()
     if entry is None:
         return text
-    state = "weights ship with the package" if has_weights(name) else "weights are not published yet"
+    state = {
+        "shipped": "weights ship with the package",
+        "on the Hub": f"weights are on the Hub, {entry.repository}",
+    }.get(_weights_state(name, entry), "weights are not published yet")
     return f"{entry.description} Entry {entry.name}: {state}.\n\n    {text}"
 
 
@@ -113,13 +118,18 @@ def create_model(
     dtype: torch.dtype | None = None,
     pretrained_backbones: bool = False,
     ablation: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
     **config_overrides: Any,
 ) -> DiffMICv2:
     """Builds a model by name, with trained weights if asked for.
 
     Args:
         name: an architecture ("diffmicv2_nano"), weights ("diffmicv2_nano.ham10000"), a data set's recommended
-            weights ("diffmicv2_ham10000"), or "local-dir:PATH" of a directory that `save_pretrained` wrote.
+            weights ("diffmicv2_ham10000"), "hf-hub:ORGANISATION/REPOSITORY[@REVISION]", or "local-dir:PATH" of a
+            directory that `save_pretrained` wrote.
         pretrained: load the trained weights; never falls back to random ones. Needs no network for weights that ship
             with the package.
         num_classes: C; other than the weights' own: the layers that depend on it are rebuilt, with a warning.
@@ -130,6 +140,10 @@ def create_model(
         pretrained_backbones: start the encoders from ImageNet weights; not together with `pretrained`.
         ablation: a row of the paper's table IV, "c1" to "c6", or "dcg" for the DCG alone; see
             `diffmiczoo.variants.ABLATIONS`.
+        revision: commit, branch or tag of the Hub's repository; the commit that the table of weights names by default.
+        token: for the Hub; HF_TOKEN by default.
+        cache_dir: where downloads are kept; huggingface_hub's own cache by default.
+        local_files_only: never ask the network.
         config_overrides: any field of `DiffMICConfig`.
 
     Returns:
@@ -140,45 +154,80 @@ def create_model(
             field, or contradicts the weights.
         TypeError: `class_names` is one text, or `num_classes` not a whole number.
         FileNotFoundError: a local directory has no weights.
+        HubError: the Hub does not give the weights, or their content is wrong.
     """
-    from diffmiczoo.model import DiffMICv2
-
     if pretrained and pretrained_backbones:
         raise ValueError("pretrained=True loads the encoders as well; leave pretrained_backbones out")
     if pretrained and ablation is not None:
         raise ValueError(f"ablation={ablation!r} is a model to train anew; leave pretrained=True out")
     overrides = ({} if ablation is None else ablation_fields(ablation)) | config_overrides
     overrides |= {} if task is None else {"task": task}
-    directory = weights_directory(name) if pretrained else None
-    if directory is not None:
-        model = _load(directory, overrides)
+    if pretrained:
+        directory = weights_directory(name, revision, Access(token, cache_dir, local_files_only))
+        model = _load(directory, overrides, device, dtype)
         _apply_classes(model, num_classes, class_names)
-    else:
-        config = _config_of(name).replace(temperature=None).replace(**overrides)
-        model = DiffMICv2(_with_classes(config, num_classes, class_names), pretrained_backbones=pretrained_backbones)
+        return model
+    from diffmiczoo.model import DiffMICv2
+
+    config = _config_of(name).replace(temperature=None).replace(**overrides)
+    model = DiffMICv2(_with_classes(config, num_classes, class_names), pretrained_backbones=pretrained_backbones)
     return model.to(device=device, dtype=dtype).eval()
 
 
-def weights_directory(name: str) -> Path:
-    """Returns the directory that holds the weights of a name.
+def weights_directory(name: str, revision: str | None = None, access: Access | None = None) -> Path:
+    """Returns the directory that holds the weights of a name: shipped with the package, in the cache, or from the Hub.
+
+    Args:
+        name: as for `create_model`.
+        revision: of the Hub's repository; the one that the table names by default.
+        access: how the Hub is asked.
 
     Raises:
         ValueError: the name is unknown or has no weights; the message names weights that exist.
         FileNotFoundError: a local directory does not exist.
+        HubError: the Hub does not give them, or their content is wrong.
     """
+    access = access or Access()
     if name.startswith(LOCAL_PREFIX):
-        directory = Path(name.removeprefix(LOCAL_PREFIX)).expanduser()
-        if not directory.is_dir():
-            raise FileNotFoundError(f"{directory} is not a directory; expected {LOCAL_PREFIX}PATH of saved weights")
-        return directory
+        return _local_directory(name)
+    if name.startswith(HUB_PREFIX):
+        repository, named = parse_hub_name(name)
+        if named and revision and named != revision:
+            raise ValueError(f"{name!r} names a revision, and revision={revision!r} another one")
+        return fetch(repository, named or revision, None, access)
     entry = _pretrained_entry(name)
-    shipped = None if entry is None else _shipped(entry)
-    if shipped is not None:
+    if entry is None:
+        raise ValueError(_not_published_message(name))
+    shipped = _shipped(entry)
+    if shipped is not None and revision is None:
+        _verify_shipped(shipped, entry)
         return shipped
+    if entry.revision is None:
+        raise ValueError(f"{name!r} ships with the package and has no other revision; leave revision={revision!r} out")
+    digests = entry.files if revision in (None, entry.revision) else None
+    return fetch(entry.repository, revision or entry.revision, digests, access)
+
+
+def _local_directory(name: str) -> Path:
+    directory = Path(name.removeprefix(LOCAL_PREFIX)).expanduser()
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory} is not a directory; expected {LOCAL_PREFIX}PATH of saved weights")
+    return directory
+
+
+def _verify_shipped(directory: Path, entry: WeightsEntry) -> None:
+    for filename, digest in entry.files.items():
+        try:
+            verify(directory / filename, digest)
+        except WrongContentError as error:
+            raise ValueError(f"{entry.name}: {error}; install diffmiczoo again") from error
+
+
+def _not_published_message(name: str) -> str:
     exist = ", ".join(list_models(pretrained=True)) or "none"
     wanted = resolve(name)[1]
     data = "DIR" if wanted is None else wanted.dataset
-    raise ValueError(
+    return (
         f"{name!r} has no published weights; weights exist for: {exist}. To train it: "
         f"diffmiczoo fit --model {name} --train {data} --output runs/{name}"
     )
@@ -193,9 +242,9 @@ def model_info(name: str) -> ModelInfo:
     from diffmiczoo.complexity import count_macs, count_parameters
 
     config = _config_of(name)
-    if name.startswith(LOCAL_PREFIX):
-        architecture, entry, weights = name, None, "local"
-        text = f"Weights in {name.removeprefix(LOCAL_PREFIX)}."
+    if name.startswith((LOCAL_PREFIX, HUB_PREFIX)):
+        architecture, entry, weights = name, None, "local" if name.startswith(LOCAL_PREFIX) else "Hub"
+        text = f"Weights in {name.partition(':')[2]}."
     else:
         architecture, entry = resolve(name)
         text = describe(name)
@@ -217,9 +266,10 @@ def model_info(name: str) -> ModelInfo:
 
 def _weights_state(name: str, entry: WeightsEntry | None) -> str:
     found = _pretrained_entry(name)
-    if entry is not None:
-        return "not published" if found is None else "shipped"
-    return "none" if found is None else f"shipped as {found.name}"
+    if found is None:
+        return "none" if entry is None else "not published"
+    state = "on the Hub" if _shipped(found) is None else "shipped"
+    return state if entry is not None else f"{state} as {found.name}"
 
 
 def _all_names() -> list[str]:
@@ -235,7 +285,7 @@ def _pretrained_entry(name: str) -> WeightsEntry | None:
     """Returns the entry that `pretrained=True` loads; a bare architecture stands for its first one with weights."""
     architecture, entry = resolve(name)
     entries = [entry] if entry is not None else [e for e in ENTRIES.values() if e.architecture == architecture]
-    return next((entry for entry in entries if _shipped(entry) is not None), None)
+    return next((entry for entry in entries if _shipped(entry) is not None or entry.revision is not None), None)
 
 
 def _metrics(entry: WeightsEntry | None) -> dict[str, float]:
@@ -256,41 +306,38 @@ def model_config(name: str, *, pretrained: bool = False) -> DiffMICConfig:
         ValueError: the name is unknown, or has no weights while `pretrained` is set.
     """
     if pretrained:
-        from diffmiczoo.hub import read_config
+        from diffmiczoo.storage import read_config
 
         return read_config(weights_directory(name))
     return _config_of(name)
 
 
 def _config_of(name: str) -> DiffMICConfig:
-    if name.startswith(LOCAL_PREFIX):
-        from diffmiczoo.hub import read_config
+    if name.startswith((LOCAL_PREFIX, HUB_PREFIX)):
+        from diffmiczoo.storage import read_config
 
         return read_config(weights_directory(name))
     architecture, entry = resolve(name)
     if entry is not None and (shipped := _shipped(entry)) is not None:
-        from diffmiczoo.hub import read_config
+        from diffmiczoo.storage import read_config
 
         return read_config(shipped)
     config = architectures()[architecture]()
     return config if entry is None else config.replace(**entry.config)
 
 
-def _load(directory: Path, overrides: dict[str, Any]) -> DiffMICv2:
-    from diffmiczoo.hub import load_weights, read_config, read_description
-    from diffmiczoo.model import DiffMICv2
+def _load(
+    directory: Path, overrides: dict[str, Any], device: str | torch.device | None, dtype: torch.dtype | None
+) -> DiffMICv2:
+    from diffmiczoo.storage import load_model, read_config
 
-    config = read_config(directory)
-    if overrides.get("task", config.task) != config.task:
+    task = read_config(directory).task
+    if overrides.get("task", task) != task:
         raise ValueError(
-            f"task={overrides['task']!r} contradicts the weights in {directory}, which are {config.task}; leave "
+            f"task={overrides['task']!r} contradicts the weights in {directory}, which are {task}; leave "
             "pretrained=True out to train a new model"
         )
-    model = DiffMICv2(config.replace(**overrides))
-    load_weights(model, directory)
-    description = read_description(directory)
-    model.trained, model.weights_name = description["trained"], description["name"]
-    return model
+    return load_model(directory, overrides, device=device, dtype=dtype)
 
 
 def _apply_classes(model: DiffMICv2, num_classes: int | None, class_names: Sequence[str] | None) -> None:

@@ -26,7 +26,7 @@ DATA = {"chestxray14": "chestxray14_subset"}
 
 def test_something_ships_and_nothing_else_lies_there() -> None:
     assert "diffmicv2_nano.ham10000" in SHIPPED
-    files = {"README.md", "config.json", "metrics.json", "model.safetensors"}
+    files = {"README.md", "card.json", "config.json", "metrics.json", "model.safetensors"}
     assert all({path.name for path in (WEIGHTS / name).iterdir()} == files for name in SHIPPED)
 
 

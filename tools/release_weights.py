@@ -2,7 +2,7 @@
 
     python tools/release_weights.py RUN ENTRY DATA FACTS --commands COMMANDS.txt
 
-FACTS is a JSON file with `data_source`, `split` and `limits` for the card (tools/facts/). COMMANDS.txt holds the
+FACTS is a JSON file with `training_data`, `split` and `limits` for the card (tools/facts/). COMMANDS.txt holds the
 commands that made RUN, for the card. Fields given with --config (sampling steps, runs) go into the config. The
 temperature is fitted on the validation split for the stored float16 file, and the metrics are those of that file.
 """
@@ -10,8 +10,10 @@ temperature is fitted on the validation split for the stored float16 file, and t
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,18 @@ import click
 import torch
 
 import diffmiczoo
-from diffmiczoo.card import CardFacts, render_card
+from diffmiczoo.card import CARD_FILE, METRICS_FILE, read_facts, render_card
+from diffmiczoo.cli import assignments
 from diffmiczoo.data.manifest import Manifest, read_manifest
-from diffmiczoo.entries import ENTRIES
+from diffmiczoo.entries import ENTRIES, INDEX
 from diffmiczoo.evaluation.calibration import fit_temperature
 from diffmiczoo.evaluation.evaluate import probabilities
 from diffmiczoo.evaluation.metrics import Metrics, compare_metrics, compute_metrics
+from diffmiczoo.hub import FILES
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.prediction import score_logits
+from diffmiczoo.storage import load_model
+from diffmiczoo.verification import sha256_of
 
 WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
 
@@ -59,6 +65,23 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
+def _write_card(directory: Path, entry: str, facts: dict[str, Any]) -> None:
+    """Writes card.json and README.md beside weights and metrics, from the same facts that `push` would publish."""
+    (directory / CARD_FILE).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    model = load_model(directory)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    card = render_card(entry, model.config, parameters, read_facts(directory))
+    (directory / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_index(directory: Path, entry: str) -> None:
+    """Writes down what the entry's files hold; every load compares them with it."""
+    index = json.loads(INDEX.read_text(encoding="utf-8"))
+    files = {name: {"sha256": sha256_of(directory / name), "size": (directory / name).stat().st_size} for name in FILES}
+    index[entry] = {"files": files, "revision": None}
+    INDEX.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 @click.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
 @click.argument("entry", type=click.Choice(sorted(ENTRIES)))
@@ -71,45 +94,39 @@ def main(
     run: Path, entry: str, data: Path, facts: Path, commands: Path, commit: str | None, fields: tuple[str, ...]
 ) -> None:
     """Releases RUN/best as the weights ENTRY, measured on the test split of DATA."""
-    target = WEIGHTS / entry
-    model = diffmiczoo.create_model(f"local-dir:{run / 'best'}", pretrained=True)
-    model.config = model.config.replace(**{name: json.loads(text) for name, text in (f.split("=") for f in fields)})
+    model = load_model(run / "best")
+    model.config = model.config.replace(**assignments(fields))
     model.weights_name = entry
-    model.save_pretrained(target, dtype=torch.float16)
     manifest = read_manifest(data, class_names=model.config.class_names, task=model.config.task)
-    stored = diffmiczoo.create_model(f"local-dir:{target}", pretrained=True)
-    stored.config = stored.config.replace(temperature=_fitted_temperature(stored, manifest.split("val")))
-    stored.save_pretrained(target, dtype=torch.float16)
-
-    report = {split: _measured(stored, manifest.split(split)) for split in ("val", "test")}
-    (target / "metrics.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    model_metrics, dcg_metrics = (Metrics.from_dict(report["test"][part]) for part in ("model", "dcg"))
-
-    given = json.loads(facts.read_text(encoding="utf-8"))
-    card = render_card(
-        ENTRIES[entry],
-        stored.config,
-        CardFacts(
-            model=model_metrics,
-            dcg=dcg_metrics,
-            differences=report["test"]["difference"],
-            counts={split: len(manifest.split(split)) for split in ("train", "val", "test")},
-            parameters=sum(parameter.numel() for parameter in stored.parameters()),
-            commands=(
+    with tempfile.TemporaryDirectory(dir=WEIGHTS, prefix=".releasing-") as temporary:
+        directory = Path(temporary)
+        model.save_pretrained(directory, dtype=torch.float16)
+        stored = load_model(directory)
+        stored.config = stored.config.replace(temperature=_fitted_temperature(stored, manifest.split("val")))
+        stored.save_pretrained(directory, dtype=torch.float16)
+        report = {split: _measured(stored, manifest.split(split)) for split in ("val", "test")}
+        (directory / METRICS_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        known = {
+            "description": ENTRIES[entry].description,
+            "dataset": ENTRIES[entry].dataset,
+            "license": ENTRIES[entry].license,
+            "data_license": ENTRIES[entry].data_license,
+            "intended_use": ENTRIES[entry].intended_use,
+            "counts": {split: len(manifest.split(split)) for split in ("train", "val", "test")},
+            "commands": [
                 *commands.read_text(encoding="utf-8").strip().splitlines(),
                 _release_command(run, entry, data, facts, fields),
                 f"diffmiczoo predict {data.name}/labels.csv --split test --model {entry} --format csv",
-            ),
-            commit=commit or git("rev-parse", "HEAD"),
-            data_source=given["data_source"],
-            split=given["split"],
-            limits=tuple(given["limits"]),
-        ),
-    )
-    (target / "README.md").write_text(card, encoding="utf-8")
-    click.echo(f"model\n{model_metrics}\n\ndcg\n{dcg_metrics}\n\n{json.dumps(report['test']['difference'])}")
-    size = sum(path.stat().st_size for path in target.iterdir()) / 1e6
-    click.echo(f"{target}: {size:.1f} MB")
+            ],
+            "commit": commit or git("rev-parse", "HEAD"),
+        }
+        _write_card(directory, entry, known | json.loads(facts.read_text(encoding="utf-8")))
+        _write_index(directory, entry)
+        shutil.rmtree(WEIGHTS / entry, ignore_errors=True)
+        shutil.copytree(directory, WEIGHTS / entry)
+    for part in ("model", "dcg"):
+        click.echo(f"{part}\n{Metrics.from_dict(report['test'][part])}\n")
+    click.echo(f"differences {json.dumps(report['test']['difference'])}")
 
 
 if __name__ == "__main__":

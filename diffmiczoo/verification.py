@@ -1,0 +1,107 @@
+"""Whether a file holds the bytes that it should; each file is read for this once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_CHUNK = 1 << 22
+
+
+class WrongContentError(ValueError):
+    """A file's bytes are not the expected ones."""
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What a file's content is: sha256 in hexadecimal, and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the sha256 of a file's content in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def git_blob_sha1_of(path: Path) -> str:
+    """Returns the name that git gives to a file's content; the Hub names small files so."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def verify(path: Path, expected: Digest) -> None:
+    """Compares a file with its digest; a file that was found right once is not read again while it is the same.
+
+    Args:
+        path: a file, or a link to one.
+        expected: its content.
+
+    Raises:
+        WrongContentError: size or content differ; the message names both.
+    """
+    size = path.stat().st_size
+    if size != expected.size:
+        raise WrongContentError(f"{path} has {size:,} bytes, expected {expected.size:,}")
+    seal = _seal(path)
+    if _read(seal) == expected.sha256:
+        return
+    found = sha256_of(path)
+    if found != expected.sha256:
+        raise WrongContentError(f"{path} has sha256 {found}, expected {expected.sha256}")
+    _write(seal, found)
+
+
+def verify_against_name(path: Path) -> None:
+    """Compares a file of the Hub's cache with its own name there, the hash that the Hub answered.
+
+    Args:
+        path: what `hf_hub_download` returns; a link to a blob, or on file systems without links the file itself, whose
+            hash is then not known.
+
+    Raises:
+        WrongContentError: the content differs.
+    """
+    blob = path.resolve()
+    if len(blob.name) == 64:
+        verify(blob, Digest(blob.name, blob.stat().st_size))
+    elif len(blob.name) == 40 and git_blob_sha1_of(blob) != blob.name:
+        raise WrongContentError(f"{path} has git hash {git_blob_sha1_of(blob)}, expected {blob.name}")
+
+
+def cache_directory() -> Path:
+    """Returns where diffmiczoo remembers what it verified: beside the Hub's cache, see HF_HOME."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "diffmiczoo" / "verified"
+
+
+def _seal(path: Path) -> Path:
+    """Returns the file that remembers a verification; another or a changed file has another one."""
+    state = path.stat()
+    return cache_directory() / f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
+
+
+def _read(seal: Path) -> str | None:
+    try:
+        return seal.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _write(seal: Path, content: str) -> None:
+    temporary = seal.with_name(f"{seal.name}.{os.getpid()}")
+    try:
+        seal.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(content, encoding="ascii")
+        os.replace(temporary, seal)
+    except OSError:
+        # A cache that cannot be written costs time at the next load, nothing else.
+        return
