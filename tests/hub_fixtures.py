@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import subprocess
@@ -11,9 +12,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
-from hub_server import HubServer
+from hub_server import Account, HubServer, Repo
+
+REPO = "org/model"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+FILES = {WEIGHTS: bytes(range(256)) * 400, CONFIG: b'{"num_classes": 7}\n' * 20, "docs/card.md": b"# Card\n"}
+SHA256 = hashlib.sha256(FILES[WEIGHTS]).hexdigest()
+#: Tokens of whom may write to REPO, may read it when it is private or gated, and may do neither.
+OWNER, READER, STRANGER = "hf_owner", "hf_reader", "hf_stranger"
+
+#: For `hub_process`: prints the path of the weights.
+DOWNLOAD = f"from huggingface_hub import hf_hub_download\nprint(hf_hub_download({REPO!r}, {WEIGHTS!r}))"
 
 #: Everything of the caller's environment that would reach the client under test.
 CLIENT_VARIABLES = ("HF_", "HUGGING", "TRANSFORMERS_OFFLINE")
@@ -24,6 +36,15 @@ def hub() -> Iterator[HubServer]:
     """An empty Hub."""
     with HubServer() as server:
         yield server
+
+
+@pytest.fixture
+def hub_repo(hub: HubServer) -> Repo:
+    """REPO with one commit of FILES."""
+    hub.accounts |= {OWNER: Account("org"), READER: Account("reader", "read"), STRANGER: Account("stranger")}
+    created = hub.create_repo(REPO, FILES)
+    created.readers.add("reader")
+    return created
 
 
 def client_environment(hub: HubServer, home: Path) -> dict[str, str]:
@@ -51,9 +72,21 @@ class HubClient:
     cache: Path
     sleeps: list[float]
 
-    def repo_cache(self, repo: str) -> Path:
-        """Returns the folder of one model repository, with blobs, refs and snapshots."""
-        return self.cache / ("models--" + repo.replace("/", "--"))
+    @property
+    def repo_cache(self) -> Path:
+        """The folder of REPO, with blobs, refs and snapshots."""
+        return self.cache / ("models--" + REPO.replace("/", "--"))
+
+    @property
+    def blobs(self) -> list[Path]:
+        """Files of REPO under their hashes, and what failed transfers left behind."""
+        return sorted(self.repo_cache.glob("blobs/*"))
+
+    def download(self, filename: str = WEIGHTS, **options: Any) -> bytes:
+        """Returns the content of the file at the path that `hf_hub_download` gives."""
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(REPO, filename, **options)).read_bytes()
 
 
 @pytest.fixture

@@ -125,6 +125,10 @@ class HubServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Refuses connections from now on."""
         self._stopped.set()
         for listener in self._listeners:
             listener.shutdown()
@@ -139,6 +143,10 @@ class HubServer:
     def requests(self, method: str, path: str = "") -> list[Request]:
         """Returns what the log holds of one method and of paths that contain `path`."""
         return [request for request in self.log if request.method == method and path in request.path]
+
+    def answers(self) -> list[tuple[str, int]]:
+        """Returns method and status of what the log holds."""
+        return [(request.method, request.status) for request in self.log]
 
     # ------------------------------------------------------------------ from a request to its answer
 
