@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hub_fixtures import hub, hub_client, hub_process, hub_repo, start_hub_process  # noqa: F401
 
 from diffmiczoo.config import DiffMICConfig
 
