@@ -223,9 +223,10 @@ class DiffMICv2(nn.Module):
             given = y_T if y_T.ndim == 5 else y_T[None]
             start, runs = given.expand(-1, *condition.guidance_map.shape), len(given)
         draws = self.draw_noise(steps, runs, batch, generator=generator)
-        if y_T is None:
-            start = sampling.start_from(config, condition, draws.start)
-        return sampling.denoise(self, condition, steps, start, draws.steps)
+        if y_T is not None:
+            return sampling.denoise(self, condition, steps, start, draws.steps)
+        start = sampling.start_from(config, condition, draws.start)
+        return sampling.denoise(self, condition, steps, start, draws.steps, sampling.has_equal_points(config))
 
     def draw_noise(
         self, steps: int, num_samples: int, batch: int = 1, *, generator: torch.Generator | None = None
@@ -271,7 +272,8 @@ class DiffMICv2(nn.Module):
         condition = self._complete(images, priors)
         draws = draws or self.draw_noise(steps, self.config.num_samples)
         start = sampling.start_from(self.config, condition, draws.start)
-        return sampling.denoise(self, condition, steps, start, draws.steps).mean((2, 3))
+        equal = sampling.has_equal_points(self.config)
+        return sampling.denoise(self, condition, steps, start, draws.steps, equal).mean((2, 3))
 
     # ------------------------------------------------------------------ training
 

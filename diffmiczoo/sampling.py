@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.nn.folded import FoldedUNet, can_be_folded
 from diffmiczoo.nn.guidance import band_index, interpolate_over_points
 
 if TYPE_CHECKING:
@@ -65,7 +67,23 @@ def start_from(config: DiffMICConfig, condition: Condition, noise: Tensor) -> Te
     return noise + condition.guidance_map if config.init == "guided" else noise
 
 
-def denoise(model: DiffMICv2, condition: Condition, steps: int, y_T: Tensor, step_noise: Tensor | None) -> Tensor:
+def has_equal_points(config: DiffMICConfig) -> bool:
+    """Returns whether noise points of equal |i - j| stay equal through sampling from a drawn start.
+
+    M is the same for them. So is the start where it is drawn per band, and 1×1 kernels keep the points apart.
+    """
+    per_band = config.shared_noise or config.init == "interpolated"
+    return per_band and config.kernel_size == 1 and config.sampler == "ddim"
+
+
+def denoise(
+    model: DiffMICv2,
+    condition: Condition,
+    steps: int,
+    y_T: Tensor,
+    step_noise: Tensor | None,
+    equal_points: bool = False,
+) -> Tensor:
     """Runs the sampler's loop and returns the ŷ_0 map, (B, C, Np, Np), the mean over the runs (Algorithm 2).
 
     Args:
@@ -74,22 +92,70 @@ def denoise(model: DiffMICv2, condition: Condition, steps: int, y_T: Tensor, ste
         steps: S, 1..T.
         y_T: (n, B, C, Np, Np).
         step_noise: `Draws.steps`.
+        equal_points: y_T is constant on |i - j|, see `has_equal_points`: each band is computed once.
     """
     runs, batch = y_T.shape[:2]
     guidance_map, feature_prior = (
         tensor if runs == 1 else repeat(tensor, "b ... -> (n b) ...", n=runs)
         for tensor in (condition.guidance_map, condition.feature_prior)
     )
-    mean = guidance_map if model.config.process_mean == "prior" else 0.0
-    fresh = [None] * steps if step_noise is None else [*step_noise.to(y_T).expand(-1, *y_T.shape), None]
     timesteps = model.schedule.timesteps(steps)
-    y = rearrange(y_T, "n b c i j -> (n b) c i j")
-    for t, previous_t, added in zip(timesteps, [*timesteps[1:], None], fresh, strict=True):
-        noise = model.unet(y, torch.full((1, 1, 1), t, device=y.device), guidance_map, feature_prior)
-        if added is None or previous_t is None:
+    fresh = None if step_noise is None else step_noise.to(y_T).expand(-1, *y_T.shape).flatten(1, 2)
+    start = y_T.flatten(0, 1)
+    if can_be_folded(model.unet):
+        y = _fold_and_run(model, timesteps, start, guidance_map, feature_prior, fresh, equal_points)
+    else:
+
+        def estimate(y_t: Tensor, step: int) -> Tensor:
+            t = torch.full((1, 1, 1), timesteps[step], device=y_t.device)
+            noise: Tensor = model.unet(y_t, t, guidance_map, feature_prior)
+            return noise
+
+        y = _run(model, timesteps, start, guidance_map, fresh, estimate)
+    return rearrange(y, "(n b) c i j -> n b c i j", b=batch).mean(0)
+
+
+def _fold_and_run(
+    model: DiffMICv2,
+    timesteps: list[int],
+    start: Tensor,
+    guidance_map: Tensor,
+    feature_prior: Tensor,
+    fresh: Tensor | None,
+    equal_points: bool,
+) -> Tensor:
+    """Runs the loop on rows of points; where bands are equal, on the grid's first row, which has each of them once."""
+    folded = FoldedUNet(model.unet, timesteps, model.unet.out_conv.weight.dtype)
+
+    def rows(grid: Tensor) -> Tensor:
+        return rearrange(grid[..., :1, :] if equal_points else grid, "... c i j -> ... (i j) c").contiguous()
+
+    guidance = rows(guidance_map)
+
+    def estimate(y_t: Tensor, step: int) -> Tensor:
+        return folded(y_t, step, guidance, feature_prior)
+
+    y = _run(model, timesteps, rows(start), guidance, None if fresh is None else rows(fresh), estimate)
+    if equal_points:
+        y = y[:, band_index(model.config.num_points, device=y.device).flatten()]
+    return rearrange(y, "b (i j) c -> b c i j", i=model.config.num_points)
+
+
+def _run(
+    model: DiffMICv2,
+    timesteps: list[int],
+    start: Tensor,
+    guidance: Tensor,
+    fresh: Tensor | None,
+    estimate: Callable[[Tensor, int], Tensor],
+) -> Tensor:
+    """Walks from the start to the labels; all tensors have the start's shape, `fresh` a step in front of it."""
+    mean = guidance if model.config.process_mean == "prior" else 0.0
+    y = start
+    for step, (t, previous_t) in enumerate(zip(timesteps, [*timesteps[1:], None], strict=True)):
+        noise = estimate(y, step)
+        if fresh is None or previous_t is None:
             y = model.schedule.ddim_step(y, noise, t, previous_t, mean)
         else:
-            y = model.schedule.ancestral_step(
-                y, noise, t, previous_t, rearrange(added, "n b c i j -> (n b) c i j"), mean
-            )
-    return rearrange(y, "(n b) c i j -> n b c i j", b=batch).mean(0)
+            y = model.schedule.ancestral_step(y, noise, t, previous_t, fresh[step], mean)
+    return y

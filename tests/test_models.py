@@ -14,6 +14,7 @@ import diffmiczoo
 from diffmiczoo.complexity import count_macs, count_parameters
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn.folded import FoldedUNet
 from diffmiczoo.registry import model_config
 from diffmiczoo.variants import architectures
 
@@ -187,15 +188,61 @@ def test_the_switches_change_the_answer() -> None:
     assert losses[1] > losses[0]
 
 
-def test_the_encoders_run_once_whatever_the_steps() -> None:
-    model, calls = small_model(), []
+def test_the_encoders_run_once_whatever_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls, unet_calls = small_model(), [], []
     for part in ("dcg.global_encoder", "dcg.local_encoder", "feature_prior.raw_encoder", "feature_prior.roi_encoder"):
         model.get_submodule(part).register_forward_hook(lambda *_, part=part: calls.append(part))
-    unet_calls = []
-    model.unet.register_forward_hook(lambda *_: unet_calls.append(1))
+    call = FoldedUNet.__call__
+    monkeypatch.setattr(FoldedUNet, "__call__", lambda *args: (unet_calls.append(1), call(*args))[1])
     model.trained = True
     model.predict(pictures(1), steps=7)
     assert len(calls) == 4 and len(unet_calls) == 7
+
+
+FOLDED = [{}, {"skip": True}, {"guidance": "none"}, {"sampler": "ancestral"}, {"process_mean": "prior"}]
+STARTS = [{}, {"shared_noise": True}, {"init": "interpolated"}, {"init": "guided", "shared_noise": True}]
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("fields", FOLDED)
+def test_folded_sampling_equals_the_plain_network(fields: dict, start: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fields.get("guidance") == "none" and start.get("init") == "guided":
+        pytest.skip("nothing to start around")
+    model = small_model(**fields, **start, num_points=4, num_samples=2, clip_sample=False)
+    with torch.no_grad():
+        for norm in (model.unet.block1.norm, model.unet.block2.norm, model.unet.block3.norm):
+            norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), norm.weight.normal_(), norm.bias.normal_()
+        images = torch.randn(3, 3, 64, 64)
+        condition = model.condition(images)
+        rows = []
+        call = FoldedUNet.__call__
+        monkeypatch.setattr(
+            FoldedUNet, "__call__", lambda self, y, *rest: (rows.append(y.shape), call(self, y, *rest))[1]
+        )
+        folded, scores = model.sample(condition), model(images)
+        bands = start and fields.get("sampler") != "ancestral"
+        assert {shape[1] for shape in rows} == {4 if bands else 16}
+        monkeypatch.setattr("diffmiczoo.sampling.can_be_folded", lambda unet: False)
+        plain = model.sample(condition)
+    torch.testing.assert_close(folded, plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores, plain.mean((2, 3)), rtol=1e-5, atol=1e-5)
+
+
+def test_a_given_start_is_computed_at_every_point() -> None:
+    model = small_model(shared_noise=True, num_points=4)
+    with torch.no_grad():
+        condition = model.condition(torch.randn(1, 3, 64, 64))
+        y_0 = model.sample(condition, y_T=torch.randn(1, 3, 4, 4))
+    assert len(y_0[0, 0].unique()) > 4
+
+
+@pytest.mark.parametrize("fields", [{"kernel_size": 3, "shared_noise": True}, {"kernel_size": 3}])
+def test_points_that_see_each_other_are_not_folded(fields: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(**fields)
+    monkeypatch.setattr(FoldedUNet, "__init__", lambda *_: pytest.fail("folded"))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+    small_model()(torch.randn(1, 3, 64, 64))  # with gradients
 
 
 def test_an_answer_does_not_depend_on_the_batch_the_order_or_the_caller() -> None:
