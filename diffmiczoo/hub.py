@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ def _verified(
         warnings.warn(
             f"{repository}: {error}. It was moved to {aside} and is fetched once more", UserWarning, stacklevel=2
         )
-        path = _download(repository, filename, revision, access, again=True)
+        path = _download(repository, filename, revision, access)
         _verify_or_refuse(repository, path, filename, digests)
     return path
 
@@ -115,41 +116,69 @@ def _verify_or_refuse(repository: str, path: Path, filename: str, digests: dict[
 
 
 def _move_aside(path: Path) -> Path:
-    """Renames a wrong file and removes the link to it, so that the cache does not answer with it again."""
+    """Renames a wrong file, so that the cache does not answer with it again."""
     blob = path.resolve()
     aside = blob.with_name(blob.name + ".wrong")
     try:
         os.replace(blob, aside)
-        if path.is_symlink():
-            path.unlink()
     except OSError as error:
         raise HubError(f"{path} is wrong and cannot be moved aside ({error}); remove it by hand") from error
     return aside
 
 
-def _download(repository: str, filename: str, revision: str | None, access: Access, again: bool = False) -> Path:
+def _download(repository: str, filename: str, revision: str | None, access: Access) -> Path:
+    with _clear_errors(repository, filename, revision, access):
+        for pause in (1.0, 3.0):
+            try:
+                return _asked(repository, filename, revision, access)
+            except Exception as error:
+                # The client itself gives up at the first 5xx answer or reset of a transfer.
+                if not _is_transient(error):
+                    raise
+                time.sleep(pause)
+        return _asked(repository, filename, revision, access)
+
+
+def _asked(repository: str, filename: str, revision: str | None, access: Access) -> Path:
     from huggingface_hub import hf_hub_download
 
-    with _clear_errors(repository, filename, revision, access):
-        return Path(
-            hf_hub_download(
-                repository,
-                filename,
-                revision=revision,
-                token=access.token,
-                cache_dir=None if access.cache_dir is None else Path(access.cache_dir),
-                local_files_only=access.local_files_only,
-                force_download=again,
-                library_name="diffmiczoo",
-            )
+    return Path(
+        hf_hub_download(
+            repository,
+            filename,
+            revision=revision,
+            token=access.token,
+            cache_dir=None if access.cache_dir is None else Path(access.cache_dir),
+            local_files_only=access.local_files_only,
+            library_name="diffmiczoo",
         )
+    )
+
+
+def _transport_error() -> type[Exception]:
+    """Returns the base of all that the client's HTTP library raises; which library that is differs by version."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    foreign = [base for base in HfHubHTTPError.__mro__[1:] if base.__module__ != "builtins"]
+    return foreign[-1]
+
+
+def _is_transient(error: Exception) -> bool:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        return getattr(error.response, "status_code", 0) >= 500
+    return isinstance(error, _transport_error())
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 @contextmanager
 def _clear_errors(repository: str, what: str, revision: str | None, access: Access) -> Iterator[None]:
     """Turns every way in which the Hub can fail into one `HubError` that tells what to do."""
     from huggingface_hub import constants, errors
-    from huggingface_hub.errors import HfHubHTTPError
 
     where = f"{repository}{f'@{revision}' if revision else ''} at {constants.ENDPOINT}"
     try:
@@ -162,7 +191,11 @@ def _clear_errors(repository: str, what: str, revision: str | None, access: Acce
         raise HubError(f"{where}: there is no such revision") from error
     except errors.LocalEntryNotFoundError as error:
         offline = access.local_files_only or constants.HF_HUB_OFFLINE
-        reason = "the network was not asked" if offline else f"the Hub cannot be reached ({error.__cause__ or error})"
+        reason = (
+            "the network was not asked"
+            if offline
+            else f"the Hub does not answer as one ({_first_line(error.__cause__ or error)})"
+        )
         raise HubError(
             f"{what} of {where} is not in the cache {access.cache_dir or constants.HF_HUB_CACHE}, and {reason}. Copy a "
             "directory of the weights here and load it with local-dir:PATH, or connect once"
@@ -173,16 +206,16 @@ def _clear_errors(repository: str, what: str, revision: str | None, access: Acce
         ) from error
     except errors.HFValidationError as error:
         raise HubError(f"{where}: {error}") from error
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "an error")
-        raise HubError(f"{where} answered {status} for {what} ({error}); try again later") from error
+        remedy = "check the token" if status in (401, 403) else "try again later"
+        raise HubError(f"{where} answered {status} for {what} ({_first_line(error)}); {remedy}") from error
+    except _transport_error() as error:
+        raise HubError(f"{where} cannot be reached for {what}: {_first_line(error)}") from error
     except OSError as error:
-        raise HubError(f"{what} of {where} cannot be written to the cache or read from it: {error}") from error
-    except Exception as error:
-        # The client's transport has exceptions of its own, which differ between its versions.
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "urllib3", "ssl"):
-            raise
-        raise HubError(f"{where} cannot be reached for {what}: {error or type(error).__name__}") from error
+        raise HubError(f"{what} of {where} could not be kept in the cache: {error}") from error
+    except RuntimeError as error:
+        raise HubError(f"{where}: {what} failed: {error.__cause__ or error}") from error
 
 
 # ---------------------------------------------------------------------- back to the Hub
