@@ -9,6 +9,7 @@ from diffmiczoo._version import __version__
 
 if TYPE_CHECKING:
     from diffmiczoo.config import DiffMICConfig
+    from diffmiczoo.convert import convert_official, load_backbone
     from diffmiczoo.evaluation.evaluate import evaluate
     from diffmiczoo.hub import HubError
     from diffmiczoo.model import Condition, DiffMICv2
@@ -28,10 +29,12 @@ _HOME = {
     "Prediction": "diffmiczoo.prediction",
     "Recipe": "diffmiczoo.training.recipe",
     "TrainingResult": "diffmiczoo.training.loop",
+    "convert_official": "diffmiczoo.convert",
     "create_model": "diffmiczoo.registry",
     "evaluate": "diffmiczoo.evaluation.evaluate",
     "fit": "diffmiczoo.training.loop",
     "list_models": "diffmiczoo.registry",
+    "load_backbone": "diffmiczoo.convert",
     "model_info": "diffmiczoo.registry",
 }
 
@@ -46,10 +49,12 @@ __all__ = [
     "Recipe",
     "TrainingResult",
     "__version__",
+    "convert_official",
     "create_model",
     "evaluate",
     "fit",
     "list_models",
+    "load_backbone",
     "model_info",
 ]
 

@@ -81,6 +81,11 @@ def fetch(repository: str, revision: str | None, digests: dict[str, Digest] | No
     return first.parent
 
 
+def fetch_file(repository: str, filename: str, revision: str | None, access: Access) -> Path:
+    """Returns one file of any repository from the cache or the Hub; raises `HubError` as `fetch` does."""
+    return _download(repository, filename, revision, access)
+
+
 def _verified(
     repository: str, filename: str, revision: str | None, digests: dict[str, Digest] | None, access: Access
 ) -> Path:
@@ -202,7 +207,8 @@ def _clear_errors(repository: str, what: str, revision: str | None, access: Acce
         ) from error
     except errors.EntryNotFoundError as error:
         raise HubError(
-            f"{where} holds no {what}; weights of diffmiczoo are {' and '.join(FILES)}, pickled ones are refused"
+            f"{where} holds no {what}"
+            + (f"; weights of diffmiczoo are {' and '.join(FILES)}, pickled ones are refused" if what in FILES else "")
         ) from error
     except errors.HFValidationError as error:
         raise HubError(f"{where}: {error}") from error

@@ -54,7 +54,8 @@ class DiffMICv2(nn.Module):
 
     Args:
         config: what the model is.
-        pretrained_backbones: start the timm encoders from timm's pretrained weights.
+        pretrained_backbones: start the timm encoders from timm's pretrained weights; for EfficientSAM see
+            `diffmiczoo.convert.fetch_efficientsam`.
 
     Attributes:
         config: the `DiffMICConfig`.
@@ -77,7 +78,7 @@ class DiffMICv2(nn.Module):
         self.weights_name: str | None = None
 
         def encoder(name: str, size: int, out_index: int) -> nn.Module:
-            return create_encoder(name, size, out_index, pretrained_backbones and not name.startswith("efficientsam"))
+            return create_encoder(name, size, out_index, pretrained_backbones)
 
         global_encoder = encoder(config.dcg_encoder, config.image_size, config.dcg_out_index)
         local_encoder = None

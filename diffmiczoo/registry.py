@@ -137,7 +137,8 @@ def create_model(
         task: "multiclass" or "multilabel".
         device: where the model lives; the CPU by default.
         dtype: of its floating-point tensors; float32 by default.
-        pretrained_backbones: start the encoders from ImageNet weights; not together with `pretrained`.
+        pretrained_backbones: start the encoders from published weights (ImageNet's from timm, EfficientSAM's); not
+            together with `pretrained`.
         ablation: a row of the paper's table IV, "c1" to "c6", or "dcg" for the DCG alone; see
             `diffmiczoo.variants.ABLATIONS`.
         revision: commit, branch or tag of the Hub's repository; the commit that the table of weights names by default.
@@ -162,8 +163,9 @@ def create_model(
         raise ValueError(f"ablation={ablation!r} is a model to train anew; leave pretrained=True out")
     overrides = ({} if ablation is None else ablation_fields(ablation)) | config_overrides
     overrides |= {} if task is None else {"task": task}
+    access = Access(token, cache_dir, local_files_only)
     if pretrained:
-        directory = weights_directory(name, revision, Access(token, cache_dir, local_files_only))
+        directory = weights_directory(name, revision, access)
         model = _load(directory, overrides, device, dtype)
         _apply_classes(model, num_classes, class_names)
         return model
@@ -171,6 +173,10 @@ def create_model(
 
     config = _config_of(name).replace(temperature=None).replace(**overrides)
     model = DiffMICv2(_with_classes(config, num_classes, class_names), pretrained_backbones=pretrained_backbones)
+    if pretrained_backbones:
+        from diffmiczoo.convert import fetch_efficientsam
+
+        fetch_efficientsam(model, access)
     return model.to(device=device, dtype=dtype).eval()
 
 

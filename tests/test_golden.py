@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,69 +11,27 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.convert import convert_official
 from diffmiczoo.model import Condition, DiffMICv2
 
-RESNET_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
-#: Prefix of a released checkpoint's key → prefix of ours.
-PREFIXES = {
-    "aux_model.ds_net.f.": "dcg.global_encoder.model.model.",
-    "aux_model.left_postprocess_net.gn_conv_last.": "dcg.saliency_conv.",
-    "aux_model.dn_resnet.f.": "dcg.local_encoder.model.model.",
-    "aux_model.mil_attn_": "dcg.attention.",
-    "aux_model.classifier_linear.": "dcg.local_classifier.",
-    "model.cond_weight": "feature_prior.Q",
-    "model.encoder_x.f.": "feature_prior.raw_encoder.model.",
-    "model.encoder_x.g.": "feature_prior.raw_proj.",
-    "model.norm.": "feature_prior.raw_norm.",
-    "model.encoder_x_l.f.": "feature_prior.roi_encoder.model.model.",
-    "model.encoder_x_l.g.": "feature_prior.roi_proj.",
-    "model.norm_l.": "feature_prior.roi_norm.",
-    "model.lin4.": "unet.out_conv.",
-    **{f"model.lin{n}.lin.": f"unet.block{n}.conv." for n in (1, 2, 3)},
-    **{f"model.lin{n}.embed.": f"unet.block{n}.gamma." for n in (1, 2, 3)},
-    **{f"model.unetnorm{n}.": f"unet.block{n}.norm." for n in (1, 2, 3)},
-}
-
-
-def released_to_ours(key: str, tensor: Tensor) -> tuple[str, Tensor]:
-    key = re.sub(r"(ds_net|dn_resnet|encoder_x_l)\.f\.(\d)\.", lambda m: f"{m[1]}.f.{RESNET_CHILDREN[m[2]]}.", key)
-    prefix = next(prefix for prefix in PREFIXES if key.startswith(prefix))
-    name = PREFIXES[prefix] + key.removeprefix(prefix)
-    if name.endswith("pos_embed"):
-        return name, tensor[:, 1:]
-    if name == "feature_prior.Q":
-        return name, tensor[0]
-    return name, tensor[:, :, 0, 0] if name == "feature_prior.raw_proj.weight" else tensor
-
-
-def load_procedural(folder: Path, keys: str) -> dict[str, Tensor]:
+def released_checkpoint(folder: Path, keys: str) -> dict[str, Tensor]:
+    """Returns the state dict that `procedural_weights.py` defines, under the released program's names."""
     spec = importlib.util.spec_from_file_location("procedural_weights", folder / "procedural_weights.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     tensors = module.procedural_state_dict(folder / f"keys_{keys}.json", 0)
-    used = {key: torch.from_numpy(np.asarray(value)) for key, value in tensors.items() if "fusion_dnn" not in key}
-    return dict(released_to_ours(key, tensor) for key, tensor in used.items())
+    return {key: torch.from_numpy(np.asarray(value)) for key, value in tensors.items()}
 
 
 @pytest.fixture(scope="module", params=["c7_h96_k6", "c5_h64_k4"])
 def reference(request: pytest.FixtureRequest, shared: Path) -> tuple[DiffMICv2, Condition, dict[str, Tensor]]:
     folder = shared / "golden"
-    classes, hidden, rois = (int(part[1:]) for part in request.param.split("_"))
     golden = load_file(folder / f"{request.param}_s0.safetensors")
-    config = DiffMICConfig(
-        num_classes=classes,
-        latent_dim=hidden,
-        num_rois=rois,
-        num_points=rois,
-        roi_size=golden["rois"].shape[-1],
-        roi_channels="first",
-        init="interpolated",
-        loss="focal",
-    )
-    model = DiffMICv2(config).eval()
-    model.load_state_dict(load_procedural(folder, request.param))
+    checkpoint = released_checkpoint(folder, request.param)
+    model = convert_official(checkpoint, roi_size=golden["rois"].shape[-1])
+    classes, hidden, rois = (int(part[1:]) for part in request.param.split("_"))
+    assert (model.config.num_classes, model.config.latent_dim, model.config.num_rois) == (classes, hidden, rois)
     with torch.no_grad():
         return model, model.condition(golden["images"]), golden
 

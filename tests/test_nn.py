@@ -188,7 +188,6 @@ def test_efficientsam_has_the_published_switches() -> None:
         (("resnet18", 64, 30), "no feature map with index 30"),
         (("efficientsam_s", 100), "multiple of 16"),
         (("efficientsam_s", 64, 2), "one feature map"),
-        (("efficientsam_s", 64, -1, True), "cannot be fetched"),
     ],
 )
 def test_impossible_encoders_are_named(arguments: tuple, message: str) -> None:

@@ -38,6 +38,7 @@ class EfficientSAM(nn.Module):
         super().__init__()
         if image_size % 16:
             raise ValueError(f"{name} needs an image size that is a multiple of 16, found {image_size}")
+        self.name = name
         self.num_features, heads = EFFICIENTSAM[name]
         self.model = VisionTransformer(
             img_size=image_size,
@@ -106,15 +107,13 @@ def create_encoder(name: str, image_size: int, out_index: int = -1, pretrained: 
         name: "efficientsam_s", "efficientsam_ti" or any timm backbone.
         image_size: S in pixels.
         out_index: which feature map of a timm backbone, -1 the last; EfficientSAM has one.
-        pretrained: load pretrained weights of a timm backbone.
+        pretrained: load pretrained weights of a timm backbone; EfficientSAM's are `diffmiczoo.convert`'s business.
 
     Raises:
         ValueError: unknown name, no such feature map, or a size that the encoder cannot take.
     """
     if name not in EFFICIENTSAM:
         return Backbone(name, image_size, out_index, pretrained)
-    if pretrained:
-        raise ValueError(f"pretrained weights of {name!r} cannot be fetched; load a checkpoint of it instead")
     if out_index != -1:
         raise ValueError(f"encoder {name!r} has one feature map, index -1; found {out_index}")
     return EfficientSAM(name, image_size)
