@@ -84,6 +84,7 @@ def info(name: str, style: str) -> None:
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file, not to the screen.")
 @click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Write a PNG per image into DIR.")
 @click.option("--on-error", type=click.Choice(["skip", "raise"]), default="skip", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
 def predict(
     images: tuple[str, ...],
     name: str,
@@ -172,6 +173,54 @@ def fit(
     shown = ", ".join(f"{key} {last[key]:.4f}" for key in ("accuracy", "macro_f1", "auroc") if key in last)
     click.echo(f"last epoch on validation: {shown or 'nothing was trained'}")
     click.echo(f'weights: {result.output}/best  (create_model("local-dir:{result.output}/best", pretrained=True))')
+
+
+@main.command()
+@click.option(
+    "--model", "name", default="diffmicv2_resnet18", show_default=True, help="Registered name or local-dir:PATH."
+)
+@click.option("--batch", "batches", type=click.IntRange(1), multiple=True, help="Images at once; may be repeated.")
+@click.option("--steps", type=click.IntRange(2), help="DDIM steps; by default the model's own.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Timed runs after one to warm up."
+)
+@click.option("--device", default="cpu", show_default=True, help="For example cuda.")
+@click.option("--precision", type=click.Choice(["bf16", "fp16"]), default="bf16", show_default=True)
+@click.option("--compile", "compiled", is_flag=True, help="Also time encoders through torch.compile.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, not a table.")
+def benchmark(
+    name: str,
+    batches: tuple[int, ...],
+    steps: int | None,
+    repeats: int,
+    device: str,
+    precision: str,
+    compiled: bool,
+    as_json: bool,
+) -> None:
+    """Time the plain order of work and ours side by side on this machine, with random weights and images."""
+    import dataclasses
+
+    from diffmiczoo import benchmark as timing
+    from diffmiczoo.registry import create_model
+
+    with _clear_errors():
+        model = create_model(name, device=device)
+        model.config = model.config.replace(sampling_steps=steps or model.config.sampling_steps)
+        where = timing.machine(model.default_noise.device)
+        tables = {
+            batch: timing.benchmark(model, batch_size=batch, repeats=repeats, rows=timing.variants(precision, compiled))
+            for batch in batches or (1, 32)
+        }
+    if as_json:
+        rows = {batch: [dataclasses.asdict(row) for row in table] for batch, table in tables.items()}
+        click.echo(json.dumps({"model": name, **where, "batches": rows}, indent=2))
+        return
+    click.echo(
+        f"{name}, {model.config.sampling_steps} steps; " + ", ".join(f"{key} {value}" for key, value in where.items())
+    )
+    for batch, table in tables.items():
+        click.echo(f"\nbatch {batch}\n\n{timing.as_table(table)}")
 
 
 @main.command()

@@ -11,7 +11,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.nn.folded import FoldedUNet, can_be_folded
+from diffmiczoo.nn.folded import FoldedUNet, can_be_folded, folded_unet
 from diffmiczoo.nn.guidance import band_index, interpolate_over_points
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def denoise(
     y_T: Tensor,
     step_noise: Tensor | None,
     equal_points: bool = False,
+    fold: bool = True,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Runs the sampler's loop and returns the ŷ_0 map, (B, C, Np, Np), the mean over the runs (Algorithm 2).
 
@@ -93,6 +95,8 @@ def denoise(
         y_T: (n, B, C, Np, Np).
         step_noise: `Draws.steps`.
         equal_points: y_T is constant on |i - j|, see `has_equal_points`: each band is computed once.
+        fold: fold what can be folded; without gradients, in eval mode, with 1×1 kernels.
+        dtype: of the folded matrix products; the U-Net's own by default.
     """
     runs, batch = y_T.shape[:2]
     guidance_map, feature_prior = (
@@ -102,8 +106,9 @@ def denoise(
     timesteps = model.schedule.timesteps(steps)
     fresh = None if step_noise is None else step_noise.to(y_T).expand(-1, *y_T.shape).flatten(1, 2)
     start = y_T.flatten(0, 1)
-    if can_be_folded(model.unet):
-        y = _fold_and_run(model, timesteps, start, guidance_map, feature_prior, fresh, equal_points)
+    if fold and can_be_folded(model.unet):
+        folded = folded_unet(model.unet, timesteps, dtype or model.unet.out_conv.weight.dtype)
+        y = _run_folded(model, folded, timesteps, start, guidance_map, feature_prior, fresh, equal_points)
     else:
 
         def estimate(y_t: Tensor, step: int) -> Tensor:
@@ -115,8 +120,9 @@ def denoise(
     return rearrange(y, "(n b) c i j -> n b c i j", b=batch).mean(0)
 
 
-def _fold_and_run(
+def _run_folded(
     model: DiffMICv2,
+    folded: FoldedUNet,
     timesteps: list[int],
     start: Tensor,
     guidance_map: Tensor,
@@ -125,7 +131,6 @@ def _fold_and_run(
     equal_points: bool,
 ) -> Tensor:
     """Runs the loop on rows of points; where bands are equal, on the grid's first row, which has each of them once."""
-    folded = FoldedUNet(model.unet, timesteps, model.unet.out_conv.weight.dtype)
 
     def rows(grid: Tensor) -> Tensor:
         return rearrange(grid[..., :1, :] if equal_points else grid, "... c i j -> ... (i j) c").contiguous()

@@ -426,3 +426,43 @@ def test_answers_for_real_images_do_not_depend_on_the_batch(shared) -> None:
         other = model.predict(found, batch_size=batch_size)
         assert torch.equal(other.rois, together.rois)
         torch.testing.assert_close(other.probs, together.probs, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_folded_weights_follow_every_change_of_the_network() -> None:
+    model, images = small_model(), torch.randn(2, 3, 64, 64)
+
+    def check() -> None:
+        fresh = small_model()
+        fresh.load_state_dict(model.state_dict())
+        assert torch.equal(model(images), fresh(images))
+
+    check()
+    before = model(images)
+    model.unet.block2.conv.weight.mul_(1.5)
+    check()
+    assert not torch.equal(model(images), before)
+    model.unet.block1.norm.running_mean.add_(1.0)
+    check()
+    model.load_state_dict(small_model().state_dict(), assign=True)
+    check()
+    model.unet.out_conv.weight.data = torch.randn_like(model.unet.out_conv.weight)
+    check()
+    with torch.no_grad(), pytest.warns(UserWarning, match="num_classes is now 3"):
+        model.reset_classifier(3)
+    check()
+    assert FoldedUNet not in {type(value) for value in vars(model.unet).values()}
+
+
+@pytest.mark.parametrize("name", ["diffmicv2_nano", "diffmicv2_resnet18"])
+def test_half_precision_answers_nearly_the_same(name: str) -> None:
+    model, images = tiny_model(name, latent_dim=32, clip_sample=True), pictures()
+    model.trained = True
+    exact, half = model.predict(images), model.predict(images, precision="bf16")
+    assert torch.equal(exact.rois, half.rois) and half.scores.dtype == torch.float32
+    torch.testing.assert_close(half.scores, exact.scores, rtol=0, atol=0.1)
+    assert not torch.equal(half.scores, exact.scores)
+    with pytest.raises(ValueError, match="precision='int4' is not one of 'fp32', 'bf16', 'fp16'"):
+        model.predict(images, precision="int4")
+    with pytest.raises(ValueError, match="precision='fp16' is for GPUs"):
+        model.predict(images, precision="fp16")

@@ -19,10 +19,10 @@ from diffmiczoo.data.manifest import read_manifest
 from diffmiczoo.evaluation.metrics import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import create_encoder
+from diffmiczoo.precision import autocast, grouped_convolutions_in_fp32
 from diffmiczoo.registry import model_config
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.loop import _selection_value
-from diffmiczoo.training.precision import autocast, grouped_convolutions_in_fp32
 from diffmiczoo.training.presets import preset_recipe
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import create_stages, parameter_groups

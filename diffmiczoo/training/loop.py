@@ -24,8 +24,8 @@ from diffmiczoo.data.manifest import Manifest, read_manifest
 from diffmiczoo.evaluation.evaluate import Loader
 from diffmiczoo.evaluation.metrics import Metrics
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.precision import autocast, grouped_convolutions_in_fp32
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
-from diffmiczoo.training.precision import autocast, grouped_convolutions_in_fp32
 from diffmiczoo.training.presets import preset_recipe
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import Stage, create_stages, parameter_groups, validate

@@ -1,0 +1,272 @@
+"""Speed of this machine: the plain order of work and ours side by side, each optimisation also switched off alone."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from diffmiczoo import sampling
+from diffmiczoo.complexity import count_macs
+from diffmiczoo.model import Condition, DiffMICv2
+from diffmiczoo.modes import evaluation_mode
+from diffmiczoo.precision import PRECISIONS, autocast
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute the same answers.
+
+    Attributes:
+        name: for the table.
+        encode_once: encoders run once per image; otherwise again in every step, as the released program does.
+        equal_points: points of equal |i - j| are computed once.
+        fold: γ(t), bias and BatchNorm are one scale and shift per step.
+        channels_last: memory layout of the convolutions.
+        precision: of matrix products and convolutions.
+        compiled: encoders and U-Net through torch.compile.
+    """
+
+    name: str
+    encode_once: bool = True
+    equal_points: bool = True
+    fold: bool = True
+    channels_last: bool = True
+    precision: str = "fp32"
+    compiled: bool = False
+
+
+PLAIN = Variant("plain order of work, fp32", encode_once=False, equal_points=False, fold=False, channels_last=False)
+OURS = Variant("ours, fp32")
+
+
+def variants(half: str = "bf16", compiled: bool = False) -> list[Variant]:
+    """Returns the rows of the table: plain, ours, and ours with each optimisation switched off alone."""
+    best = replace(OURS, name=f"ours, {half}", precision=half)
+    rows = [
+        PLAIN,
+        OURS,
+        best,
+        replace(best, name=f"ours, {half}, without: encode once", encode_once=False),
+        replace(best, name=f"ours, {half}, without: equal points once", equal_points=False),
+        replace(best, name=f"ours, {half}, without: folding", fold=False, equal_points=False),
+        replace(best, name=f"ours, {half}, without: channels last", channels_last=False),
+    ]
+    return [*rows, replace(best, name=f"ours, {half}, compiled", compiled=True)] if compiled else rows
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one variant took.
+
+    Attributes:
+        variant: its name.
+        seconds: median for one batch; `fastest` and `slowest` of all runs.
+        images_per_second: batch / seconds.
+        ratio: to the first variant of the table.
+        gmac: multiply-accumulates for one image, in 10⁹.
+        max_difference: largest difference of a score from the first variant's.
+        peak_mib: of the process so far, or of the GPU during this variant.
+    """
+
+    variant: str
+    seconds: float
+    fastest: float
+    slowest: float
+    images_per_second: float
+    ratio: float
+    gmac: float
+    max_difference: float
+    peak_mib: float
+
+
+def benchmark(
+    model: DiffMICv2,
+    *,
+    batch_size: int = 32,
+    repeats: int = 5,
+    rows: list[Variant] | None = None,
+    progress: bool | None = None,
+) -> list[Timing]:
+    """Times `DiffMICv2.scores` for one batch of random images, from the same start for all variants.
+
+    The start is drawn per band of equal |i - j|, as in the released program, so that all variants have the same answer.
+    Variants take turns, so that a slow moment of the machine does not hit one of them alone.
+
+    Args:
+        model: on its device; its own sampling steps.
+        batch_size: images computed at once, ≥ 1.
+        repeats: timed runs of each variant after one to warm up, ≥ 1.
+        rows: the first is what the others are compared with; `variants()` by default.
+        progress: show a bar; by default where the standard error is a terminal.
+
+    Raises:
+        ValueError: the model has no diffusion.
+    """
+    if model.config.predictor != "diffusion":
+        raise ValueError(f"predictor={model.config.predictor!r} has no diffusion to time")
+    rows = rows or variants()
+    own, size = model.config, model.config.image_size
+    model.config = own.replace(shared_noise=True, init="gaussian")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch_size, 3, size, size, generator=generator).to(model.default_noise)
+    try:
+        with evaluation_mode(model), torch.inference_mode():
+            return _timed(model, images, rows, repeats, progress)
+    finally:
+        model.config = own
+
+
+def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, progress: bool | None) -> list[Timing]:
+    runs = [_prepared(model, images, variant) for variant in rows]
+    seconds: list[list[float]] = [[] for _ in rows]
+    answers: list[Tensor] = []
+    peaks = []
+    bar = tqdm(total=len(rows) * (repeats + 1), desc="benchmark", disable=None if progress is None else not progress)
+    with bar:
+        for repeat in range(repeats + 1):
+            for index, run in enumerate(runs):
+                _reset_peak(images.device)
+                taken, scores = _clocked(run, images.device)
+                bar.update()
+                if repeat == 0:
+                    answers.append(scores)
+                    peaks.append(_peak_mib(images.device))
+                else:
+                    seconds[index].append(taken)
+    first = statistics.median(seconds[0])
+    return [
+        Timing(
+            variant.name,
+            statistics.median(times),
+            min(times),
+            max(times),
+            len(images) / statistics.median(times),
+            first / statistics.median(times),
+            _gmac(model, variant),
+            float((scores - answers[0]).abs().max()),
+            peak,
+        )
+        for variant, times, scores, peak in zip(rows, seconds, answers, peaks, strict=True)
+    ]
+
+
+def _clocked(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
+    _wait_for(device)
+    started = time.perf_counter()
+    scores = run()
+    _wait_for(device)
+    return time.perf_counter() - started, scores.float().cpu()
+
+
+def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[], Tensor]:
+    """Returns a function that computes the scores of all images as the variant does."""
+    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+    steps = model.config.sampling_steps
+    draws = model.draw_noise(steps, 1)
+
+    def start_of(condition: Condition) -> Tensor:
+        return sampling.start_from(model.config, condition, draws.start)
+
+    def encoded() -> Condition:
+        with autocast(variant.precision, images.device):
+            return model.condition(images.to(memory_format=layout)).to(images.dtype)
+
+    def once() -> Tensor:
+        condition = encoded()
+        dtype = PRECISIONS[variant.precision]
+        with contextlib.nullcontext() if variant.fold else autocast(variant.precision, images.device):
+            y_0 = sampling.denoise(
+                model, condition, steps, start_of(condition), None, variant.equal_points, variant.fold, dtype
+            )
+        return y_0.float().mean((2, 3))
+
+    def every_step() -> Tensor:
+        timesteps = model.schedule.timesteps(steps)
+        y: Tensor | None = None
+        for t, previous_t in zip(timesteps, [*timesteps[1:], None], strict=True):
+            condition = encoded()
+            y = start_of(condition)[0] if y is None else y
+            with autocast(variant.precision, images.device):
+                noise = model.predict_noise(y, t, condition).float()
+            y = model.schedule.ddim_step(y, noise, t, previous_t)
+        assert y is not None
+        return y.mean((2, 3))
+
+    def run() -> Tensor:
+        # Only the layout of convolutions over images; it does not move weights of linear layers.
+        model.to(memory_format=layout)
+        with _compiled(model) if variant.compiled else contextlib.nullcontext():
+            return once() if variant.encode_once else every_step()
+
+    return run
+
+
+@contextlib.contextmanager
+def _compiled(model: DiffMICv2) -> Iterator[None]:
+    """Runs the encoders through torch.compile."""
+    parts = [model.dcg.global_encoder, model.dcg.local_encoder, model.feature_prior]
+    encoders = [part for part in parts if part is not None]
+    originals = [encoder.forward for encoder in encoders]
+    for encoder in encoders:
+        if "_compiled_forward" not in encoder.__dict__:
+            encoder.__dict__["_compiled_forward"] = torch.compile(encoder.forward)
+        encoder.forward = encoder.__dict__["_compiled_forward"]
+    try:
+        yield
+    finally:
+        for encoder, original in zip(encoders, originals, strict=True):
+            encoder.forward = original
+
+
+def _gmac(model: DiffMICv2, variant: Variant) -> float:
+    config = model.config
+    macs, points = count_macs(config.replace(num_samples=1)), config.num_points
+    share = 1 / points if variant.equal_points and variant.fold else 1.0
+    encodings = 1 if variant.encode_once else config.sampling_steps
+    return (macs["condition"] * encodings + macs["unet"] * share * config.sampling_steps) / 1e9
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Returns what the timings were taken on: processor or GPU, threads, versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def as_table(timings: list[Timing]) -> str:
+    """Returns timings as a Markdown table."""
+    lines = [
+        "| way to compute | images/s | × | ms/image | GMAC/image | largest difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.variant} | {row.images_per_second:.2f} | {row.ratio:.1f} | {1000 / row.images_per_second:.1f} | "
+        f"{row.gmac:.1f} | {row.max_difference:.1e} |"
+        for row in timings
+    ]
+    return "\n".join(lines)
