@@ -28,7 +28,8 @@ class Variant:
 
     Attributes:
         name: for the table.
-        encode_once: encoders run once per image; otherwise again in every step, as the released program does.
+        encode_once: F's encoders run once per image; otherwise again in every step, as the released program does (the
+            DCG runs once in either).
         equal_points: points of equal |i - j| are computed once.
         fold: γ(t), bias and BatchNorm are one scale and shift per step.
         channels_last: memory layout of the convolutions.
@@ -177,9 +178,10 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
     def start_of(condition: Condition) -> Tensor:
         return sampling.start_from(model.config, condition, draws.start)
 
-    def encoded() -> Condition:
+    def encoded(priors: dict[str, Tensor] | None = None) -> Condition:
+        pictures = images.to(memory_format=layout)
         with autocast(variant.precision, images.device):
-            return model.condition(images.to(memory_format=layout)).to(images.dtype)
+            return model.complete(pictures, priors or model.priors(pictures)).to(images.dtype)
 
     def once() -> Tensor:
         condition = encoded()
@@ -192,14 +194,14 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
 
     def every_step() -> Tensor:
         timesteps = model.schedule.timesteps(steps)
-        y: Tensor | None = None
+        with autocast(variant.precision, images.device):
+            priors = model.priors(images.to(memory_format=layout))
+        y = draws.start[0].expand(len(images), -1, -1, -1)
         for t, previous_t in zip(timesteps, [*timesteps[1:], None], strict=True):
-            condition = encoded()
-            y = start_of(condition)[0] if y is None else y
+            condition = encoded(priors)
             with autocast(variant.precision, images.device):
                 noise = model.predict_noise(y, t, condition).float()
             y = model.schedule.ddim_step(y, noise, t, previous_t)
-        assert y is not None
         return y.mean((2, 3))
 
     def run() -> Tensor:
@@ -231,9 +233,9 @@ def _compiled(model: DiffMICv2) -> Iterator[None]:
 def _gmac(model: DiffMICv2, variant: Variant) -> float:
     config = model.config
     macs, points = count_macs(config.replace(num_samples=1)), config.num_points
-    share = 1 / points if variant.equal_points and variant.fold else 1.0
+    share = 1 / points if variant.equal_points and variant.fold and variant.encode_once else 1.0
     encodings = 1 if variant.encode_once else config.sampling_steps
-    return (macs["condition"] * encodings + macs["unet"] * share * config.sampling_steps) / 1e9
+    return (macs["dcg"] + macs["feature_prior"] * encodings + macs["unet"] * share * config.sampling_steps) / 1e9
 
 
 def _wait_for(device: torch.device) -> None:

@@ -100,13 +100,15 @@ def predict(
     What cannot be read is listed on the standard error, and the exit status is then 1.
     """
     with _clear_errors():
+        if output is not None and not output.parent.is_dir():
+            raise ValueError(f"{output.parent} is not a directory; --output needs one that exists")
         files = _image_files(images, split)
-        prediction = _load_model(name, device).predict(files, **options)
+        prediction = _load_model(name, _checked_device(device)).predict(files, **options)
         text = {"table": _table, "csv": _csv, "json": _json}[style](prediction)
         if output is None:
-            click.echo(text)
+            click.echo(_printable(text))
         else:
-            output.write_text(text + "\n", encoding="utf-8")
+            _write(output, text + "\n")
         if overlay is not None:
             _write_overlays(prediction, overlay)
     for message in prediction.errors.values():
@@ -124,6 +126,7 @@ def predict(
 @click.option("--output", required=True, type=click.Path(file_okay=False), help="Directory of the run.")
 @click.option("--recipe", type=click.Path(exists=True, dir_okay=False), help="JSON with fields of a recipe.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe.")
+@click.option("--task", type=click.Choice(["multiclass", "multilabel"]), help="By default what the labels tell.")
 @click.option("--ablation", help="A row of the paper's table IV: c1 to c6, or dcg.")
 @click.option("--config", "overrides", multiple=True, metavar="FIELD=VALUE", help="Change a field of the model.")
 @click.option("--device", default="cpu", show_default=True, help="For example cuda.")
@@ -137,6 +140,7 @@ def fit(
     output: str,
     recipe: str | None,
     settings: tuple[str, ...],
+    task: str | None,
     ablation: str | None,
     overrides: tuple[str, ...],
     device: str,
@@ -157,16 +161,20 @@ def fit(
         base = Recipe.load(recipe) if recipe else preset_recipe(model_config(name))
         chosen = Recipe.from_dict({**base.to_dict(), **assignments(settings)}, source="--set")
         torch.manual_seed(chosen.seed)
-        manifest = _manifest_for(model_config(name, pretrained=pretrained), train)
+        manifest = _manifest_for(model_config(name, pretrained=pretrained), train, task)
+        fields = assignments(overrides)
+        wrong = sorted({"task", "class_names", "num_classes"} & fields.keys())
+        if wrong:
+            raise ValueError(f"--config {wrong[0]}: comes from the data; see --task for the task")
         model = diffmiczoo.create_model(
             name,
             pretrained,
             class_names=manifest.class_names,
             task=manifest.task,
-            device=device,
+            device=_checked_device(device),
             pretrained_backbones=pretrained_backbones,
             ablation=ablation,
-            **assignments(overrides),
+            **fields,
         )
         result = diffmiczoo.fit(model, manifest, val, chosen, output=output, resume=resume)
     last = result.history[-1] if result.history else {}
@@ -279,14 +287,38 @@ def push(directory: str, repository: str, private: bool, token: str | None) -> N
     click.echo(f'load it with create_model("hf-hub:{repository}", pretrained=True)')
 
 
-def _manifest_for(own: DiffMICConfig, train: str) -> Manifest:
+def _manifest_for(own: DiffMICConfig, train: str, task: str | None) -> Manifest:
     """Reads the training data; classes keep the order of the model's own where they are the same."""
     from diffmiczoo.data.manifest import read_manifest
 
-    manifest = read_manifest(train)
+    manifest = read_manifest(train, task=task)
     if set(manifest.class_names) <= set(own.class_names):
-        return read_manifest(train, class_names=own.class_names, task=own.task)
+        return read_manifest(train, class_names=own.class_names, task=task or own.task)
     return manifest
+
+
+def _checked_device(device: str) -> str:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"--device {device} is not known; take cpu, cuda, cuda:1, …, or mps") from None
+    missing = (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.mps.is_available())
+    if missing:
+        raise ValueError(f"there is no {kind} device here; use --device cpu")
+    return device
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces a file by a whole new one; names that are not UTF-8 keep their bytes."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+    temporary.replace(path)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _load_model(name: str, device: str) -> DiffMICv2:
@@ -300,11 +332,12 @@ def _image_files(images: tuple[str, ...], split: str | None) -> list[str]:
     files: list[str] = []
     for text in images:
         if Path(text).suffix.lower() == ".csv":
-            from diffmiczoo.data.manifest import read_manifest
+            from diffmiczoo.data.manifest import read_files
 
-            manifest = read_manifest(text)
-            files += [str(record.path) for record in (manifest.split(split) if split else manifest).records]
+            files += [str(path) for path in read_files(text, split)]
             continue
+        if split is not None:
+            raise ValueError(f"{text}: --split {split} needs a CSV with a column split, for example {text}/labels.csv")
         found = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) and not Path(text).exists() else [text]
         if not found:
             raise ValueError(f"{text}: no file matches this pattern")
@@ -340,6 +373,7 @@ def _table(prediction: Prediction) -> str:
 
 
 def _short(name: str) -> str:
+    name = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in name)
     return name if len(name) <= 60 else "…" + name[-59:]
 
 

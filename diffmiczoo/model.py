@@ -175,9 +175,14 @@ class DiffMICv2(nn.Module):
             ValueError: the shape is not (B, 3, S, S).
             TypeError: the DCG answers alone, there is no diffusion to condition.
         """
-        return self._complete(images, self.priors(images))
+        return self.complete(images, self.priors(images))
 
-    def _complete(self, images: Tensor, priors: dict[str, Tensor]) -> Condition:
+    def complete(self, images: Tensor, priors: dict[str, Tensor]) -> Condition:
+        """Adds guidance map and image feature prior to what `priors` returned for the same images (eq. 4-6).
+
+        Raises:
+            TypeError: the DCG answers alone, there is no diffusion to condition.
+        """
         if self.config.predictor != "diffusion":
             raise TypeError(f"predictor={self.config.predictor!r} has no diffusion; use priors, or call the model")
         return Condition(
@@ -283,7 +288,7 @@ class DiffMICv2(nn.Module):
         """
         if self.config.predictor != "diffusion":
             return 0.5 * (priors["global_prior"] + priors["local_prior"])
-        condition = self._complete(images, priors)
+        condition = self.complete(images, priors)
         draws = draws or self.draw_noise(steps, self.config.num_samples)
         condition = condition.to(draws.start.dtype)
         start = sampling.start_from(self.config, condition, draws.start)
@@ -306,7 +311,7 @@ class DiffMICv2(nn.Module):
         labels = losses.label_vectors(targets, self.config)
         with frozen(self.dcg):
             priors = self.priors(images)
-        return losses.diffusion_loss(self, self._complete(images, priors), labels, generator)
+        return losses.diffusion_loss(self, self.complete(images, priors), labels, generator)
 
     def dcg_loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Loss of the DCG stage: cross-entropy (multi-label: binary) of the global plus that of the local prior.

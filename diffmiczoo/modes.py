@@ -17,8 +17,15 @@ def seeded_generator(seed: int) -> torch.Generator:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Puts a model in eval mode and every one of its modules back as found."""
+    with kept_modes(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def kept_modes(model: nn.Module) -> Iterator[None]:
+    """Puts every module of a model back into the mode, training or eval, that it was found in."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
         yield
     finally:

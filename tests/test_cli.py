@@ -147,3 +147,63 @@ def test_fit_errors_are_one_line(image_folder, tmp_path) -> None:
     ]:
         result = run(*common, *arguments)
         assert result.exit_code == 2 and message in result.stderr, (arguments, result.output)
+
+
+# ---------------------------------------------------------------------- what people get wrong
+
+
+def test_a_list_of_files_needs_no_labels(weights, image_folder, tmp_path) -> None:
+    files = sorted(image_folder.rglob("*.png"))
+    lines = [f"{file},{'test' if index < 2 else 'train'}" for index, file in enumerate(files[:5])]
+    (tmp_path / "files.csv").write_text("file,split\n" + "\n".join(lines) + "\n")
+    whole = run("predict", tmp_path / "files.csv", "--model", weights, "--format", "csv")
+    assert len(whole.stdout.splitlines()) == 6
+    part = run("predict", tmp_path / "files.csv", "--split", "test", "--model", weights, "--format", "csv")
+    assert len(part.stdout.splitlines()) == 3
+    (tmp_path / "none.csv").write_text("picture\na.png\n")
+    result = run("predict", tmp_path / "none.csv", "--model", weights)
+    assert result.exit_code == 2 and "has no column file; found ['picture']" in result.stderr
+
+
+def test_a_split_of_a_folder_is_not_ignored(weights, image_folder) -> None:
+    result = run("predict", image_folder, "--split", "test", "--model", weights)
+    assert result.exit_code == 2 and "--split test needs a CSV with a column split" in result.stderr
+
+
+def test_output_is_checked_before_and_replaced_whole(weights, image_folder, tmp_path) -> None:
+    result = run("predict", image_folder, "--model", weights, "--output", tmp_path / "nowhere" / "out.csv")
+    assert result.exit_code == 2 and "nowhere is not a directory; --output needs one" in result.stderr
+    strange = image_folder / "dark" / "bad\udcff.png"
+    try:
+        strange.write_bytes(next(image_folder.rglob("*.png")).read_bytes())
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes UTF-8 names only")
+    for style in ("csv", "table", "json"):
+        target = tmp_path / f"out.{style}"
+        result = run("predict", image_folder, "--model", weights, "--output", target, "--format", style)
+        assert result.exit_code == 0, result.stderr
+        assert len(target.read_bytes().splitlines()) >= 13
+    assert b"bad\xff.png" in (tmp_path / "out.csv").read_bytes()
+    assert run("predict", image_folder, "--model", weights).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("foo", "--device foo is not known"), ("cuda", "there is no cuda device")]
+)
+def test_devices_that_are_not_there(weights, image_folder, device: str, message: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one here")
+    result = run("predict", image_folder, "--model", weights, "--device", device)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_what_the_data_tell_is_not_set_by_hand(image_folder, tmp_path) -> None:
+    result = run(
+        "fit", "--model", "diffmicv2_nano", "--train", image_folder, "--output", tmp_path / "run", "--config", "task=x"
+    )
+    assert result.exit_code == 2 and "--config task: comes from the data; see --task" in result.stderr
+
+
+def test_half_precision_on_the_command_line(weights, image_folder) -> None:
+    result = run("predict", image_folder, "--model", weights, "--precision", "bf16", "--format", "csv")
+    assert result.exit_code == 0 and len(result.stdout.splitlines()) == 13

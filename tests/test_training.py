@@ -302,3 +302,95 @@ def test_augmentation_keeps_shape_and_type_and_changes_pixels() -> None:
     flip = create_augmentation(32, hflip=1.0, rotation=0)
     assert torch.equal(flip(image), image.flip(-1))
     assert create_augmentation(32, hflip=0, rotation=0) is None
+
+
+# ---------------------------------------------------------------------- what people get wrong
+
+
+def edited(csv_file: Path, change) -> Path:
+    """Returns a copy of a manifest, beside it, with its lines changed."""
+    lines = csv_file.read_text().splitlines()
+    other = csv_file.with_name("edited.csv")
+    other.write_text("\n".join(change(lines)) + "\n")
+    return other
+
+
+def test_a_split_for_some_images_only_is_refused(manifest_csv) -> None:
+    partly = edited(manifest_csv, lambda lines: [*lines[:3], lines[3].replace("train", ""), *lines[4:]])
+    with pytest.raises(ValueError, match=r"1 of 40 images have no split, first 2\.png"):
+        read_manifest(partly)
+
+
+def test_an_empty_label_is_a_mistake_unless_labels_may_be_several(manifest_csv) -> None:
+    emptied = edited(manifest_csv, lambda lines: [*lines[:3], lines[3].replace("dark", ""), *lines[4:]])
+    with pytest.raises(ValueError, match=r"2\.png has no label"):
+        read_manifest(emptied)
+    assert read_manifest(emptied, task="multilabel").task == "multilabel"
+    several = edited(emptied, lambda lines: [*lines[:2], lines[2].replace("light", "dark|light"), *lines[3:]])
+    assert read_manifest(several).task == "multilabel"
+
+
+def test_validation_data_with_splits_give_their_validation_images(manifest_csv, tmp_path) -> None:
+    from diffmiczoo.training.loop import _manifests
+
+    model = tiny_model(class_names=("dark", "light"))
+    training, validation = _manifests(model, manifest_csv, manifest_csv)
+    assert {record.split for record in training.records} == {"train"}
+    assert {record.split for record in validation.records} == {"val"}
+    unsplit = edited(manifest_csv, lambda lines: [",".join(line.split(",")[:2]) for line in lines])
+    with pytest.raises(ValueError, match=r"24 images are in the training and in the validation data, first .*\.png"):
+        diffmiczoo.fit(model, manifest_csv, unsplit, QUICK, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_manifests_have_to_fit_the_model(manifest_csv, tmp_path) -> None:
+    given = read_manifest(manifest_csv)
+    turned = read_manifest(manifest_csv, class_names=["light", "dark"])
+    with pytest.raises(ValueError, match=r"has the classes \['light', 'dark'\], the model \['dark', 'light'\]"):
+        diffmiczoo.fit(tiny_model(), given, turned.split("val"), QUICK, output=tmp_path / "run")
+    several = read_manifest(manifest_csv, task="multilabel")
+    with pytest.raises(ValueError, match="is multilabel, the model multiclass; create it with task='multilabel'"):
+        diffmiczoo.fit(tiny_model(), several, recipe=QUICK, output=tmp_path / "run")
+    with pytest.raises(ValueError, match="select='balanced_accuracy' is not a metric of a multi-label model"):
+        recipe = QUICK.replace(select="balanced_accuracy")
+        diffmiczoo.fit(tiny_model(task="multilabel"), several, recipe=recipe, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_data_in_the_same_output_are_refused(manifest_csv, tmp_path) -> None:
+    recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0)
+    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
+    swapped = edited(manifest_csv, lambda lines: [lines[0], lines[1].replace("dark", "light"), *lines[2:]])
+    with pytest.raises(ValueError, match="was made with other images, labels or splits"):
+        diffmiczoo.fit(tiny_model(), swapped, recipe=recipe, output=tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_fit_leaves_the_mode_as_found(manifest_csv, tmp_path, training: bool) -> None:
+    model = tiny_model().train(training)
+    recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=1)
+    diffmiczoo.fit(model, manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
+    assert all(module.training is training for module in model.modules())
+
+
+def test_evaluate_takes_only_splits_that_there_are(manifest_csv, image_folder) -> None:
+    model = tiny_model(class_names=("dark", "light"))
+    model.trained = True
+    options = {"bootstrap": 0, "progress": False}
+    assert diffmiczoo.evaluate(model, manifest_csv, **options).num_images == 8
+    assert diffmiczoo.evaluate(model, image_folder, **options).num_images == 12
+    for data, split in ((manifest_csv, "banana"), (image_folder, "test")):
+        with pytest.raises(ValueError, match=f"no image belongs to split '{split}'"):
+            diffmiczoo.evaluate(model, data, split=split, **options)
+
+
+@pytest.mark.parametrize("fields", [{"batch_size": 2.5}, {"dcg_epochs": 1.5}, {"seed": True}])
+def test_counts_of_a_recipe_are_whole_numbers(fields: dict) -> None:
+    with pytest.raises(ValueError, match="is not a whole number within"):
+        Recipe(**fields)
+
+
+def test_a_manifest_in_another_encoding_says_so(tmp_path) -> None:
+    (tmp_path / "labels.csv").write_bytes("file,label\nä.png,x\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels\.csv: is not UTF-8 .*save it as CSV UTF-8"):
+        read_manifest(tmp_path / "labels.csv")

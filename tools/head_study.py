@@ -91,7 +91,7 @@ def condition_of(model: DiffMICv2, cache: Cache, index: Any) -> Condition:
     part = {name: tensor[index] for name, tensor in cache.items()}
     unused = dict.fromkeys(("saliency", "roi_top_left", "roi_attention"), torch.empty(0))
     priors = {name: part[name] for name in ("global_prior", "local_prior", "rois")}
-    return model._complete(part["raw"], priors | unused)
+    return model.complete(part["raw"], priors | unused)
 
 
 def build(config: DiffMICConfig, cache: Cache) -> DiffMICv2:

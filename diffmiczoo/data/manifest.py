@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -62,6 +66,11 @@ class Manifest:
         """Whether every image belongs to a split."""
         return all(record.split is not None for record in self.records)
 
+    def digest(self) -> str:
+        """Returns a hash of what the images are called, their labels, splits and groups, in order."""
+        rows = [[record.path.name, *record.labels, str(record.split), str(record.group)] for record in self.records]
+        return hashlib.sha256(json.dumps([self.class_names, self.task, rows]).encode()).hexdigest()
+
     def targets(self) -> np.ndarray:
         """Returns (N,) int64 class numbers, or (N, C) float32 zeros and ones for multi-label."""
         index = {name: number for number, name in enumerate(self.class_names)}
@@ -87,7 +96,7 @@ def read_manifest(
         source: a CSV with the columns `file` (relative to the CSV), `label`, and optionally `split` (train, val, test)
             and `group`; several labels are joined by `|`, an empty label means none of them. Or a folder.
         class_names: the classes in order; by default the sorted labels found.
-        task: "multiclass" or "multilabel"; by default multi-label if any image has several labels or none.
+        task: "multiclass" or "multilabel"; by default multi-label if any image has several labels.
 
     Raises:
         FileNotFoundError: `source` or a file that it lists does not exist.
@@ -99,7 +108,7 @@ def read_manifest(
     if path.is_dir() and (path / "labels.csv").is_file():
         path = path / "labels.csv"
     records = _folder_records(path) if path.is_dir() else _csv_records(path)
-    task = task or ("multiclass" if all(len(record.labels) == 1 for record in records) else "multilabel")
+    task = task or _task_of(records, path)
     found = {label for record in records for label in record.labels}
     names = tuple(class_names) if class_names else tuple(sorted(found))
     unknown = sorted(found - set(names))
@@ -112,6 +121,58 @@ def read_manifest(
     if len(names) < 2:
         raise ValueError(f"{path}: found {len(names)} class ({list(names)}); at least two are needed")
     return Manifest(_data_set_name(path), records, names, task)
+
+
+def read_files(source: str | os.PathLike[str], split: str | None = None) -> list[Path]:
+    """Returns the files that a CSV lists in its column `file`; labels are not needed.
+
+    Args:
+        source: a CSV with the column `file` (relative to the CSV) and optionally `split`.
+        split: only the files of this one.
+
+    Raises:
+        FileNotFoundError: `source` does not exist.
+        ValueError: a column is missing, or no file belongs to the split; the message names the file.
+    """
+    path = Path(source)
+    with _opened(path) as file:
+        rows = csv.DictReader(file)
+        missing = {"file", *(["split"] if split else [])} - set(rows.fieldnames or ())
+        if missing:
+            raise ValueError(f"{path}: has no column {' and '.join(sorted(missing))}; found {rows.fieldnames or []}")
+        listed = [path.parent / row["file"] for row in rows if row["file"] and (not split or row["split"] == split)]
+    if not listed:
+        raise ValueError(f"{path}: lists no file" + (f" of split {split!r}" if split else ""))
+    return listed
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    """Opens a CSV as text.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: it is not UTF-8.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a CSV file")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 ({error.reason}); save it as CSV UTF-8") from error
+
+
+def _task_of(records: Sequence[Record], path: Path) -> str:
+    """Tells the task from the labels; an empty label alone may as well be a mistake."""
+    if any(len(record.labels) > 1 for record in records):
+        return "multilabel"
+    empty = next((record for record in records if not record.labels), None)
+    if empty is not None:
+        raise ValueError(
+            f"{path}: {empty.path.name} has no label; give it one, or set the task to multilabel if no label applies"
+        )
+    return "multiclass"
 
 
 def _data_set_name(path: Path) -> str:
@@ -127,14 +188,20 @@ def _folder_records(folder: Path) -> tuple[Record, ...]:
 
 
 def _csv_records(path: Path) -> tuple[Record, ...]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with _opened(path) as file:
         rows = csv.DictReader(file)
         columns = set(rows.fieldnames or ())
         if not {"file", "label"} <= columns:
-            raise ValueError(f"{path}: needs the columns file and label, found {sorted(columns)}")
+            raise ValueError(f"{path}: needs the columns file and label, separated by commas; found {sorted(columns)}")
         records = [_csv_record(path, rows.line_num, row) for row in rows]
     if not records:
         raise ValueError(f"{path}: lists no images")
+    without = [record for record in records if record.split is None]
+    if without and len(without) < len(records):
+        raise ValueError(
+            f"{path}: {len(without)} of {len(records)} images have no split, first {without[0].path.name}; give all of "
+            f"them one ({', '.join(SPLITS)}), or none"
+        )
     repeated = [str(file) for file, count in Counter(record.path for record in records).items() if count > 1]
     if repeated:
         raise ValueError(f"{path}: lists {len(repeated)} files more than once, first {repeated[0]}")

@@ -24,7 +24,7 @@ def evaluate(
     model: DiffMICv2,
     data: str | os.PathLike[str] | Manifest,
     *,
-    split: str = "test",
+    split: str | None = None,
     dcg_alone: bool = False,
     batch_size: int = 32,
     bootstrap: int = 1000,
@@ -36,7 +36,7 @@ def evaluate(
     Args:
         model: predicts with its own sampling steps and temperature.
         data: a CSV manifest, a folder (see `diffmiczoo.data.manifest.read_manifest`), or a `Manifest`.
-        split: which images, where the data have splits.
+        split: which images; by default "test" where the data have splits, else all.
         dcg_alone: judge the DCG's own prediction, softmax (multi-label: sigmoid) of 0.5 · (ŷ_g + ŷ_l), instead.
         batch_size: images computed at once.
         bootstrap: resamples, 0 for no intervals.
@@ -44,7 +44,7 @@ def evaluate(
         progress: show bars; by default where the standard error is a terminal.
 
     Raises:
-        ValueError: the data's classes are not the model's, or no image belongs to the split.
+        ValueError: the data's classes are not the model's, or no image belongs to the split that was asked for.
         ImageError: an image cannot be read.
     """
     config = model.config
@@ -54,7 +54,8 @@ def evaluate(
         raise ValueError(
             f"{manifest.name} has the classes {list(manifest.class_names)}, the model {list(config.labels)}"
         )
-    manifest = manifest.split(split) if manifest.has_splits else manifest
+    if split is not None or manifest.has_splits:
+        manifest = manifest.split(split or "test")
     probs = probabilities(model, manifest, dcg_alone=dcg_alone, batch_size=batch_size, progress=progress)
     return compute_metrics(
         probs,

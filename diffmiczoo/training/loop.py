@@ -24,6 +24,7 @@ from diffmiczoo.data.manifest import Manifest, read_manifest
 from diffmiczoo.evaluation.evaluate import Loader
 from diffmiczoo.evaluation.metrics import Metrics
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.modes import kept_modes
 from diffmiczoo.precision import autocast, grouped_convolutions_in_fp32
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.presets import preset_recipe
@@ -74,15 +75,18 @@ def fit(
     if resume not in ("auto", "never"):
         raise ValueError(f"resume={resume!r} must be 'auto' or 'never'")
     train_manifest, val_manifest = _manifests(model, train, val)
+    _check_plan(recipe, model.config.task, train_manifest)
+    model.config = model.config.replace(class_names=train_manifest.class_names)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    run = _Run(model, recipe, output, progress)
+    data = train_manifest.digest() + val_manifest.digest()
+    run = _Run(model, recipe, output, data, progress)
     if resume == "auto" and run.checkpoint.exists():
         run.restore(load_checkpoint(run.checkpoint))
     recipe.save(output / "recipe.json")
     loaders = _loaders(model, recipe, train_manifest, val_manifest, progress)
     model.to(memory_format=torch.channels_last)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), kept_modes(model):
         for stage in create_stages(recipe, model.config)[run.stage_index :]:
             run.train_stage(stage, *loaders)
     answering = next(stage for stage in create_stages(recipe, model.config) if stage.answers)
@@ -95,18 +99,46 @@ def _manifests(model: DiffMICv2, train: Any, val: Any) -> tuple[Manifest, Manife
     config = model.config
     names, task = config.class_names or None, config.task
     given = train if isinstance(train, Manifest) else read_manifest(train, class_names=names, task=task)
-    if given.class_names != config.class_names and (config.class_names or len(given.class_names) != config.num_classes):
+    _check_fits(given, model, config.class_names)
+    if val is None:
+        if not given.has_splits:
+            raise ValueError(f"{given.name}: no validation images; add a column split (train, val, test) or pass val=")
+        return given.split("train"), given.split("val")
+    other = val if isinstance(val, Manifest) else read_manifest(val, class_names=given.class_names, task=task)
+    _check_fits(other, model, given.class_names)
+    training = given.split("train") if given.has_splits else given
+    validation = other.split("val") if other.has_splits else other
+    both = {record.path.resolve() for record in training.records} & {r.path.resolve() for r in validation.records}
+    if both:
         raise ValueError(
-            f"{given.name} has the classes {list(given.class_names)}, the model {list(config.labels)}; "
-            "call model.reset_classifier(num_classes, class_names) first"
+            f"{len(both)} images are in the training and in the validation data, first {sorted(both)[0]}; a model has "
+            "to be judged on images that it was not trained on"
         )
-    model.config = config.replace(class_names=given.class_names)
-    if val is not None:
-        other = val if isinstance(val, Manifest) else read_manifest(val, class_names=given.class_names, task=task)
-        return (given.split("train") if given.has_splits else given), other
-    if not given.has_splits:
-        raise ValueError(f"{given.name}: no validation images; add a column split (train, val, test) or pass val=")
-    return given.split("train"), given.split("val")
+    return training, validation
+
+
+def _check_fits(manifest: Manifest, model: DiffMICv2, class_names: tuple[str, ...]) -> None:
+    config = model.config
+    if manifest.task != config.task:
+        raise ValueError(
+            f"{manifest.name} is {manifest.task}, the model {config.task}; create it with task={manifest.task!r}"
+        )
+    if manifest.class_names != class_names and (class_names or len(manifest.class_names) != config.num_classes):
+        raise ValueError(
+            f"{manifest.name} has the classes {list(manifest.class_names)}, the model "
+            f"{list(class_names or config.labels)}; call model.reset_classifier(num_classes, class_names) first"
+        )
+
+
+def _check_plan(recipe: Recipe, task: str, train: Manifest) -> None:
+    """Refuses, before an image is read, what would fail in the middle."""
+    if len(train) < recipe.batch_size:
+        raise ValueError(
+            f"{train.name}: {len(train)} training images do not fill one batch of {recipe.batch_size}; set batch_size "
+            f"to at most {len(train)}"
+        )
+    if task == "multilabel" and recipe.select == "balanced_accuracy":
+        raise ValueError("select='balanced_accuracy' is not a metric of a multi-label model; take macro_f1 or auroc")
 
 
 def _loaders(
@@ -120,8 +152,6 @@ def _loaders(
         min_scale=recipe.min_scale,
         color_jitter=recipe.color_jitter,
     )
-    if len(train) < recipe.batch_size:
-        raise ValueError(f"{train.name}: {len(train)} training images do not fill one batch of {recipe.batch_size}")
     training = DataLoader(
         ImageDataset(train, model.config, augmentation, progress),
         recipe.batch_size,
@@ -135,8 +165,8 @@ def _loaders(
 class _Run:
     """State of a run between epochs, and what one epoch does to it."""
 
-    def __init__(self, model: DiffMICv2, recipe: Recipe, output: Path, progress: bool | None) -> None:
-        self.model, self.recipe, self.output = model, recipe, output
+    def __init__(self, model: DiffMICv2, recipe: Recipe, output: Path, data: str, progress: bool | None) -> None:
+        self.model, self.recipe, self.output, self.data = model, recipe, output, data
         self.checkpoint = output / "checkpoint.pt"
         self.progress = progress
         self.device = model.default_noise.device
@@ -158,6 +188,11 @@ class _Run:
                     f"{self.checkpoint}: was made with another {what} (fields {changed}); choose another output "
                     "directory, or resume='never' to start again"
                 )
+        if state["data"] != self.data:
+            raise ValueError(
+                f"{self.checkpoint}: was made with other images, labels or splits; choose another output directory, or "
+                "resume='never' to start again"
+            )
         self.history, self.stage_index = state["history"], state["stage_index"]
         self.model.load_state_dict(state["model"])
         self.resumed = state
@@ -218,9 +253,10 @@ class _Run:
                     loss = stage.loss(model, images, targets)
                 value = loss.item()
                 if not math.isfinite(value):
+                    kept = f" {self.checkpoint} holds the epoch before it." if self.checkpoint.exists() else ""
                     raise ValueError(
-                        f"the loss became {value} in stage {stage.name}, epoch {epoch + 1}, batch {count}; "
-                        f"lower the learning rate. {self.checkpoint} holds the last good epoch"
+                        f"the loss became {value} in stage {stage.name}, epoch {epoch + 1}, batch {count}.{kept} Lower "
+                        "the learning rate and start again with resume='never'"
                     )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -238,6 +274,7 @@ class _Run:
         state = {
             "recipe": self.recipe.to_dict(),
             "config": self.model.config.replace(temperature=None).to_dict(),
+            "data": self.data,
             "history": self.history,
             "stage_index": self.stage_index,
             "epoch": epoch,

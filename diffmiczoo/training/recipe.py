@@ -85,8 +85,10 @@ class Recipe:
             value = getattr(self, name)
             if value is None and name == "encoder_lr":
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise ValueError(f"{name}={value!r} is not a number within {low}..{high}")
+            whole = isinstance(getattr(Recipe, name), int)
+            kind, what = (int, "a whole number") if whole else (int | float, "a number")
+            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+                raise ValueError(f"{name}={value!r} is not {what} within {low}..{high}")
 
     def replace(self, **changes: Any) -> Recipe:
         """Returns a copy with some fields changed."""
