@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from diffmiczoo._version import __version__
 
 if TYPE_CHECKING:
+    from diffmiczoo.backbones import load_backbone
     from diffmiczoo.config import DiffMICConfig
-    from diffmiczoo.convert import convert_official, load_backbone
+    from diffmiczoo.convert import convert_official
     from diffmiczoo.evaluation.evaluate import evaluate
     from diffmiczoo.hub import HubError
     from diffmiczoo.model import Condition, DiffMICv2
@@ -34,7 +35,7 @@ _HOME = {
     "evaluate": "diffmiczoo.evaluation.evaluate",
     "fit": "diffmiczoo.training.loop",
     "list_models": "diffmiczoo.registry",
-    "load_backbone": "diffmiczoo.convert",
+    "load_backbone": "diffmiczoo.backbones",
     "model_info": "diffmiczoo.registry",
 }
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -15,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffmiczoo._version import __version__
+from diffmiczoo.answers import as_csv, as_json, as_table, printable, write_overlays, write_text
 
 if TYPE_CHECKING:
     from diffmiczoo.config import DiffMICConfig
     from diffmiczoo.data.manifest import Manifest
     from diffmiczoo.model import DiffMICv2
-    from diffmiczoo.prediction import Prediction
 
 DEFAULT_MODEL = "diffmicv2_ham10000"
 
@@ -104,13 +102,13 @@ def predict(
             raise ValueError(f"{output.parent} is not a directory; --output needs one that exists")
         files = _image_files(images, split)
         prediction = _load_model(name, _checked_device(device)).predict(files, **options)
-        text = {"table": _table, "csv": _csv, "json": _json}[style](prediction)
+        text = {"table": as_table, "csv": as_csv, "json": as_json}[style](prediction)
         if output is None:
-            click.echo(_printable(text))
+            click.echo(printable(text))
         else:
-            _write(output, text + "\n")
+            write_text(output, text + "\n")
         if overlay is not None:
-            _write_overlays(prediction, overlay)
+            write_overlays(prediction, overlay)
     for message in prediction.errors.values():
         click.echo(f"skipped {message}", err=True)
     if prediction.errors:
@@ -195,7 +193,7 @@ def fit(
 @click.option("--device", default="cpu", show_default=True, help="For example cuda.")
 @click.option("--precision", type=click.Choice(["bf16", "fp16"]), default="bf16", show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="Also time encoders through torch.compile.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON, not a table.")
+@click.option("--json", "json_output", is_flag=True, help="Write JSON, not a table.")
 def benchmark(
     name: str,
     batches: tuple[int, ...],
@@ -204,7 +202,7 @@ def benchmark(
     device: str,
     precision: str,
     compiled: bool,
-    as_json: bool,
+    json_output: bool,
 ) -> None:
     """Time the plain order of work and ours side by side on this machine, with random weights and images."""
     import dataclasses
@@ -220,7 +218,7 @@ def benchmark(
             batch: timing.benchmark(model, batch_size=batch, repeats=repeats, rows=timing.variants(precision, compiled))
             for batch in batches or (1, 32)
         }
-    if as_json:
+    if json_output:
         rows = {batch: [dataclasses.asdict(row) for row in table] for batch, table in tables.items()}
         click.echo(json.dumps({"model": name, **where, "batches": rows}, indent=2))
         return
@@ -310,17 +308,6 @@ def _checked_device(device: str) -> str:
     return device
 
 
-def _write(path: Path, text: str) -> None:
-    """Replaces a file by a whole new one; names that are not UTF-8 keep their bytes."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
-    temporary.replace(path)
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def _load_model(name: str, device: str) -> DiffMICv2:
     from diffmiczoo.registry import create_model
 
@@ -361,48 +348,6 @@ def assignments(texts: tuple[str, ...]) -> dict[str, Any]:
         except json.JSONDecodeError:
             values[field.strip()] = value
     return values
-
-
-def _table(prediction: Prediction) -> str:
-    width = max(len("image"), *(len(_short(name)) for name in prediction.names))
-    lines = [f"{'image':<{width}}  {'uncertainty':>11}  answer"]
-    for row, name in enumerate(prediction.names):
-        answer = "  ".join(f"{label} {probability:.3f}" for label, probability in prediction[row].top(3)[0])
-        lines.append(f"{_short(name):<{width}}  {float(prediction.uncertainty[row]):>11.3f}  {answer}")
-    return "\n".join(lines)
-
-
-def _short(name: str) -> str:
-    name = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in name)
-    return name if len(name) <= 60 else "…" + name[-59:]
-
-
-def _csv(prediction: Prediction) -> str:
-    buffer = io.StringIO()
-    classes = prediction.class_names
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "label", "uncertainty", *(f"prob_{label}" for label in classes)])
-    for row, (name, label) in enumerate(zip(prediction.names, prediction.labels, strict=True)):
-        text = label if isinstance(label, str) else "|".join(label)
-        values = [float(prediction.uncertainty[row]), *prediction.probs[row].tolist()]
-        writer.writerow([name, text, *(f"{value:.6f}" for value in values)])
-    return buffer.getvalue().rstrip("\n")
-
-
-def _json(prediction: Prediction) -> str:
-    return json.dumps(prediction.to_dict(), indent=2)
-
-
-def _write_overlays(prediction: Prediction, directory: Path) -> None:
-    from tqdm.auto import tqdm
-
-    directory.mkdir(parents=True, exist_ok=True)
-    used: set[str] = set()
-    for row, name in enumerate(tqdm(prediction.names, desc="overlay", unit="img", disable=None)):
-        stem = Path(name).stem
-        unique = next(text for text in (stem, *(f"{stem}-{n}" for n in range(2, row + 3))) if text not in used)
-        used.add(unique)
-        prediction.save_overlay(directory / f"{unique}.png", row)
 
 
 @contextmanager

@@ -1,25 +1,17 @@
-"""Checkpoints of other programs → ours: the released DiffMIC-v2, and pretrained backbones."""
+"""Checkpoints of the released DiffMIC-v2 program → our models."""
 
 from __future__ import annotations
 
 import math
-import os
-import pickle
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from diffmiczoo.checkpoints import Checkpoint, few, fill, read_checkpoint, refuse
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.hub import Access, HubError, fetch_file
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.encoders import EFFICIENTSAM, Backbone, EfficientSAM
-
-Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
+from diffmiczoo.nn.encoders import EFFICIENTSAM
 
 #: Prefix of a released checkpoint's key → prefix of ours; in the order in which they are tried.
 RELEASED = {
@@ -67,8 +59,6 @@ _DENSENETS: dict[tuple[int, ...], str] = {
 #: ROI sides of the paper's settings by number of ROIs; the tensors do not tell them.
 ROI_SIZES = {4: 112}
 
-_SHOWN = 10
-
 
 def convert_official(
     checkpoint: Checkpoint,
@@ -99,157 +89,19 @@ def convert_official(
         ValueError: a file is not a checkpoint or holds objects that could run code, or tensors are missing, unknown, of
             another shape or not finite; the message lists them.
     """
-    tensors = _with_prefixes(_read(checkpoint), "checkpoint")
+    tensors = _with_prefixes(read_checkpoint(checkpoint), "checkpoint")
     if dcg_checkpoint is not None:
-        more = _with_prefixes(_read(dcg_checkpoint), "dcg_checkpoint")
-        _refuse("both checkpoints hold", sorted(tensors.keys() & more.keys()))
+        more = _with_prefixes(read_checkpoint(dcg_checkpoint), "dcg_checkpoint")
+        refuse("both checkpoints hold", sorted(tensors.keys() & more.keys()))
         tensors |= more
     unknown = sorted(key for key in tensors if not key.startswith((*RELEASED, *UNUSED)))
-    _refuse("not of the released DiffMIC-v2 program:", unknown)
+    refuse("not of the released DiffMIC-v2 program:", unknown)
     tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(UNUSED)}
     config = _released_config(tensors, tuple(class_names), task, roi_size)
     model = DiffMICv2(config)
-    _fill(model, dict(_released_to_ours(key, tensor) for key, tensor in tensors.items()))
+    fill(model, dict(_released_to_ours(key, tensor) for key, tensor in tensors.items()))
     model.trained = True
     return model.eval()
-
-
-def load_backbone(model: DiffMICv2, part: str, checkpoint: Checkpoint) -> None:
-    """Fills one of a model's encoders with pretrained weights of its own kind.
-
-    Args:
-        model: changed in place.
-        part: "raw_encoder", "roi_encoder" or "dcg_encoder" (both of the DCG's streams).
-        checkpoint: a file or state dict: torchvision's or timm's of a ResNet or DenseNet, timm's of any other backbone,
-            or EfficientSAM's published one, of which the image encoder without its neck is taken. Classifiers are left
-            out.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: `part` is none of these, or the tensors do not fit; the message lists them.
-    """
-    parts = {
-        "raw_encoder": ("feature_prior.raw_encoder",),
-        "roi_encoder": ("feature_prior.roi_encoder",),
-        "dcg_encoder": ("dcg.global_encoder", "dcg.local_encoder"),
-    }
-    if part not in parts:
-        raise ValueError(f"part={part!r} is not one of {', '.join(map(repr, parts))}")
-    tensors = _read(checkpoint)
-    for path in parts[part]:
-        fill_encoder(model.get_submodule(path), tensors, f"{part}: ")
-
-
-def fill_encoder(encoder: nn.Module, tensors: dict[str, Tensor], what: str = "") -> None:
-    """Fills an encoder, see `load_backbone`."""
-    if isinstance(encoder, EfficientSAM):
-        _fill(encoder.model, _image_encoder(tensors, encoder), what)
-    elif isinstance(encoder, Backbone):
-        inner = encoder.model.model
-        own = inner.state_dict()
-        renamed = {_timm_name(key): tensor for key, tensor in tensors.items()}
-        # A feature map before the last leaves later stages out, and no encoder has a classifier.
-        known = {key: tensor for key, tensor in renamed.items() if key in own}
-        if not known:
-            raise ValueError(f"{what}the checkpoint has none of the encoder's tensors, its first are {_few(renamed)}")
-        _fill(inner, known, what)
-    else:
-        raise ValueError(f"{what}{type(encoder).__name__} takes no pretrained weights")
-
-
-@dataclass(frozen=True)
-class BackboneWeights:
-    """Where a backbone's published weights are; revision None follows the repository's main branch."""
-
-    repository: str
-    filename: str
-    license: str
-    revision: str | None = None
-
-
-#: Backbones that timm does not fetch itself. No commit of this repository could be confirmed, so none is pinned.
-BACKBONES = {
-    "efficientsam_ti": BackboneWeights("merve/EfficientSAM", "efficient_sam_vitt.pt", "apache-2.0"),
-    "efficientsam_s": BackboneWeights("merve/EfficientSAM", "efficient_sam_vits.pt", "apache-2.0"),
-}
-
-
-def fetch_efficientsam(model: DiffMICv2, access: Access | None = None) -> None:
-    """Fills every EfficientSAM encoder of a model with its published weights from the Hub or the cache.
-
-    Raises:
-        HubError: the Hub does not give them; the message tells how to go on without it.
-        ValueError: they do not fit.
-    """
-    for path, encoder in model.named_modules():
-        if not isinstance(encoder, EfficientSAM):
-            continue
-        source = BACKBONES[encoder.name]
-        try:
-            file = fetch_file(source.repository, source.filename, source.revision, access or Access())
-        except HubError as error:
-            raise HubError(
-                f"{error}. Or get {source.filename} elsewhere and call "
-                "diffmiczoo.convert.load_backbone(model, 'raw_encoder', PATH)"
-            ) from error
-        fill_encoder(encoder, _read(file), f"{path}: ")
-
-
-# ---------------------------------------------------------------------- files
-
-
-def _read(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Returns the tensors of a checkpoint under their names, without wrappers."""
-    source = "the state dict" if isinstance(checkpoint, Mapping) else os.fspath(checkpoint)
-    values: Any = checkpoint if isinstance(checkpoint, Mapping) else _load(Path(source))
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        if isinstance(values, Mapping) and isinstance(values.get(wrapper), Mapping):
-            values = values[wrapper]
-    if not isinstance(values, Mapping) or not values:
-        raise ValueError(f"{source}: expected a state dict (name → tensor), found {type(values).__name__}")
-    others = sorted(str(key) for key, value in values.items() if not isinstance(value, Tensor))
-    _refuse(f"{source}: not tensors:", others)
-    return {str(key).removeprefix("module."): value for key, value in values.items()}
-
-
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    _recognise(path)
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: not a safetensors file, or cut short ({error})") from error
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: is no checkpoint, or holds Python objects besides tensors. Loading those can run any code, so it "
-            "is refused. Whoever made the file can store its state dict alone: "
-            "torch.save(checkpoint['state_dict'], 'weights.pt')"
-        ) from error
-    except Exception as error:  # bytes that are no pickle make the unpickler fail in any way
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"{path}: not a checkpoint, or cut short ({first})") from error
-
-
-def _recognise(path: Path) -> None:
-    """Names what people often have instead of a checkpoint."""
-    with path.open("rb") as file:
-        head = file.read(200)
-    if not head:
-        raise ValueError(f"{path}: is empty; was the download interrupted?")
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path}: is a pointer of Git LFS, not the file; fetch it with `git lfs pull`")
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise ValueError(f"{path}: is a web page, not a checkpoint; was it downloaded without logging in?")
-
-
-# ---------------------------------------------------------------------- from the released names to ours
 
 
 def _with_prefixes(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -258,7 +110,7 @@ def _with_prefixes(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     for prefix, words in _FIRST_WORDS.items():
         if any(key.startswith(words) for key in tensors):
             return {prefix + key: tensor for key, tensor in tensors.items()}
-    raise ValueError(f"{name}: not of the released DiffMIC-v2 program; its first tensors are {_few(tensors)}")
+    raise ValueError(f"{name}: not of the released DiffMIC-v2 program; its first tensors are {few(tensors)}")
 
 
 def _released_config(
@@ -320,7 +172,7 @@ def _encoder_name(tensors: dict[str, Tensor], prefix: str) -> str:
     name = _DENSENETS.get(dense) or _RESNETS.get((bottleneck, blocks))
     if name is None:
         raise ValueError(
-            f"{prefix}* is neither a ResNet nor a DenseNet that is known: its first tensors are {_few(keys)}"
+            f"{prefix}* is neither a ResNet nor a DenseNet that is known: its first tensors are {few(keys)}"
         )
     return name
 
@@ -343,55 +195,3 @@ def _released_to_ours(key: str, tensor: Tensor) -> tuple[str, Tensor]:
     if name == "feature_prior.Q":
         return name, tensor[0]
     return name, tensor[:, :, 0, 0] if name == "feature_prior.raw_proj.weight" else tensor
-
-
-# ---------------------------------------------------------------------- backbones
-
-
-def _image_encoder(tensors: dict[str, Tensor], encoder: EfficientSAM) -> dict[str, Tensor]:
-    """Returns EfficientSAM's image encoder under timm's names, its positions resized to the encoder's grid."""
-    from timm.layers import resample_abs_pos_embed
-
-    prefix = "image_encoder."
-    found = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    found = {key: tensor for key, tensor in found.items() if not key.startswith("neck.")}
-    positions = found.get("pos_embed")
-    if positions is None:
-        raise ValueError(f"{prefix}pos_embed is missing; expected EfficientSAM's checkpoint, found {_few(tensors)}")
-    grid = encoder.model.patch_embed.grid_size
-    resized = resample_abs_pos_embed(positions[:, 1:].float(), new_size=list(grid), num_prefix_tokens=0)
-    return found | {"pos_embed": resized}
-
-
-def _timm_name(key: str) -> str:
-    """Old torchvision DenseNets call `norm1` "norm.1"; otherwise timm kept torchvision's names."""
-    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", key)
-
-
-def _fill(module: nn.Module, tensors: dict[str, Tensor], what: str = "") -> None:
-    """Loads tensors that have to be exactly a module's own; counters of batches may be missing.
-
-    Raises:
-        ValueError: they are not, or are not finite.
-    """
-    own = module.state_dict()
-    counters = {key: tensor for key, tensor in own.items() if key.endswith("num_batches_tracked")}
-    problems = [f"missing {key}" for key in own if key not in tensors and key not in counters]
-    problems += [f"unknown {key}" for key in tensors if key not in own]
-    for key, tensor in tensors.items():
-        if key in own and tensor.shape != own[key].shape:
-            problems.append(f"{key} has shape {tuple(tensor.shape)}, expected {tuple(own[key].shape)}")
-        elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            problems.append(f"{key} has values that are NaN or infinite")
-    _refuse(f"{what}tensors that do not fit:", problems)
-    module.load_state_dict(counters | tensors)
-
-
-def _refuse(what: str, names: Sequence[str]) -> None:
-    if names:
-        raise ValueError(f"{what} {_few(names)} ({len(names)} in all)")
-
-
-def _few(names: Any) -> str:
-    listed = list(names)
-    return ", ".join(listed[:_SHOWN]) + (", …" if len(listed) > _SHOWN else "")

@@ -60,7 +60,7 @@ class DiffMICv2(nn.Module):
     Args:
         config: what the model is.
         pretrained_backbones: start the timm encoders from timm's pretrained weights; for EfficientSAM see
-            `diffmiczoo.convert.fetch_efficientsam`.
+            `diffmiczoo.backbones.fetch_efficientsam`.
 
     Attributes:
         config: the `DiffMICConfig`.

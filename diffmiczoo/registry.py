@@ -174,7 +174,7 @@ def create_model(
     config = _config_of(name).replace(temperature=None).replace(**overrides)
     model = DiffMICv2(_with_classes(config, num_classes, class_names), pretrained_backbones=pretrained_backbones)
     if pretrained_backbones:
-        from diffmiczoo.convert import fetch_efficientsam
+        from diffmiczoo.backbones import fetch_efficientsam
 
         fetch_efficientsam(model, access)
     return model.to(device=device, dtype=dtype).eval()

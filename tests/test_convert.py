@@ -17,10 +17,11 @@ from test_golden import released_checkpoint
 from torch import Tensor
 
 import diffmiczoo
-from diffmiczoo import convert
+from diffmiczoo import backbones
+from diffmiczoo.backbones import BackboneWeights, load_backbone
 from diffmiczoo.cli import main
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.convert import RELEASED, BackboneWeights, convert_official, load_backbone
+from diffmiczoo.convert import RELEASED, convert_official
 from diffmiczoo.hub import HubError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import create_encoder
@@ -177,8 +178,13 @@ def test_any_missing_tensor_is_noticed(released, data) -> None:
 
 
 class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
     def __reduce__(self):
-        return (eval, ("open('/tmp/diffmiczoo-was-here', 'w')",))
+        return (eval, (f"open({str(self.target)!r}, 'w')",))
 
 
 FILES = {
@@ -201,11 +207,10 @@ def test_files_that_are_not_checkpoints(case: str, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(released, tmp_path: Path) -> None:
-    Path("/tmp/diffmiczoo-was-here").unlink(missing_ok=True)
-    torch.save({"state_dict": released, "callbacks": Evil()}, tmp_path / "evil.ckpt")
+    torch.save({"state_dict": released, "callbacks": Evil(tmp_path / "was here")}, tmp_path / "evil.ckpt")
     with pytest.raises(ValueError, match=r"holds Python objects besides tensors.*refused"):
         convert_official(tmp_path / "evil.ckpt")
-    assert not Path("/tmp/diffmiczoo-was-here").exists()
+    assert not (tmp_path / "was here").exists()
 
 
 def test_a_missing_file_and_a_file_cut_short(released, tmp_path: Path) -> None:
@@ -312,7 +317,7 @@ def test_torchvision_weights_give_the_same_feature_map(name: str) -> None:
     else:
         expected = torch.nn.Sequential(*list(theirs.children())[:-2])(images)
     encoder = create_encoder(name, 64).eval()
-    convert.fill_encoder(encoder, theirs.state_dict())
+    backbones.fill_encoder(encoder, theirs.state_dict())
     found = encoder(images)
     found = found.relu() if name.startswith("densenet") else found
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -323,8 +328,8 @@ def test_old_names_of_densenets_are_understood() -> None:
     old = {key.replace(".norm1.", ".norm.1.").replace(".conv1.", ".conv.1."): tensor for key, tensor in theirs.items()}
     assert old.keys() != theirs.keys()
     first, second = create_encoder("densenet121", 64), create_encoder("densenet121", 64)
-    convert.fill_encoder(first, theirs)
-    convert.fill_encoder(second, old)
+    backbones.fill_encoder(first, theirs)
+    backbones.fill_encoder(second, old)
     assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
 
 
@@ -351,7 +356,7 @@ def test_pretrained_backbones_come_from_the_hub(hub, hub_client, monkeypatch, tm
     torch.save({"model": tensors}, tmp_path / "weights.pt")
     hub.create_repo("org/sam", {"efficient_sam_vitt.pt": (tmp_path / "weights.pt").read_bytes()})
     source = BackboneWeights("org/sam", "efficient_sam_vitt.pt", "apache-2.0")
-    monkeypatch.setitem(convert.BACKBONES, "efficientsam_ti", source)
+    monkeypatch.setitem(backbones.BACKBONES, "efficientsam_ti", source)
     encoders = {**SMALL_ENCODERS, "raw_encoder": "efficientsam_ti"}
     # The others start without weights here: timm's own are on the real Hub.
     monkeypatch.setattr(
@@ -360,7 +365,7 @@ def test_pretrained_backbones_come_from_the_hub(hub, hub_client, monkeypatch, tm
     model = diffmiczoo.create_model("diffmicv2_resnet18", pretrained_backbones=True, **TINY, **encoders)
     stored = model.feature_prior.raw_encoder.model.state_dict()["blocks.3.attn.qkv.weight"]
     assert torch.equal(stored, tensors["image_encoder.blocks.3.attn.qkv.weight"])
-    monkeypatch.setitem(convert.BACKBONES, "efficientsam_ti", BackboneWeights("org/sam", "gone.pt", "apache-2.0"))
+    monkeypatch.setitem(backbones.BACKBONES, "efficientsam_ti", BackboneWeights("org/sam", "gone.pt", "apache-2.0"))
     with pytest.raises(HubError, match=r"holds no gone\.pt.*load_backbone\(model, 'raw_encoder', PATH\)"):
         diffmiczoo.create_model("diffmicv2_resnet18", pretrained_backbones=True, **TINY, **encoders)
 
@@ -375,7 +380,7 @@ def test_a_finished_model_never_fetches_a_backbone(monkeypatch: pytest.MonkeyPat
         return create(name, *args, **options)
 
     monkeypatch.setattr(timm, "create_model", watched)
-    monkeypatch.setattr(convert, "fetch_efficientsam", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr(backbones, "fetch_efficientsam", lambda *_: pytest.fail("fetched"))
     assert diffmiczoo.create_model("diffmicv2_ham10000", pretrained=True).trained
     model = small(raw_encoder="efficientsam_ti")
     model.save_pretrained(tmp_path)

@@ -107,7 +107,7 @@ def create_encoder(name: str, image_size: int, out_index: int = -1, pretrained: 
         name: "efficientsam_s", "efficientsam_ti" or any timm backbone.
         image_size: S in pixels.
         out_index: which feature map of a timm backbone, -1 the last; EfficientSAM has one.
-        pretrained: load pretrained weights of a timm backbone; EfficientSAM's are `diffmiczoo.convert`'s business.
+        pretrained: load pretrained weights of a timm backbone; EfficientSAM's are `diffmiczoo.backbones`' business.
 
     Raises:
         ValueError: unknown name, no such feature map, or a size that the encoder cannot take.
