@@ -36,7 +36,11 @@ def list_command(filter: str, pretrained: bool) -> None:
     """List the registered names; FILTER is a part of the name or a pattern such as 'diffmicv2_nano*'."""
     from diffmiczoo.registry import has_weights, list_models
 
-    for name in list_models(filter, pretrained):
+    names = list_models(filter, pretrained)
+    if not names:
+        click.echo(f"no name matches {filter!r}; `diffmiczoo list` shows them all", err=True)
+        sys.exit(1)
+    for name in names:
         click.echo(f"{name:<40}{'weights' if has_weights(name) else ''}".rstrip())
 
 
@@ -175,9 +179,10 @@ def fit(
             **fields,
         )
         result = diffmiczoo.fit(model, manifest, val, chosen, output=output, resume=resume)
-    last = result.history[-1] if result.history else {}
-    shown = ", ".join(f"{key} {last[key]:.4f}" for key in ("accuracy", "macro_f1", "auroc") if key in last)
-    click.echo(f"last epoch on validation: {shown or 'nothing was trained'}")
+    kept: dict[str, Any] = next((row for row in reversed(result.history) if row.get("kept")), {})
+    shown = ", ".join(f"{key} {kept[key]:.4f}" for key in ("accuracy", "macro_f1", "auroc") if key in kept)
+    which = f"kept epoch {kept['epoch']} of stage {kept['stage']}" if kept else "nothing was trained"
+    click.echo(f"{which}; on validation: {shown}" if kept else which)
     click.echo(f'weights: {result.output}/best  (create_model("local-dir:{result.output}/best", pretrained=True))')
 
 

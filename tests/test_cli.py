@@ -42,7 +42,8 @@ def test_list() -> None:
     assert [line.split()[0] for line in lines] == diffmiczoo.list_models()
     pretrained = run("list", "--pretrained").output.splitlines()
     assert [line.split()[0] for line in pretrained] == diffmiczoo.list_models(pretrained=True)
-    assert run("list", "nothing").output == ""
+    nothing = run("list", "nothing")
+    assert nothing.exit_code == 1 and "no name matches 'nothing'" in nothing.stderr and nothing.stdout == ""
 
 
 def test_info() -> None:

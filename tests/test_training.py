@@ -394,3 +394,25 @@ def test_a_manifest_in_another_encoding_says_so(tmp_path) -> None:
     (tmp_path / "labels.csv").write_bytes("file,label\nä.png,x\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"labels\.csv: is not UTF-8 .*save it as CSV UTF-8"):
         read_manifest(tmp_path / "labels.csv")
+
+
+def test_a_folder_per_split_and_class(image_folder, tmp_path) -> None:
+    files = sorted(image_folder.rglob("*.png"))
+    for number, file in enumerate(files):
+        part = ("train", "validation", "test")[number % 3]
+        target = tmp_path / "root" / part / file.parent.name / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    manifest = read_manifest(tmp_path / "root")
+    assert manifest.class_names == ("dark", "light") and manifest.has_splits
+    assert [len(manifest.split(name)) for name in ("train", "val", "test")] == [4, 4, 4]
+
+
+def test_the_kept_epoch_is_marked(manifest_csv, tmp_path) -> None:
+    result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=QUICK, output=tmp_path / "run", progress=False)
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    for stage in ("dcg", "diffusion"):
+        of_stage = [row for row in rows if row["stage"] == stage]
+        (kept,) = [row for row in of_stage if row["kept"] == "True"]
+        assert float(kept["auroc"]) == max(float(row["auroc"]) for row in of_stage)
+    assert [row["kept"] for row in result.history] == [row["kept"] == "True" for row in rows]

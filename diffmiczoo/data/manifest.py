@@ -19,6 +19,9 @@ from diffmiczoo.preprocessing import list_images
 
 SPLITS = ("train", "val", "test")
 
+#: Name of a folder that holds one split in a folder per class → the split.
+_SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
 
 @dataclass(frozen=True)
 class Record:
@@ -90,7 +93,7 @@ class Manifest:
 def read_manifest(
     source: str | os.PathLike[str], *, class_names: Sequence[str] | None = None, task: str | None = None
 ) -> Manifest:
-    """Reads a CSV manifest, a folder that holds `labels.csv`, or a folder with one sub-folder per class.
+    """Reads a CSV manifest, or a folder: with `labels.csv`, with a sub-folder per class, or with such ones per split.
 
     Args:
         source: a CSV with the columns `file` (relative to the CSV), `label`, and optionally `split` (train, val, test)
@@ -181,10 +184,21 @@ def _data_set_name(path: Path) -> str:
 
 
 def _folder_records(folder: Path) -> tuple[Record, ...]:
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if len(classes) < 2:
+    folders = _sub_folders(folder)
+    if folders and all(entry.name in _SPLIT_FOLDERS and _sub_folders(entry) for entry in folders):
+        return tuple(
+            Record(path, (entry.name,), _SPLIT_FOLDERS[part.name])
+            for part in folders
+            for entry in _sub_folders(part)
+            for path in list_images(entry)
+        )
+    if len(folders) < 2:
         raise ValueError(f"{folder}: expected a labels.csv, or at least two sub-folders, one per class")
-    return tuple(Record(path, (entry.name,)) for entry in classes for path in list_images(entry))
+    return tuple(Record(path, (entry.name,)) for entry in folders for path in list_images(entry))
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _csv_records(path: Path) -> tuple[Record, ...]:

@@ -205,7 +205,7 @@ class _Run:
         schedule = _cosine_with_warmup(steps, int(recipe.warmup_epochs * len(training)), recipe.min_lr_ratio)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         average = ModelEmaV3(model, decay=recipe.ema_decay) if recipe.ema_decay else None
-        best: dict[str, Any] = {"value": -math.inf, "state": None, "temperature": None}
+        best: dict[str, Any] = {"value": -math.inf, "state": None, "temperature": None, "epoch": 0}
         first_epoch = 0
         if self.resumed is not None:
             optimizer.load_state_dict(self.resumed["optimizer"])
@@ -225,13 +225,17 @@ class _Run:
                 value = _selection_value(metrics, recipe.select)
                 # Of equally good epochs the later one: it has seen more, and the average has settled.
                 if value >= best["value"]:
-                    best = {"value": value, "state": _cpu_copy(judged), "temperature": temperature}
+                    best = {"value": value, "state": _cpu_copy(judged), "temperature": temperature, "epoch": epoch + 1}
             row["seconds"] = round(time.monotonic() - started, 1)
             self.history.append(row)
             self._write_history()
             self._save(optimizer, scheduler, average, best, epoch + 1)
         if best["state"] is not None:
             model.load_state_dict(best["state"])
+            for row in self.history:
+                if row["stage"] == stage.name:
+                    row["kept"] = row["epoch"] == best["epoch"]
+            self._write_history()
         if best["temperature"] is not None:
             model.config = model.config.replace(temperature=best["temperature"])
         self.stage_index += 1
