@@ -9,24 +9,26 @@ from diffmiczoo._version import __version__
 
 if TYPE_CHECKING:
     from diffmiczoo.backbones import load_backbone
+    from diffmiczoo.condition import Condition
     from diffmiczoo.config import DiffMICConfig
     from diffmiczoo.convert import convert_official
     from diffmiczoo.evaluation.evaluate import evaluate
     from diffmiczoo.hub import HubError
-    from diffmiczoo.model import Condition, DiffMICv2
+    from diffmiczoo.info import ModelInfo, model_info
+    from diffmiczoo.model import DiffMICv2
     from diffmiczoo.prediction import Prediction
     from diffmiczoo.preprocessing import ImageError
-    from diffmiczoo.registry import ModelInfo, create_model, list_models, model_info
+    from diffmiczoo.registry import create_model, list_models
     from diffmiczoo.training.loop import TrainingResult, fit
     from diffmiczoo.training.recipe import Recipe
 
 _HOME = {
-    "Condition": "diffmiczoo.model",
+    "Condition": "diffmiczoo.condition",
     "DiffMICConfig": "diffmiczoo.config",
     "DiffMICv2": "diffmiczoo.model",
     "HubError": "diffmiczoo.hub",
     "ImageError": "diffmiczoo.preprocessing",
-    "ModelInfo": "diffmiczoo.registry",
+    "ModelInfo": "diffmiczoo.info",
     "Prediction": "diffmiczoo.prediction",
     "Recipe": "diffmiczoo.training.recipe",
     "TrainingResult": "diffmiczoo.training.loop",
@@ -36,7 +38,7 @@ _HOME = {
     "fit": "diffmiczoo.training.loop",
     "list_models": "diffmiczoo.registry",
     "load_backbone": "diffmiczoo.backbones",
-    "model_info": "diffmiczoo.registry",
+    "model_info": "diffmiczoo.info",
 }
 
 __all__ = [

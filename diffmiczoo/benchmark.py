@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from diffmiczoo import sampling
 from diffmiczoo.complexity import count_macs
-from diffmiczoo.model import Condition, DiffMICv2
+from diffmiczoo.condition import Condition
+from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import evaluation_mode
 from diffmiczoo.precision import PRECISIONS, autocast
 

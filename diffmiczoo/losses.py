@@ -13,7 +13,8 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.nn.guidance import build_guidance_map
 
 if TYPE_CHECKING:
-    from diffmiczoo.model import Condition, DiffMICv2
+    from diffmiczoo.condition import Condition
+    from diffmiczoo.model import DiffMICv2
 
 #: The released program weights its loss by 1 + 10 · (1 - p) (spec: `loss="focal"`).
 FOCAL_WEIGHT = 10.0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffmiczoo import inference, losses, preprocessing, sampling
+from diffmiczoo.condition import Condition
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.diffusion import NoiseSchedule
 from diffmiczoo.modes import frozen, seeded_generator
@@ -23,38 +22,10 @@ from diffmiczoo.nn.guidance import build_guidance_map
 from diffmiczoo.nn.roi import cells_to_pixels, crop_rois, roi_cells, select_roi_cells
 from diffmiczoo.nn.unet import DenoisingUNet
 from diffmiczoo.prediction import Prediction
+from diffmiczoo.pretrained import PretrainedModel
 
 
-@dataclass(frozen=True)
-class Condition:
-    """All that the denoiser knows of a batch of images; computed once, used in every sampling step.
-
-    Shapes: `global_prior`, `local_prior` (B, C) logits; `guidance_map` M (B, C, Np, Np); `feature_prior` F (B, H);
-    `saliency` (B, C, h, w) logits; `rois` (B, K, 3, r, r) normalised pixels; `roi_top_left` (B, K, 2) row and column
-    in pixels; `roi_attention` α (B, K), sums to 1. Without a local stream ŷ_l is ŷ_g and α is 1/K.
-    """
-
-    global_prior: Tensor
-    local_prior: Tensor
-    guidance_map: Tensor
-    feature_prior: Tensor
-    saliency: Tensor
-    rois: Tensor
-    roi_top_left: Tensor
-    roi_attention: Tensor
-
-    def to(self, dtype: torch.dtype) -> Condition:
-        """Returns the condition with what the denoiser uses of it in another type."""
-        changed = {name: getattr(self, name).to(dtype) for name in ("guidance_map", "feature_prior")}
-        return replace(self, **changed)
-
-    @property
-    def dcg_scores(self) -> Tensor:
-        """The DCG's own prediction 0.5 · (ŷ_g + ŷ_l), (B, C) logits."""
-        return 0.5 * (self.global_prior + self.local_prior)
-
-
-class DiffMICv2(nn.Module):
+class DiffMICv2(PretrainedModel, nn.Module):
     """DiffMIC-v2 classifier: a DCG model guides a diffusion over labels, conditioned on image features.
 
     Args:
@@ -384,7 +355,7 @@ class DiffMICv2(nn.Module):
                 f"{tuple(images.shape)}; model.preprocess turns files, PIL images and arrays into these"
             )
 
-    # ------------------------------------------------------------------ classes and files
+    # ------------------------------------------------------------------ classes
 
     def reset_classifier(self, num_classes: int, class_names: Sequence[str] | None = None) -> None:
         """Changes the number of classes: rebuilds the four layers that depend on it and marks the model untrained.
@@ -410,66 +381,3 @@ class DiffMICv2(nn.Module):
             UserWarning,
             stacklevel=2,
         )
-
-    def save_pretrained(self, directory: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
-        """Writes `model.safetensors` and `config.json` into a directory, made if need be.
-
-        Args:
-            directory: where to; `create_model("local-dir:<directory>", pretrained=True)` reads it.
-            dtype: store floating-point tensors as this type, for example `torch.float16`.
-        """
-        from diffmiczoo.storage import save_directory
-
-        save_directory(self, directory, dtype=dtype)
-
-    @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> DiffMICv2:
-        """Loads a model from a directory, the Hub ("organisation/repository[@revision]") or by a registered name.
-
-        Args:
-            source: where the weights are.
-            options: of `create_model`: device, dtype, revision, token, cache_dir, local_files_only, …
-
-        Raises:
-            FileNotFoundError: there are no weights there.
-            ValueError: the files do not belong together.
-            HubError: the Hub does not give them, or their content is wrong.
-        """
-        from diffmiczoo.hub import HUB_PREFIX
-        from diffmiczoo.registry import create_model
-
-        name = os.fspath(source)
-        if os.path.isdir(name):
-            name = f"local-dir:{name}"
-        elif name.count("/") == 1 and ":" not in name:
-            name = HUB_PREFIX + name
-        return create_model(name, pretrained=True, **options)
-
-    def push_to_hub(
-        self, repo_id: str, facts: str | os.PathLike[str], *, private: bool = False, token: str | None = None
-    ) -> str:
-        """Publishes the model with a card; see `diffmiczoo.hub.push_directory`.
-
-        Args:
-            repo_id: "organisation/name"; made if need be.
-            facts: directory with the `card.json` and `metrics.json` that a card needs.
-            private: make it private.
-            token: of an account that may write it; HF_TOKEN by default.
-
-        Returns:
-            The commit's address.
-
-        Raises:
-            IncompleteCardError: licence, data licence, training data, split, metrics, limits or intended use miss.
-            ValueError: the model was never trained.
-            HubError: the Hub refuses it or cannot be reached.
-        """
-        import shutil
-        import tempfile
-
-        from diffmiczoo.hub import push_directory
-
-        with tempfile.TemporaryDirectory() as directory:
-            shutil.copytree(facts, directory, dirs_exist_ok=True)
-            self.save_pretrained(directory)
-            return push_directory(directory, repo_id, private=private, token=token)

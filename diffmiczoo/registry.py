@@ -1,4 +1,4 @@
-"""Names → models: `create_model`, `list_models`, `model_info`; light until a model is built."""
+"""Names → models: `create_model`, `list_models`; light until a model is built."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import fnmatch
 import operator
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,41 +22,6 @@ if TYPE_CHECKING:
     from diffmiczoo.model import DiffMICv2
 
 LOCAL_PREFIX = "local-dir:"
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What is known of a name without loading weights.
-
-    Attributes:
-        name: as asked for; `entry` are the weights that it names, `architecture` is what it is built from.
-        description: the architecture's or the entry's own sentence.
-        config: the model's `DiffMICConfig`.
-        parameters: of each part ("dcg", "feature_prior", "unet") and "total".
-        macs: multiply-accumulates for one image of "dcg", "raw_encoder", "roi_encoder", "feature_prior" (with its
-            projections), "condition" (all that is computed once), "unet" (in every step) and "total" with the config's
-            own sampling steps and runs.
-        weights: "shipped", "on the Hub", "not published", or for a bare architecture "none" or "shipped as" the entry
-            that `pretrained=True` loads.
-        license, data_license: of the weights and of what they were trained on; None without an entry.
-        metrics: of the shipped weights on the test split, name → value; empty without weights.
-    """
-
-    name: str
-    entry: str | None
-    architecture: str
-    description: str
-    config: DiffMICConfig
-    parameters: dict[str, int]
-    macs: dict[str, int]
-    weights: str
-    license: str | None = None
-    data_license: str | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON-ready values."""
-        return {**self.__dict__, "config": self.config.to_dict()}
 
 
 def list_models(filter: str = "", pretrained: bool = False, tags: bool | None = None) -> list[str]:
@@ -89,7 +53,7 @@ def describe(name: str) -> str:
     state = {
         "shipped": "weights ship with the package",
         "on the Hub": f"weights are on the Hub, {entry.repository}",
-    }.get(_weights_state(name, entry), "weights are not published yet")
+    }.get(weights_state(name, entry), "weights are not published yet")
     return f"{entry.description} Entry {entry.name}: {state}.\n\n    {text}"
 
 
@@ -171,7 +135,7 @@ def create_model(
         return model
     from diffmiczoo.model import DiffMICv2
 
-    config = _config_of(name).replace(temperature=None).replace(**overrides)
+    config = config_of(name).replace(temperature=None).replace(**overrides)
     model = DiffMICv2(_with_classes(config, num_classes, class_names), pretrained_backbones=pretrained_backbones)
     if pretrained_backbones:
         from diffmiczoo.backbones import fetch_efficientsam
@@ -204,7 +168,7 @@ def weights_directory(name: str, revision: str | None = None, access: Access | N
     entry = _pretrained_entry(name)
     if entry is None:
         raise ValueError(_not_published_message(name))
-    shipped = _shipped(entry)
+    shipped = shipped_directory(entry)
     if shipped is not None and revision is None:
         _verify_shipped(shipped, entry)
         return shipped
@@ -239,42 +203,12 @@ def _not_published_message(name: str) -> str:
     )
 
 
-def model_info(name: str) -> ModelInfo:
-    """Returns sizes, cost, weights, licences and metrics of a registered name or a local directory.
-
-    Raises:
-        ValueError: the name is unknown; the nearest names are suggested.
-    """
-    from diffmiczoo.complexity import count_macs, count_parameters
-
-    config = _config_of(name)
-    if name.startswith((LOCAL_PREFIX, HUB_PREFIX)):
-        architecture, entry, weights = name, None, "local" if name.startswith(LOCAL_PREFIX) else "Hub"
-        text = f"Weights in {name.partition(':')[2]}."
-    else:
-        architecture, entry = resolve(name)
-        text = describe(name)
-        weights = _weights_state(name, entry)
-    return ModelInfo(
-        name=name,
-        entry=None if entry is None else entry.name,
-        architecture=architecture,
-        description=text,
-        config=config,
-        parameters=count_parameters(config),
-        macs=count_macs(config),
-        weights=weights,
-        license=None if entry is None else entry.license,
-        data_license=None if entry is None else entry.data_license,
-        metrics=_metrics(entry),
-    )
-
-
-def _weights_state(name: str, entry: WeightsEntry | None) -> str:
+def weights_state(name: str, entry: WeightsEntry | None) -> str:
+    """Returns where the weights of a registered name are, in the words of `ModelInfo.weights`."""
     found = _pretrained_entry(name)
     if found is None:
         return "none" if entry is None else "not published"
-    state = "on the Hub" if _shipped(found) is None else "shipped"
+    state = "on the Hub" if shipped_directory(found) is None else "shipped"
     return state if entry is not None else f"{state} as {found.name}"
 
 
@@ -282,7 +216,8 @@ def _all_names() -> list[str]:
     return [*architectures(), *ENTRIES, *DATASET_NAMES]
 
 
-def _shipped(entry: WeightsEntry) -> Path | None:
+def shipped_directory(entry: WeightsEntry) -> Path | None:
+    """Returns the directory of the package that holds an entry's weights, or None where they do not ship."""
     directory = Path(__file__).parent / "weights" / entry.name
     return directory if (directory / "model.safetensors").is_file() else None
 
@@ -291,18 +226,9 @@ def _pretrained_entry(name: str) -> WeightsEntry | None:
     """Returns the entry that `pretrained=True` loads; a bare architecture stands for its first one with weights."""
     architecture, entry = resolve(name)
     entries = [entry] if entry is not None else [e for e in ENTRIES.values() if e.architecture == architecture]
-    return next((entry for entry in entries if _shipped(entry) is not None or entry.revision is not None), None)
-
-
-def _metrics(entry: WeightsEntry | None) -> dict[str, float]:
-    import json
-
-    directory = None if entry is None else _shipped(entry)
-    path = None if directory is None else directory / "metrics.json"
-    if path is None or not path.is_file():
-        return {}
-    values: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["test"]["model"]["values"]
-    return values
+    return next(
+        (entry for entry in entries if shipped_directory(entry) is not None or entry.revision is not None), None
+    )
 
 
 def model_config(name: str, *, pretrained: bool = False) -> DiffMICConfig:
@@ -315,16 +241,21 @@ def model_config(name: str, *, pretrained: bool = False) -> DiffMICConfig:
         from diffmiczoo.storage import read_config
 
         return read_config(weights_directory(name))
-    return _config_of(name)
+    return config_of(name)
 
 
-def _config_of(name: str) -> DiffMICConfig:
+def config_of(name: str) -> DiffMICConfig:
+    """Returns the config of a registered name, of a local directory or of a Hub repository.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
     if name.startswith((LOCAL_PREFIX, HUB_PREFIX)):
         from diffmiczoo.storage import read_config
 
         return read_config(weights_directory(name))
     architecture, entry = resolve(name)
-    if entry is not None and (shipped := _shipped(entry)) is not None:
+    if entry is not None and (shipped := shipped_directory(entry)) is not None:
         from diffmiczoo.storage import read_config
 
         return read_config(shipped)

@@ -15,7 +15,8 @@ from diffmiczoo.nn.folded import FoldedUNet, can_be_folded, folded_unet
 from diffmiczoo.nn.guidance import band_index, interpolate_over_points
 
 if TYPE_CHECKING:
-    from diffmiczoo.model import Condition, DiffMICv2
+    from diffmiczoo.condition import Condition
+    from diffmiczoo.model import DiffMICv2
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,7 @@ def test_changed_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch:
     name = "diffmicv2_nano.ham10000"
     source = Path(diffmiczoo.__file__).parent / "weights" / name
     shutil.copytree(source, tmp_path / name)
-    monkeypatch.setattr(registry, "_shipped", lambda entry: tmp_path / name if entry.name == name else None)
+    monkeypatch.setattr(registry, "shipped_directory", lambda entry: tmp_path / name if entry.name == name else None)
     assert diffmiczoo.create_model(name, pretrained=True).trained
     with (tmp_path / name / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)

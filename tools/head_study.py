@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import diffmiczoo
+from diffmiczoo.condition import Condition
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import read_manifest
 from diffmiczoo.evaluation.calibration import fit_temperature
 from diffmiczoo.evaluation.metrics import compute_metrics
 from diffmiczoo.losses import diffusion_loss, label_vectors
-from diffmiczoo.model import Condition, DiffMICv2
+from diffmiczoo.model import DiffMICv2
 from diffmiczoo.prediction import logits_to_probs, score_logits
 
 Cache = dict[str, Tensor]

@@ -22,7 +22,7 @@ import torch
 
 import diffmiczoo
 from diffmiczoo.card import CARD_FILE, METRICS_FILE, read_facts, render_card
-from diffmiczoo.cli import assignments
+from diffmiczoo.commands.common import assignments
 from diffmiczoo.data.manifest import Manifest, read_manifest
 from diffmiczoo.entries import ENTRIES, INDEX
 from diffmiczoo.evaluation.calibration import fit_temperature

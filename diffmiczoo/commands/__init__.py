@@ -1,0 +1,1 @@
+"""The commands of `diffmiczoo`, each a thin call into the package."""

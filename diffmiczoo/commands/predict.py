@@ -1,0 +1,81 @@
+"""`predict`: answers for files, folders, patterns and manifests."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from diffmiczoo.answers import as_csv, as_json, as_table, printable, write_overlays, write_text
+from diffmiczoo.commands.common import checked_device, clear_errors
+
+DEFAULT_MODEL = "diffmicv2_ham10000"
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option("--model", "name", default=DEFAULT_MODEL, show_default=True, help="Registered name or local-dir:PATH.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Of a CSV manifest: only this split.")
+@click.option("--steps", type=click.IntRange(1), help="DDIM steps; by default the model's own.")
+@click.option("--num-samples", type=click.IntRange(1), help="Sampler runs to average; by default the model's own.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the starting noise.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="For example cuda.")
+@click.option("--format", "style", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file, not to the screen.")
+@click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Write a PNG per image into DIR.")
+@click.option("--on-error", type=click.Choice(["skip", "raise"]), default="skip", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
+def predict(
+    images: tuple[str, ...],
+    name: str,
+    split: str | None,
+    device: str,
+    style: str,
+    output: Path | None,
+    overlay: Path | None,
+    **options: Any,
+) -> None:
+    """Classify IMAGES: files, folders, patterns such as 'scans/*.png', or a CSV manifest with a column `file`.
+
+    What cannot be read is listed on the standard error, and the exit status is then 1.
+    """
+    with clear_errors():
+        if output is not None and not output.parent.is_dir():
+            raise ValueError(f"{output.parent} is not a directory; --output needs one that exists")
+        files = image_files(images, split)
+        from diffmiczoo.registry import create_model
+
+        prediction = create_model(name, pretrained=True, device=checked_device(device)).predict(files, **options)
+        text = {"table": as_table, "csv": as_csv, "json": as_json}[style](prediction)
+        if output is None:
+            click.echo(printable(text))
+        else:
+            write_text(output, text + "\n")
+        if overlay is not None:
+            write_overlays(prediction, overlay)
+    for message in prediction.errors.values():
+        click.echo(f"skipped {message}", err=True)
+    if prediction.errors:
+        sys.exit(1)
+
+
+def image_files(images: tuple[str, ...], split: str | None) -> list[str]:
+    """Expands patterns and manifests; folders are left to `predict`."""
+    files: list[str] = []
+    for text in images:
+        if Path(text).suffix.lower() == ".csv":
+            from diffmiczoo.data.manifest import read_files
+
+            files += [str(path) for path in read_files(text, split)]
+            continue
+        if split is not None:
+            raise ValueError(f"{text}: --split {split} needs a CSV with a column split, for example {text}/labels.csv")
+        found = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) and not Path(text).exists() else [text]
+        if not found:
+            raise ValueError(f"{text}: no file matches this pattern")
+        files += found
+    return files
