@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diffmiczoo.prediction import Prediction
     from diffmiczoo.preprocessing import ImageError
     from diffmiczoo.registry import create_model, list_models
-    from diffmiczoo.training.loop import TrainingResult, fit
+    from diffmiczoo.training.fit import TrainingResult, finetune, fit
     from diffmiczoo.training.recipe import Recipe
 
 _HOME = {
@@ -31,11 +31,12 @@ _HOME = {
     "ModelInfo": "diffmiczoo.info",
     "Prediction": "diffmiczoo.prediction",
     "Recipe": "diffmiczoo.training.recipe",
-    "TrainingResult": "diffmiczoo.training.loop",
+    "TrainingResult": "diffmiczoo.training.fit",
     "convert_official": "diffmiczoo.convert",
     "create_model": "diffmiczoo.registry",
     "evaluate": "diffmiczoo.evaluation.evaluate",
-    "fit": "diffmiczoo.training.loop",
+    "finetune": "diffmiczoo.training.fit",
+    "fit": "diffmiczoo.training.fit",
     "list_models": "diffmiczoo.registry",
     "load_backbone": "diffmiczoo.backbones",
     "model_info": "diffmiczoo.info",
@@ -55,6 +56,7 @@ __all__ = [
     "convert_official",
     "create_model",
     "evaluate",
+    "finetune",
     "fit",
     "list_models",
     "load_backbone",

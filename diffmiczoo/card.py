@@ -16,6 +16,7 @@ REPORTED = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
+    "quadratic_kappa": "quadratic κ",
     "auroc": "AUROC (macro, one-vs-rest)",
     "average_precision": "average precision (macro)",
     "ece": "ECE (15 bins)",

@@ -73,6 +73,7 @@ class DiffMICConfig:
     num_classes: int = 7
     class_names: tuple[str, ...] = ()  # empty: "class_0", "class_1", …
     task: str = "multiclass"
+    ordinal: bool = False  # classes are grades in order, so that near misses are better than far ones
     predictor: str = "diffusion"  # who answers: the diffusion, the DCG alone, or its global stream alone
 
     # Pre-processing: crop to a square, resize to image_size, then (x - mean) / std for x in [0, 1]
@@ -128,12 +129,14 @@ class DiffMICConfig:
 
     # Calibration: divides the logits of the scores before softmax or sigmoid; None means "not fitted"
     temperature: float | None = None
+    thresholds: tuple[float, ...] = ()  # multi-label: the probability from which a label is given; empty means 0.5
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _coerced(field.name, field.type, getattr(self, field.name)))
         self._validate_values()
         self._validate_class_names()
+        self._validate_thresholds()
 
     def _validate_values(self) -> None:
         for name, allowed in CHOICES.items():
@@ -175,6 +178,17 @@ class DiffMICConfig:
         if repeated:
             raise ValueError(f"class_names repeats {', '.join(map(repr, repeated))}")
 
+    def _validate_thresholds(self) -> None:
+        if self.ordinal and self.task != "multiclass":
+            raise ValueError("ordinal=True is for one grade out of several; a multilabel model has none")
+        if self.thresholds and (self.task != "multilabel" or len(self.thresholds) != self.num_classes):
+            raise ValueError(
+                f"thresholds has {len(self.thresholds)} values; a multilabel model has one for each of its "
+                f"{self.num_classes} labels, others have none"
+            )
+        if not all(0 < value <= 1 for value in self.thresholds):
+            raise ValueError(f"thresholds={self.thresholds} must be probabilities in (0, 1]")
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The class names, or "class_0", "class_1", … where none were given."""
@@ -197,7 +211,7 @@ class DiffMICConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, source: str = "config") -> DiffMICConfig:
-        """Builds a config from exactly the fields that `to_dict` writes.
+        """Builds a config from exactly the fields that `to_dict` writes; those that came later may be missing.
 
         Args:
             values: field → value.
@@ -209,7 +223,7 @@ class DiffMICConfig:
         if not isinstance(values, dict):
             raise ValueError(f"{source}: expected an object with the fields of DiffMICConfig, found {values!r}")
         expected = {field.name for field in dataclasses.fields(cls)}
-        missing, unknown = sorted(expected - values.keys()), sorted(values.keys() - expected)
+        missing, unknown = sorted(expected - values.keys() - _LATER), sorted(values.keys() - expected)
         if missing or unknown:
             raise ValueError(f"{source}: missing fields {missing}, unknown fields {unknown}")
         try:
@@ -234,6 +248,10 @@ class DiffMICConfig:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not a JSON file ({error})") from error
         return cls.from_dict(values, source=str(path))
+
+
+#: Fields that came after the first published weights; without them these mean what the defaults say.
+_LATER = {"ordinal", "thresholds"}
 
 
 def _reject_unknown(values: dict[str, Any], what: str) -> None:
@@ -270,8 +288,9 @@ def _coerced(name: str, kind: Any, value: Any) -> Any:
 def _coerced_tuple(name: str, kind: str, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise TypeError(f"{name}={value!r} is not a list")
-    if kind == "tuple[str, ...]":
-        return tuple(_coerced(f"{name}[{index}]", "str", item) for index, item in enumerate(value))
+    if kind in ("tuple[str, ...]", "tuple[float, ...]"):
+        item_kind = kind.removeprefix("tuple[").removesuffix(", ...]")
+        return tuple(_coerced(f"{name}[{index}]", item_kind, item) for index, item in enumerate(value))
     if len(value) != 3:
         raise ValueError(f"{name}={value!r} has {len(value)} values; expected 3, one per colour channel")
     return tuple(_coerced(f"{name}[{index}]", "float", item) for index, item in enumerate(value))

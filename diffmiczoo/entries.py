@@ -15,9 +15,9 @@ NON_COMMERCIAL = "cc-by-nc-4.0"
 
 _CLASSES: dict[str, dict[str, Any]] = {
     "ham10000": {"class_names": ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")},
-    "aptos2019": {"class_names": ("no_dr", "mild", "moderate", "severe", "proliferative")},
+    "aptos2019": {"class_names": ("no_dr", "mild", "moderate", "severe", "proliferative"), "ordinal": True},
     "busi": {"class_names": ("benign", "malignant", "normal")},
-    "pmg2000": {"class_names": ("grade_0", "grade_1", "grade_2", "grade_3")},
+    "pmg2000": {"class_names": ("grade_0", "grade_1", "grade_2", "grade_3"), "ordinal": True},
     "chestxray14": {
         "class_names": (
             "Atelectasis",

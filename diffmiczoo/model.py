@@ -268,34 +268,46 @@ class DiffMICv2(PretrainedModel, nn.Module):
 
     # ------------------------------------------------------------------ training
 
-    def training_loss(self, images: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def training_loss(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        weights: Tensor | None = None,
+        draws: losses.Draws | None = None,
+    ) -> Tensor:
         """Diffusion loss with a timestep and a noise draw per point (eq. 7, 9); the DCG stays frozen.
 
         Args:
             images: (B, 3, S, S) float, as `preprocess` gives them.
             targets: (B,) class numbers, or (B, C) with 0..1 per class.
             generator: of the images' device, for timesteps and noise; the global one by default.
+            weights: (B, C) ≥ 0, of the terms, see `diffmiczoo.losses.Balance`; 1 by default.
+            draws: timesteps and noise, instead of drawing them.
 
         Raises:
             ValueError: `targets` has another shape.
         """
         labels = losses.label_vectors(targets, self.config)
+        draws = draws or losses.draw(self.config, len(labels), generator, labels.device)
         with frozen(self.dcg):
             priors = self.priors(images)
-        return losses.diffusion_loss(self, self.complete(images, priors), labels, generator)
+        return losses.diffusion_loss(self, self.complete(images, priors), labels, draws, weights)
 
-    def dcg_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+    def dcg_loss(self, images: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
         """Loss of the DCG stage: cross-entropy (multi-label: binary) of the global plus that of the local prior.
 
         Args:
             images: (B, 3, S, S) float, as `preprocess` gives them.
             targets: (B,) class numbers, or (B, C) with 0..1 per class.
+            weights: (B, C) ≥ 0, of the terms, see `diffmiczoo.losses.Balance`; 1 by default.
 
         Raises:
             ValueError: `targets` has another shape.
         """
         labels = losses.label_vectors(targets, self.config)
-        return losses.dcg_loss(self.priors(images), labels, self.config)
+        return losses.dcg_loss(self.priors(images), labels, self.config, weights)
 
     # ------------------------------------------------------------------ prediction
 
@@ -372,7 +384,9 @@ class DiffMICv2(PretrainedModel, nn.Module):
         """
         names = tuple(class_names or ())
         old_classes = self.config.num_classes
-        self.config = self.config.replace(num_classes=num_classes, class_names=names, temperature=None)
+        self.config = self.config.replace(
+            num_classes=num_classes, class_names=names, ordinal=False, temperature=None, thresholds=()
+        )
         rebuilt = ", ".join(rebuild_class_layers(self, num_classes, old_classes))
         self.trained = False
         warnings.warn(

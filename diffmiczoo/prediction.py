@@ -189,10 +189,10 @@ class Prediction:
 
     @property
     def labels(self) -> list[str] | list[list[str]]:
-        """The most probable class of each image; for "multilabel" all with a probability of at least 0.5."""
+        """The most probable class of each image; for "multilabel" all that reach their threshold, by default 0.5."""
         if self.config.task == "multiclass":
             return [pairs[0][0] for pairs in self.top(1)]
-        chosen = (self.probs >= 0.5).tolist()
+        chosen = (self.probs >= torch.tensor(self.config.thresholds or [0.5])).tolist()
         return [[name for name, on in zip(self.class_names, row, strict=True) if on] for row in chosen]
 
     def __len__(self) -> int:

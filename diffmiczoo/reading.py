@@ -42,7 +42,7 @@ class Item:
 
     Args:
         name: what errors and answers call it, unique in its list.
-        source: a path, PIL image, array or tensor.
+        source: a path, PIL image, array or tensor, or a function that returns one of these when it is read.
     """
 
     name: str
@@ -89,7 +89,7 @@ def read_image(item: Item) -> Tensor:
 
 def _planes(item: Item) -> tuple[np.ndarray, int]:
     """Returns the picture as (C, H, W), of any dtype, and the number of frames it was taken from."""
-    source = item.source
+    source = item.source() if callable(item.source) else item.source
     if isinstance(source, Tensor):
         return planes_of_array(item.name, tensor_values(source), channels_first=True), 1
     if isinstance(source, np.ndarray):

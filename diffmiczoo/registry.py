@@ -292,7 +292,8 @@ def _apply_classes(model: DiffMICv2, num_classes: int | None, class_names: Seque
 def _with_classes(config: DiffMICConfig, num_classes: int | None, class_names: Sequence[str] | None) -> DiffMICConfig:
     wanted, names = _classes(config, num_classes, class_names)
     if names or wanted != config.num_classes:
-        return config.replace(num_classes=wanted, class_names=names)
+        ordinal = config.ordinal and names == config.class_names
+        return config.replace(num_classes=wanted, class_names=names, ordinal=ordinal)
     return config
 
 

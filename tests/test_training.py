@@ -22,7 +22,7 @@ from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.precision import autocast, grouped_convolutions_in_fp32
 from diffmiczoo.registry import model_config
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
-from diffmiczoo.training.loop import _selection_value
+from diffmiczoo.training.loop import selection_value
 from diffmiczoo.training.presets import preset_recipe
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import create_stages, parameter_groups
@@ -126,16 +126,14 @@ def test_a_checkpoint_of_another_recipe_is_refused(manifest_csv, tmp_path) -> No
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(manifest_csv, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(DiffMICv2, "dcg_loss", lambda self, *_: next(self.parameters()).sum() * float("nan"))
+    monkeypatch.setattr(DiffMICv2, "dcg_loss", lambda self, *_, **__: next(self.parameters()).sum() * float("nan"))
     with pytest.raises(ValueError, match="the loss became nan in stage dcg, epoch 1, batch 1"):
         diffmiczoo.fit(tiny_model(), manifest_csv, recipe=QUICK, output=tmp_path / "run", progress=False)
 
 
-def test_fit_refuses_what_does_not_fit(manifest_csv, image_folder, tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"call model\.reset_classifier"):
+def test_fit_refuses_what_does_not_fit(manifest_csv, tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"call finetune, or model\.reset_classifier"):
         diffmiczoo.fit(tiny_model(num_classes=3), manifest_csv, output=tmp_path / "run")
-    with pytest.raises(ValueError, match="no validation images"):
-        diffmiczoo.fit(tiny_model(), image_folder, output=tmp_path / "run")
     with pytest.raises(ValueError, match="do not fill one batch of 64"):
         diffmiczoo.fit(tiny_model(), manifest_csv, output=tmp_path / "run")
     with pytest.raises(ValueError, match="resume='maybe'"):
@@ -144,10 +142,10 @@ def test_fit_refuses_what_does_not_fit(manifest_csv, image_folder, tmp_path) -> 
 
 def test_the_selection_metric_has_to_exist_and_may_be_undefined() -> None:
     metrics = Metrics({"auroc": float("nan"), "nll": 0.4, "accuracy": 0.5}, {}, {}, 4, None, ())
-    assert _selection_value(metrics, "auroc") == float("-inf")
-    assert _selection_value(metrics, "nll") == -0.4 and _selection_value(metrics, "accuracy") == 0.5
+    assert selection_value(metrics, "auroc") == float("-inf")
+    assert selection_value(metrics, "nll") == -0.4 and selection_value(metrics, "accuracy") == 0.5
     with pytest.raises(ValueError, match="select='macro_f1' is not a metric of this task"):
-        _selection_value(metrics, "macro_f1")
+        selection_value(metrics, "macro_f1")
 
 
 def test_bf16_steps_use_the_weights_of_their_own_step() -> None:
@@ -331,12 +329,12 @@ def test_an_empty_label_is_a_mistake_unless_labels_may_be_several(manifest_csv) 
 
 
 def test_validation_data_with_splits_give_their_validation_images(manifest_csv, tmp_path) -> None:
-    from diffmiczoo.training.loop import _manifests
+    from diffmiczoo.training.plan import plan_run
 
     model = tiny_model(class_names=("dark", "light"))
-    training, validation = _manifests(model, manifest_csv, manifest_csv)
-    assert {record.split for record in training.records} == {"train"}
-    assert {record.split for record in validation.records} == {"val"}
+    plan = plan_run(model.config, manifest_csv, manifest_csv, seed=0)
+    assert {record.split for record in plan.train.records} == {"train"}
+    assert {record.split for record in plan.val.records} == {"val"}
     unsplit = edited(manifest_csv, lambda lines: [",".join(line.split(",")[:2]) for line in lines])
     with pytest.raises(ValueError, match=r"24 images are in the training and in the validation data, first .*\.png"):
         diffmiczoo.fit(model, manifest_csv, unsplit, QUICK, output=tmp_path / "run")
@@ -351,7 +349,10 @@ def test_manifests_have_to_fit_the_model(manifest_csv, tmp_path) -> None:
     several = read_manifest(manifest_csv, task="multilabel")
     with pytest.raises(ValueError, match="is multilabel, the model multiclass; create it with task='multilabel'"):
         diffmiczoo.fit(tiny_model(), several, recipe=QUICK, output=tmp_path / "run")
-    with pytest.raises(ValueError, match="select='balanced_accuracy' is not a metric of a multi-label model"):
+    with pytest.raises(
+        ValueError,
+        match="select='balanced_accuracy' is not a metric of this multilabel model; it has accuracy, macro_f1",
+    ):
         recipe = QUICK.replace(select="balanced_accuracy")
         diffmiczoo.fit(tiny_model(task="multilabel"), several, recipe=recipe, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()

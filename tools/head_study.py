@@ -28,7 +28,7 @@ from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import read_manifest
 from diffmiczoo.evaluation.calibration import fit_temperature
 from diffmiczoo.evaluation.metrics import compute_metrics
-from diffmiczoo.losses import diffusion_loss, label_vectors
+from diffmiczoo.losses import diffusion_loss, draw, label_vectors
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.prediction import logits_to_probs, score_logits
 
@@ -123,7 +123,7 @@ def train(model: DiffMICv2, cache: Cache, setting: Setting) -> DiffMICv2:
     for _ in range(setting.steps):
         index = torch.randint(len(cache["targets"]), (64,))
         labels = label_vectors(cache["targets"][index], model.config)
-        loss = diffusion_loss(model, condition_of(model, cache, index), labels)
+        loss = diffusion_loss(model, condition_of(model, cache, index), labels, draw(model.config, len(labels)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

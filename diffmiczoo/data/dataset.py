@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
-from tqdm.auto import tqdm
 
 from diffmiczoo import preprocessing
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.data.records import Manifest
+from diffmiczoo.data.squares import load_squares
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Images of a manifest as uint8 squares, kept in memory.
+    """Images of a manifest as uint8 squares, in memory or, beyond `data.squares.MEMORY_LIMIT`, in a mapped file.
 
     Args:
         manifest: what to load.
         config: the model's, for image size and crop.
         augmentation: applied to every image that is drawn.
         progress: show a bar while decoding; by default where the standard error is a terminal.
+        cache: directory for the mapped file, see `data.squares.load_squares`.
 
-    Item: image (3, S, S) float32, normalised; target: int64 class number, or (C,) float32 for multi-label.
+    Item: image (3, S, S) float32, normalised; target: int64 class number, or (C,) float32 for multi-label. A key is an
+    index, or (index, seed): the same seed gives the same augmentation, whatever was drawn before and by which process.
+
+    Attributes:
+        squares: (N, 3, S, S) uint8.
+        targets: (N,) int64, or (N, C) float32 for multi-label.
 
     Raises:
-        ImageError: an image cannot be read; the message names it.
+        ImageError: images cannot be read; the message names the first ones.
     """
 
     def __init__(
@@ -34,22 +42,34 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         config: DiffMICConfig,
         augmentation: v2.Transform | None = None,
         progress: bool | None = None,
+        cache: Path | None = None,
     ) -> None:
-        self.config = config
-        self.augmentation = augmentation
+        self.config, self.manifest, self.augmentation = config, manifest, augmentation
         self.targets = torch.from_numpy(manifest.targets())
-        items = preprocessing.as_items([record.path for record in manifest.records])
-        self.images = torch.empty(len(items), 3, config.image_size, config.image_size, dtype=torch.uint8)
-        squares = preprocessing.load(items, config)
-        hide = None if progress is None else not progress
-        for index, square in tqdm(squares, total=len(items), desc=f"read {manifest.name}", unit="img", disable=hide):
-            self.images[index] = (square * 255).round() if square.is_floating_point() else square
+        self.squares, errors = load_squares(manifest, config, cache=cache, progress=progress)
+        if errors:
+            raise preprocessing.ImageError(manifest.name, _unreadable(errors, len(manifest)))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.squares)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = self.images[index]
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        image = self.squares[index]
         if self.augmentation is not None:
-            image = self.augmentation(image)
+            image = self._augmented(image, seed)
         return preprocessing.normalize(image, self.config), self.targets[index]
+
+    def _augmented(self, image: Tensor, seed: int | None) -> Tensor:
+        assert self.augmentation is not None
+        if seed is None:
+            return self.augmentation(image)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.augmentation(image)
+
+
+def _unreadable(errors: dict[str, str], count: int) -> str:
+    first = "\n  ".join(list(errors.values())[:10])
+    more = f"\n  … and {len(errors) - 10} more" if len(errors) > 10 else ""
+    return f"{len(errors)} of {count} images cannot be read; mend them or take them out of the data:\n  {first}{more}"

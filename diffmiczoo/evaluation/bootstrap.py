@@ -28,6 +28,7 @@ class WeightedMetrics:
         losses: name → (N,) float64, metrics that are means over the images.
         calibration: confidence and outcome, (N, D) both, whose expected calibration error is asked for.
         task: "multiclass" or "multilabel".
+        ordinal: the classes are grades in order.
     """
 
     def __init__(
@@ -38,15 +39,18 @@ class WeightedMetrics:
         losses: dict[str, Tensor],
         calibration: tuple[Tensor, Tensor],
         task: str,
+        ordinal: bool = False,
     ) -> None:
         confidence, outcome = calibration
         gaps = torch.zeros(len(probs), BINS, dtype=torch.float64)
         gaps.scatter_add_(1, bin_of(confidence), outcome - confidence)
         parts = [torch.stack(list(losses.values()), dim=1), gaps, truth & decisions, truth, decisions]
+        # Which of the C² pairs of true and given grade an image is.
+        parts.append((truth[:, :, None] & decisions[:, None]).flatten(1) if ordinal else truth[:, :0])
         self._linear = torch.cat([part.double() for part in parts], dim=1).numpy()
         self._splits = np.cumsum([part.shape[1] for part in parts])[:-1]
         self._losses, self._decisions_per_image = list(losses), confidence.shape[1]
-        self._task = task
+        self._task, self._ordinal = task, ordinal
         self._rankings = [Ranking(*columns) for columns in zip(probs.T.numpy(), truth.T.numpy(), strict=True)]
 
     def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -59,7 +63,7 @@ class WeightedMetrics:
             Name → (R,) float64.
         """
         total = weights.sum(0)
-        losses, gaps, hits, support, decided = np.split(weights.T @ self._linear, self._splits, axis=1)
+        losses, gaps, hits, support, decided, pairs = np.split(weights.T @ self._linear, self._splits, axis=1)
         values = dict(zip(self._losses, (losses / total[:, None]).T, strict=True))
         values["ece"] = np.abs(gaps).sum(1) / (total * self._decisions_per_image)
         both_kinds = (support > 0) & (support < total[:, None])
@@ -69,6 +73,8 @@ class WeightedMetrics:
             values["macro_f1"] = _mean(f1, support + decided > 0)
         else:
             values["macro_f1"] = _mean(f1, both_kinds)
+        if self._ordinal:
+            values["quadratic_kappa"] = quadratic_kappa(pairs.reshape(len(pairs), *2 * support.shape[1:]))
         ranked = [self._rank_statistics(*ranking.counts(weights)) for ranking in self._rankings]
         for name in ranked[0]:
             values[name] = _mean(np.stack([row[name] for row in ranked], axis=1), both_kinds)
@@ -112,6 +118,21 @@ def average_precision(positives: np.ndarray, negatives: np.ndarray) -> np.ndarra
     hits = np.cumsum(positives, axis=0)
     precision = hits / np.maximum(np.cumsum(positives + negatives, axis=0), 1)
     return _ratio((positives * precision).sum(0), positives.sum(0))
+
+
+def quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
+    """Returns Cohen's κ with quadratic weights, 1 - Σ d² · observed / Σ d² · expected by chance, as (R,).
+
+    Args:
+        confusion: (R, C, C) numbers of images with true grade (row) and given grade (column).
+
+    Source: Cohen, *Weighted kappa*, Psychological Bulletin 70 (1968).
+    """
+    grades = np.arange(confusion.shape[-1])
+    distance = np.square(grades[:, None] - grades)
+    expected = confusion.sum(2)[:, :, None] * confusion.sum(1)[:, None]
+    total = confusion.sum((1, 2))
+    return 1 - _ratio((distance * confusion).sum((1, 2)) * total, (distance * expected).sum((1, 2)))
 
 
 def bootstrap_intervals(

@@ -53,6 +53,43 @@ def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
     return min(max(math.exp((low + high) / 2), TEMPERATURE_RANGE[0]), TEMPERATURE_RANGE[1])
 
 
+def fit_thresholds(probs: Any, targets: Any) -> tuple[float, ...]:
+    """Finds for each label the probability from which giving it has the best F1 on validation data.
+
+    Of equally good ones the one nearest to 0.5 is taken; a label that no image shows, or all do, keeps 0.5.
+
+    Args:
+        probs: (N, C) in [0, 1].
+        targets: (N, C) of 0 and 1.
+
+    Returns:
+        C thresholds in (0, 1], for `DiffMICConfig.thresholds`.
+
+    Raises:
+        ValueError: there are no rows, or targets do not fit.
+
+    Source: Lipton, Elkan, Narayanaswamy, *Optimal Thresholding of Classifiers to Maximize F1 Measure* (2014).
+    """
+    matrix = checked_matrix(probs, "probs")
+    truth = indicator(targets, matrix.shape, "multilabel")
+    return tuple(_best_threshold(matrix[:, label], truth[:, label]) for label in range(matrix.shape[1]))
+
+
+def _best_threshold(probs: Tensor, truth: Tensor) -> float:
+    if not truth.any() or truth.all():
+        return 0.5
+    ordered, order = probs.sort()
+    # Between two neighbours, so that neither lies on the edge.
+    candidates = torch.cat([torch.tensor([0.5]).double(), ((ordered[1:] + ordered[:-1]) / 2).unique()])
+    candidates = candidates[candidates > 0]
+    positives = truth[order].double().flip(0).cumsum(0).flip(0)
+    start = torch.searchsorted(ordered, candidates)
+    hits = torch.cat([positives, torch.zeros(1).double()])[start]
+    f1 = 2 * hits / (truth.sum() + (len(probs) - start))
+    best = candidates[f1 >= f1.max() - 1e-12]
+    return float(best[(best - 0.5).abs().argmin()])
+
+
 def _slope(logits: Tensor, truth: Tensor, task: str, temperature: float) -> float:
     """Returns the derivative of the summed negative log-likelihood by 1/T, which grows with 1/T."""
     return float(((logits_to_probs(logits / temperature, task) - truth) * logits).sum())

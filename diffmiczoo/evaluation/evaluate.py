@@ -83,8 +83,8 @@ def probabilities(
         ImageError: an image cannot be read.
     """
     if not dcg_alone:
-        files = [record.path for record in manifest.records]
-        return model.predict(files, batch_size=batch_size, progress=progress).probs
+        items = [record.item() for record in manifest.records]
+        return model.predict(items, batch_size=batch_size, progress=progress).probs
     loader = DataLoader(ImageDataset(manifest, model.config, progress=progress), batch_size)
     return logits_to_probs(collect_scores(model, dcg_scores, loader, progress)[0], model.config.task)
 

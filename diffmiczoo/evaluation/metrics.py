@@ -19,12 +19,29 @@ from torchmetrics.functional.classification import (
     multilabel_recall,
 )
 
-from diffmiczoo.evaluation.bootstrap import WeightedMetrics, bootstrap_intervals, paired_intervals
+from diffmiczoo.evaluation.bootstrap import WeightedMetrics, bootstrap_intervals, paired_intervals, quadratic_kappa
 from diffmiczoo.evaluation.calibration import expected_calibration_error
 from diffmiczoo.evaluation.targets import checked_matrix, indicator
 
-_ORDER = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "ece", "nll", "brier")
+_ORDER = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "quadratic_kappa",
+    "auroc",
+    "average_precision",
+    "ece",
+    "nll",
+    "brier",
+)
+_ONLY = {"balanced_accuracy": "multiclass", "quadratic_kappa": "multiclass", "average_precision": "multilabel"}
 _PER_CLASS = ("recall", "precision", "f1", "auroc", "average_precision", "support")
+
+
+def metric_names(task: str, ordinal: bool = False) -> tuple[str, ...]:
+    """Returns the names of the metrics that `compute_metrics` has for a task."""
+    names = (name for name in _ORDER if _ONLY.get(name, task) == task)
+    return tuple(name for name in names if ordinal or name != "quadratic_kappa")
 
 
 @dataclass(frozen=True)
@@ -105,6 +122,8 @@ def compute_metrics(
     task: str,
     class_names: Sequence[str] | None = None,
     groups: Sequence[Any] | None = None,
+    ordinal: bool = False,
+    thresholds: Sequence[float] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     progress: bool | None = None,
@@ -119,9 +138,11 @@ def compute_metrics(
     - auroc: mean of one class against the rest, over the classes with positive and negative images;
     - ece: `expected_calibration_error` of the most probable class, 15 bins;
     - nll: mean of -log p of the right class;
-    - brier: mean of Σ_c (p_c - y_c)², 0..2.
+    - brier: mean of Σ_c (p_c - y_c)², 0..2;
+    - quadratic_kappa, where the classes are grades in order: agreement beyond chance, -1..1, that counts a miss by the
+      square of its distance.
 
-    "multilabel", a label is given where its probability is at least 0.5:
+    "multilabel", a label is given where its probability is at least its threshold, 0.5 by default:
 
     - accuracy: share of right decisions, over all images and labels;
     - macro_f1, auroc, average_precision: means over the labels with positive and negative images;
@@ -137,6 +158,8 @@ def compute_metrics(
         task: "multiclass" or "multilabel".
         class_names: C names; "class_0", "class_1", … by default.
         groups: N lesions, patients or the like, anything that can be compared.
+        ordinal: the classes are grades in order.
+        thresholds: C probabilities, for "multilabel".
         bootstrap: number of resamples; 0 for no intervals. One image or one group has none either.
         seed: of the resamples; the global random state is left alone.
         progress: show a bar; by default where the standard error is a terminal.
@@ -153,14 +176,18 @@ def compute_metrics(
     if bootstrap < 0:
         raise ValueError(f"bootstrap={bootstrap} must not be negative")
     units, num_units = _group_numbers(groups, len(probs))
-    decisions = _decisions(probs, task)
+    decisions = _decisions(probs, task, thresholds)
     losses, calibration = _losses(probs, truth, decisions, task), _calibration(probs, truth, task)
     table = _class_table(probs, truth, decisions)
     values = {name: float(loss.mean()) for name, loss in losses.items()} | _macro(table, task)
     values["ece"] = expected_calibration_error(calibration[0].flatten(), calibration[1].flatten())
+    if ordinal:
+        confusion = truth.double().T @ decisions.double()
+        values["quadratic_kappa"] = float(quadratic_kappa(confusion[None].numpy())[0])
     intervals = {}
     if bootstrap and num_units > 1:
-        intervals = bootstrap_intervals(_weighted(probs, truth, task), units, bootstrap, seed, progress)
+        weighted = _weighted(probs, truth, decisions, task, ordinal)
+        intervals = bootstrap_intervals(weighted, units, bootstrap, seed, progress)
     order = [name for name in _ORDER if name in values]
     return Metrics(
         values={name: values[name] for name in order},
@@ -179,6 +206,8 @@ def compare_metrics(
     *,
     task: str,
     groups: Sequence[Any] | None = None,
+    ordinal: bool = False,
+    thresholds: Sequence[float] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     progress: bool | None = None,
@@ -191,6 +220,8 @@ def compare_metrics(
         targets: see `compute_metrics`.
         task: "multiclass" or "multilabel".
         groups: N lesions, patients or the like; drawn whole.
+        ordinal: the classes are grades in order.
+        thresholds: of the first model, see `compute_metrics`; the second one's are 0.5.
         bootstrap: number of resamples, ≥ 1; both models are judged on the same ones.
         seed: of the resamples.
         progress: show a bar; by default where the standard error is a terminal.
@@ -204,12 +235,19 @@ def compare_metrics(
     """
     if bootstrap < 1:
         raise ValueError(f"bootstrap={bootstrap} must be at least 1")
-    one, other = (compute_metrics(probs, targets, task=task, bootstrap=0).values for probs in (first, second))
+    own = (thresholds, None)
+    one, other = (
+        compute_metrics(probs, targets, task=task, ordinal=ordinal, thresholds=limits, bootstrap=0).values
+        for probs, limits in zip((first, second), own, strict=True)
+    )
     matrices = [_checked_probs(probs, task) for probs in (first, second)]
     units, num_units = _group_numbers(groups, len(matrices[0]))
     if num_units < 2:
         raise ValueError("a comparison needs at least two images, or two groups")
-    left, right = (_weighted(probs, indicator(targets, probs.shape, task), task) for probs in matrices)
+    left, right = (
+        _weighted(probs, indicator(targets, probs.shape, task), _decisions(probs, task, limits), task, ordinal)
+        for probs, limits in zip(matrices, own, strict=True)
+    )
     intervals = paired_intervals(left, right, units, bootstrap, seed, progress)
     return {name: (one[name] - other[name], *intervals[name]) for name in one if name in intervals}
 
@@ -217,10 +255,9 @@ def compare_metrics(
 # ---------------------------------------------------------------------- the parts of compute_metrics
 
 
-def _weighted(probs: Tensor, truth: Tensor, task: str) -> WeightedMetrics:
-    decisions = _decisions(probs, task)
+def _weighted(probs: Tensor, truth: Tensor, decisions: Tensor, task: str, ordinal: bool) -> WeightedMetrics:
     losses, calibration = _losses(probs, truth, decisions, task), _calibration(probs, truth, task)
-    return WeightedMetrics(probs, truth, decisions, losses, calibration, task)
+    return WeightedMetrics(probs, truth, decisions, losses, calibration, task, ordinal)
 
 
 def _checked_probs(probs: Any, task: str) -> Tensor:
@@ -255,10 +292,10 @@ def _group_numbers(groups: Any, count: int) -> tuple[np.ndarray, int]:
     return np.array([numbers[key] for key in keys]), len(numbers)
 
 
-def _decisions(probs: Tensor, task: str) -> Tensor:
+def _decisions(probs: Tensor, task: str, thresholds: Sequence[float] | None = None) -> Tensor:
     """Returns what `Prediction.labels` says as (N, C) bool."""
     if task == "multilabel":
-        return probs >= 0.5
+        return probs >= torch.tensor(thresholds or [0.5], dtype=probs.dtype)
     return torch.nn.functional.one_hot(probs.argmax(1), probs.shape[1]).bool()
 
 

@@ -1,4 +1,4 @@
-"""Recipes that fit an architecture: the paper's for paper-sized models, a short one for CPUs."""
+"""Recipes that fit a model and the number of images: the paper's for paper-sized models, short ones for CPUs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,56 @@ PAPER_CHEST = Recipe(dcg_epochs=20, diffusion_epochs=100)
 
 #: For diffmicv2_nano started from ImageNet encoders; docs/method.md has the measurements behind it.
 NANO = Recipe(
-    dcg_epochs=10,
     dcg_lr=1e-3,
-    diffusion_epochs=12,
     diffusion_lr=2e-2,
     encoder_lr=5e-4,
     weight_decay=0.05,
     warmup_epochs=1.0,
     ema_decay=0.99,
     precision="bf16",
-    batch_size=64,
-    vflip=0.5,
-    rotation=180.0,
+    rotation=15.0,
     min_scale=0.7,
     color_jitter=0.1,
 )
 
+#: Training images below a number → batch size, epochs of the DCG, epochs of the diffusion; some 700 steps or more each.
+_NANO_SIZES = ((250, 8, 30, 40), (1500, 16, 20, 25), (4000, 32, 10, 12), (10**9, 64, 10, 12))
 
-def preset_recipe(config: DiffMICConfig) -> Recipe:
-    """Returns the recipe for a model: the one for CPU-sized encoders, else the paper's for this kind of task."""
+
+def preset_recipe(config: DiffMICConfig, images: int = 10**6) -> Recipe:
+    """Returns the recipe for a model that starts from ImageNet encoders.
+
+    Args:
+        config: the model's; CPU-sized encoders get a short recipe, others the paper's for this kind of task.
+        images: number of training images: few ones need smaller batches and more epochs.
+    """
+    if config.raw_encoder != NANO_ENCODER:
+        return PAPER_CHEST if config.task == "multilabel" else PAPER
+    batch, dcg, diffusion = next(row[1:] for row in _NANO_SIZES if images < row[0])
+    recipe = NANO.replace(batch_size=batch, dcg_epochs=dcg, diffusion_epochs=diffusion)
+    # Smaller batches give noisier gradients.
+    return recipe if batch >= 32 else recipe.replace(diffusion_lr=1e-2)
+
+
+def finetune_recipe(config: DiffMICConfig, images: int = 10**6) -> Recipe:
+    """Returns the recipe for a model that was trained on other images: lower learning rates, an average of the weights.
+
+    Args:
+        config: the model's.
+        images: number of training images.
+    """
     if config.raw_encoder == NANO_ENCODER:
-        return NANO
-    return PAPER_CHEST if config.task == "multilabel" else PAPER
+        recipe = preset_recipe(config, images)
+        return recipe.replace(dcg_lr=5e-4, diffusion_lr=recipe.diffusion_lr / 2, encoder_lr=2e-4)
+    return Recipe(
+        dcg_epochs=20,
+        dcg_lr=1e-4,
+        diffusion_epochs=100,
+        diffusion_lr=5e-4,
+        encoder_lr=5e-5,
+        weight_decay=0.05,
+        warmup_epochs=1.0,
+        clip_grad=1.0,
+        ema_decay=0.999,
+        precision="bf16",
+    )

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 CHOICES = {
-    "precision": ("fp32", "bf16"),
-    "select": ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "select": ("accuracy", "balanced_accuracy", "macro_f1", "quadratic_kappa", "auroc", "average_precision", "nll"),
+    "loss": (None, "mse", "focal"),
+    "class_weights": ("none", "balanced"),
+    "sampling": ("shuffle", "balanced"),
+    "freeze": ("none", "backbones"),
 }
 
 RANGES = {
@@ -25,6 +29,10 @@ RANGES = {
     "warmup_epochs": (0.0, 1000.0),
     "weight_decay": (0.0, 10.0),
     "ema_decay": (0.0, 0.99999),
+    "layer_decay": (0.01, 1.0),
+    "accumulate": (1, 65_536),
+    "mixup": (0.0, 100.0),
+    "patience": (0, 100_000),
     "clip_grad": (0.0, 1e6),
     "hflip": (0.0, 1.0),
     "vflip": (0.0, 1.0),
@@ -54,8 +62,19 @@ class Recipe:
     diffusion_lr: float = 1e-3
     batch_size: int = 64
 
+    # What is learned from: the loss of the diffusion, "mse" or "focal" (None is the model's own); rare classes may
+    # weigh more in the loss ("balanced") or be drawn more often
+    loss: str | None = None
+    class_weights: str = "none"
+    sampling: str = "shuffle"
+
+    # What learns: "backbones" keeps the encoders as they are, with the statistics of their BatchNorm
+    freeze: str = "none"
+
     # Optimiser: AdamW (Adam for weight_decay = 0), linear warm-up, cosine to lr · min_lr_ratio
+    accumulate: int = 1  # batches whose gradients make one step
     encoder_lr: float | None = None  # of the encoders' backbones; None is the stage's own
+    layer_decay: float = 1.0  # factor on the learning rate from each block of an encoder to the one before it
     min_lr_ratio: float = 0.01
     warmup_epochs: float = 0.0
     weight_decay: float = 0.0
@@ -69,17 +88,19 @@ class Recipe:
     rotation: float = 30.0  # degrees either way
     min_scale: float = 1.0  # smallest share of the area that a random crop keeps
     color_jitter: float = 0.0  # largest change of brightness, contrast and saturation
+    mixup: float = 0.0  # α of the Beta distribution of the mixing share; 0 turns it off
 
     # Validation: the epoch with the best `select` is kept
     select: str = "auroc"
     validate_every: int = 1
+    patience: int = 0  # epochs without a better one after which a stage ends; 0 never ends it early
 
     num_workers: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
+            if not isinstance(getattr(self, name), str | None) or getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, allowed))}")
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.evaluation.calibration import fit_temperature
-from diffmiczoo.evaluation.evaluate import Loader, collect_scores, dcg_scores
-from diffmiczoo.evaluation.metrics import Metrics, compute_metrics
+from diffmiczoo.evaluation.evaluate import dcg_scores
+from diffmiczoo.losses import Draws
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.prediction import logits_to_probs, score_logits, scores_to_probs
 from diffmiczoo.training.recipe import Recipe
 
 
@@ -22,18 +22,20 @@ class Stage:
 
     Attributes:
         name: "dcg" or "diffusion".
+        number: 0 or 1, in order.
         modules: names of the model's children that it trains.
         epochs, lr: from the recipe.
-        loss: (model, images, targets) → scalar.
+        loss: (model, images, labels, weights, draws) → scalar.
         scores: (model, images) → (B, C), for validation.
         answers: whether the scores are the model's own, to be calibrated, or only the DCG's on the way.
     """
 
     name: str
+    number: int
     modules: tuple[str, ...]
     epochs: int
     lr: float
-    loss: Callable[[DiffMICv2, Tensor, Tensor], Tensor]
+    loss: Callable[[DiffMICv2, Tensor, Tensor, Tensor | None, Draws | None], Tensor]
     scores: Callable[[DiffMICv2, Tensor], Tensor]
     answers: bool
 
@@ -41,34 +43,95 @@ class Stage:
 def create_stages(recipe: Recipe, config: DiffMICConfig) -> tuple[Stage, ...]:
     """Returns the DCG stage and, unless the DCG answers alone, the diffusion stage (section III-E)."""
     alone = config.predictor != "diffusion"
-    dcg = Stage("dcg", ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, DiffMICv2.dcg_loss, dcg_scores, alone)
+    dcg = Stage("dcg", 0, ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, _dcg_loss, dcg_scores, alone)
     if alone:
         return (dcg,)
     children, epochs, lr = ("feature_prior", "unet"), recipe.diffusion_epochs, recipe.diffusion_lr
-    return dcg, Stage("diffusion", children, epochs, lr, DiffMICv2.training_loss, DiffMICv2.forward, True)
+    return dcg, Stage("diffusion", 1, children, epochs, lr, _diffusion_loss, DiffMICv2.forward, True)
 
 
-def parameter_groups(model: DiffMICv2, stage: Stage, recipe: Recipe) -> list[dict[str, object]]:
-    """Splits what a stage trains by learning rate (encoders, rest) and weight decay (none on norms, biases, Q, γ)."""
+def _dcg_loss(model: DiffMICv2, images: Tensor, labels: Tensor, weights: Tensor | None, draws: Draws | None) -> Tensor:
+    return model.dcg_loss(images, labels, weights=weights)
+
+
+def _diffusion_loss(
+    model: DiffMICv2, images: Tensor, labels: Tensor, weights: Tensor | None, draws: Draws | None
+) -> Tensor:
+    return model.training_loss(images, labels, weights=weights, draws=draws)
+
+
+class StageLoss(nn.Module):
+    """The loss of a stage as a module, which is what several processes synchronise."""
+
+    def __init__(self, model: DiffMICv2, stage: Stage) -> None:
+        super().__init__()
+        self.model, self.stage = model, stage
+
+    def forward(self, images: Tensor, labels: Tensor, weights: Tensor | None, draws: Draws | None) -> Tensor:
+        """Maps a batch to the scalar loss."""
+        return self.stage.loss(self.model, images, labels, weights, draws)
+
+
+@contextmanager
+def learning(model: DiffMICv2, stage: Stage, recipe: Recipe) -> Iterator[None]:
+    """Lets only the parameters that a stage trains take gradients, and leaves all as found."""
+    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    wanted = {parameter for group in parameter_groups(model, stage, recipe) for parameter in group["params"]}
+    try:
+        for parameter in before:
+            parameter.requires_grad_(parameter in wanted)
+        yield
+    finally:
+        for parameter, found in before.items():
+            parameter.requires_grad_(found)
+
+
+def set_training(model: DiffMICv2, recipe: Recipe) -> None:
+    """Puts a model into training mode, but for frozen encoders: the statistics of their BatchNorm stay."""
+    model.train()
+    if recipe.freeze == "backbones":
+        for encoder in encoders(model):
+            encoder.eval()
+
+
+def encoders(model: DiffMICv2) -> list[nn.Module]:
+    """Returns the backbones of the DCG and of the image feature prior."""
+    return [child for part in model.children() for name, child in part.named_children() if "encoder" in name]
+
+
+def parameter_groups(model: DiffMICv2, stage: Stage, recipe: Recipe) -> list[dict[str, list[nn.Parameter]]]:
+    """Splits what a stage trains by learning rate (encoders' blocks, rest) and weight decay.
+
+    Norms, biases, Q and γ have no weight decay.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    encoder_lr = stage.lr if recipe.encoder_lr is None else recipe.encoder_lr
     for child in stage.modules:
-        for name, parameter in model.get_submodule(child).named_parameters():
-            lr = encoder_lr if "encoder" in name.split(".")[0] else stage.lr
+        module = model.get_submodule(child)
+        factors = _encoder_factors(module, recipe.layer_decay)
+        for name, parameter in module.named_parameters():
+            if name in factors and recipe.freeze == "backbones":
+                continue
+            own = stage.lr if recipe.encoder_lr is None else recipe.encoder_lr
+            lr = own * factors[name] if name in factors else stage.lr
             decays = parameter.ndim > 1 and not name.endswith("Q") and ".gamma." not in name
             groups.setdefault((lr, recipe.weight_decay if decays else 0.0), []).append(parameter)
-    return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
+    return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]  # type: ignore[dict-item]
 
 
-def validate(
-    model: DiffMICv2, stage: Stage, loader: Loader, progress: bool | None = None
-) -> tuple[Metrics, float | None]:
-    """Judges a stage on validation data; the temperature of the model's own answers is fitted on the same data."""
-    scores, targets = collect_scores(model, stage.scores, loader, progress)
-    config = model.config
-    if stage.answers:
-        temperature = fit_temperature(score_logits(scores, config), targets, task=config.task)
-        probs = scores_to_probs(scores, config.replace(temperature=temperature))
-    else:
-        temperature, probs = None, logits_to_probs(scores, config.task)
-    return compute_metrics(probs, targets, task=config.task, class_names=config.labels, bootstrap=0), temperature
+def _encoder_factors(module: nn.Module, decay: float) -> dict[str, float]:
+    """Returns name of an encoder's parameter → `decay` to the power of the blocks between it and the output."""
+    factors: dict[str, float] = {}
+    for child, encoder in module.named_children():
+        if "encoder" not in child:
+            continue
+        names = [name for name, _ in encoder.named_parameters()]
+        blocks = list(dict.fromkeys(_block(name) for name in names))
+        depth = {block: len(blocks) - 1 - place for place, block in enumerate(blocks)}
+        factors |= {f"{child}.{name}": decay ** depth[_block(name)] for name in names}
+    return factors
+
+
+def _block(name: str) -> str:
+    """Returns what a parameter belongs to: "model.blocks.3", "model.layer1.0"; "stem" for what has no number."""
+    numbered = re.match(r"(.*?\.?[A-Za-z_]+\d*\.\d+)\.", name)
+    return numbered[1] if numbered else "stem"

@@ -1,0 +1,107 @@
+"""`Record` and `Manifest`: labelled images of a data set, wherever they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffmiczoo.preprocessing import Item
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image.
+
+    Attributes:
+        path: where it is; for an image that is no file of its own, what it is called.
+        labels: one for multiclass, any number for multi-label.
+        split: "train", "val", "test" or None.
+        group: the lesion, patient or the like that it shows.
+        source: pixels, or a function that returns them, of an image that is no file of its own.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    split: str | None = None
+    group: str | None = None
+    source: Any = field(default=None, compare=False, repr=False)
+
+    def item(self) -> Item:
+        """Returns the image as `predict` takes it; nothing is read yet."""
+        return Item(str(self.path), self.path if self.source is None else self.source)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Labelled images of one data set, in file order.
+
+    Attributes:
+        name: of the data set, for reports.
+        records: the images.
+        class_names: in the order of the model's outputs.
+        task: "multiclass" or "multilabel".
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    class_names: tuple[str, ...]
+    task: str
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Returns the number of images of each class, in the order of `class_names`."""
+        found = Counter(label for record in self.records for label in record.labels)
+        return {name: found[name] for name in self.class_names}
+
+    def with_records(self, records: Iterable[Record]) -> Manifest:
+        """Returns a manifest of the same classes with other images."""
+        return Manifest(self.name, tuple(records), self.class_names, self.task)
+
+    def split(self, name: str) -> Manifest:
+        """Returns the images of one split.
+
+        Raises:
+            ValueError: no image belongs to it.
+        """
+        records = tuple(record for record in self.records if record.split == name)
+        if not records:
+            have = ", ".join(sorted({str(record.split) for record in self.records}))
+            raise ValueError(f"{self.name}: no image belongs to split {name!r}; its splits are {have}")
+        return self.with_records(records)
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether every image belongs to a split."""
+        return all(record.split is not None for record in self.records)
+
+    def digest(self) -> str:
+        """Returns a hash of what the images are called, their labels, splits and groups, in order."""
+        rows = [[record.path.name, *record.labels, str(record.split), str(record.group)] for record in self.records]
+        return hashlib.sha256(json.dumps([self.class_names, self.task, rows]).encode()).hexdigest()
+
+    def targets(self) -> np.ndarray:
+        """Returns (N,) int64 class numbers, or (N, C) float32 zeros and ones for multi-label."""
+        index = {name: number for number, name in enumerate(self.class_names)}
+        if self.task == "multiclass":
+            return np.array([index[record.labels[0]] for record in self.records], dtype=np.int64)
+        targets = np.zeros((len(self.records), len(self.class_names)), dtype=np.float32)
+        for row, record in enumerate(self.records):
+            targets[row, [index[label] for label in record.labels]] = 1
+        return targets
+
+    def groups(self) -> list[str] | None:
+        """Returns the group of every image (a lesion, a patient), or None where the images have none."""
+        groups = [record.group for record in self.records]
+        return None if any(group is None for group in groups) else [str(group) for group in groups]

@@ -1,0 +1,216 @@
+"""`fit` and `finetune`: from labelled images to weights on disk, with everything one has to know about them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffmiczoo.data.augmentation import create_augmentation
+from diffmiczoo.data.checks import DataReport, check_data
+from diffmiczoo.data.dataset import ImageDataset
+from diffmiczoo.evaluation.metrics import Metrics
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.modes import kept_modes
+from diffmiczoo.training.checkpoint import load_checkpoint
+from diffmiczoo.training.interruption import Interruption
+from diffmiczoo.training.leavings import leave_results, tensorboard_log
+from diffmiczoo.training.loop import Run
+from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, write_split
+from diffmiczoo.training.presets import finetune_recipe, preset_recipe
+from diffmiczoo.training.processes import Processes
+from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.stages import create_stages
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `fit` returns.
+
+    Attributes:
+        model: the best on validation data, calibrated.
+        history: a row per epoch.
+        output: the directory of the run.
+        metrics: of the model on the validation data; None where nothing was trained.
+    """
+
+    model: DiffMICv2
+    history: list[dict[str, Any]]
+    output: Path
+    metrics: Metrics | None
+
+
+def fit(
+    model: DiffMICv2,
+    train: Any,
+    val: Any = None,
+    recipe: Recipe | None = None,
+    *,
+    output: str | os.PathLike[str],
+    resume: str = "auto",
+    checkpoint_minutes: float = 5.0,
+    tensorboard: bool = False,
+    progress: bool | None = None,
+) -> TrainingResult:
+    """Trains the DCG, then the diffusion with the DCG frozen; keeps the best epoch of each on validation data.
+
+    A run that was killed, stopped with Ctrl-C or out of disk goes on from its last checkpoint when it is started again,
+    and ends with the same weights as if nothing had happened. Started by `accelerate launch` or `torchrun`, all
+    processes train one model, each with batches of `recipe.batch_size`.
+
+    Leaves in `output`:
+
+    - `best/` and `last/`: weights and config with a temperature fitted on the validation data, for
+      `create_model("local-dir:OUTPUT/best", pretrained=True)`;
+    - `README.md`, `curves.png`, `confusion.png` (needs matplotlib), `metrics.csv` (a row per epoch);
+    - `recipe.json`, `data_report.json` and, where splits were made, `split.csv`;
+    - `checkpoint.pt`, with which a run goes on.
+
+    The global random state is left as found.
+
+    Args:
+        model: trained in place, on its device.
+        train: a table, folder, `.npz`, the root of an original download (see `data.manifest.read_manifest`), a torch
+            Dataset of (image, label), or a `Manifest`. Without splits, 70 % train, 10 % val and 20 % test are made,
+            stratified and grouped; without validation images, some are taken from training.
+        val: the same; by default the images of `train` whose split is "val".
+        recipe: settings; by default the preset for the model and the number of images.
+        output: a directory, made if need be.
+        resume: "auto" continues from `output/checkpoint.pt` if there is one, "never" starts again.
+        checkpoint_minutes: time between checkpoints within an epoch, ≥ 0; each epoch ends with one.
+        tensorboard: write curves for TensorBoard into `output/tensorboard` too.
+        progress: show bars; by default where the standard error is a terminal.
+
+    Warns:
+        UserWarning: what makes results look better or worse than they are: groups or images in two splits, classes
+            without validation images.
+
+    Raises:
+        ValueError: the classes are not the model's, a class has no training image, the loss became NaN or infinite, or
+            the checkpoint belongs to another model, recipe or data.
+        ImageError: images cannot be read; the message names them.
+        OSError: the disk is full; the last checkpoint is intact.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the checkpoint is written.
+    """
+    if resume not in ("auto", "never"):
+        raise ValueError(f"resume={resume!r} must be 'auto' or 'never'")
+    if not checkpoint_minutes >= 0:
+        raise ValueError(f"checkpoint_minutes={checkpoint_minutes!r} must be at least 0")
+    processes = Processes(model.default_noise.device)
+    plan = plan_run(model.config, train, val, seed=recipe.seed if recipe else 0)
+    recipe = recipe or preset_recipe(model.config, len(plan.train))
+    check_recipe(recipe, model.config, plan.train, processes.share, processes.device)
+    loss = model.config.loss if recipe.loss is None else recipe.loss
+    model.config = model.config.replace(class_names=plan.train.class_names, loss=loss)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    # Loaders draw a number for each of their passes.
+    with torch.random.fork_rng(), kept_modes(model):
+        training, validation = _datasets(model, recipe, plan, output, progress if processes.is_main else False)
+        report = _checked(plan, training, validation, output, processes)
+        model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        log = tensorboard_log(output) if tensorboard and processes.is_main else None
+        with Interruption() as interruption, nullcontext() if log is None else closing(log):
+            run = Run(
+                model,
+                recipe,
+                training,
+                validation,
+                processes,
+                output=output,
+                data=plan.digest(),
+                checkpoint_minutes=checkpoint_minutes,
+                interruption=interruption,
+                progress=progress,
+                log=log,
+            )
+            _train(run, resume)
+        metrics = leave_results(model, run, plan, report, validation) if processes.is_main else None
+    processes.wait()
+    return TrainingResult(model, run.history, output, metrics)
+
+
+def _train(run: Run, resume: str) -> None:
+    model, recipe = run.model, run.recipe
+    if resume == "auto" and run.checkpoint.exists():
+        run.restore(load_checkpoint(run.checkpoint))
+    if run.processes.is_main:
+        recipe.save(run.output / "recipe.json")
+    run.train()
+    answering = next(stage for stage in create_stages(recipe, model.config) if stage.answers)
+    model.trained = answering.epochs > 0 or model.trained
+
+
+def finetune(
+    model: DiffMICv2, train: Any, val: Any = None, recipe: Recipe | None = None, **options: Any
+) -> TrainingResult:
+    """Trains a model that has learned something on other images: `fit` with new classes and a careful recipe.
+
+    Where the classes or the task are not the model's own, the layers that depend on them start anew; all else starts
+    from what the model knows.
+
+    Args:
+        model: as for `fit`.
+        train: as for `fit`.
+        val: as for `fit`.
+        recipe: by default `training.presets.finetune_recipe` for the model and the number of images.
+        **options: `output` and all others of `fit`.
+
+    Raises:
+        ValueError, ImageError, OSError, KeyboardInterrupt: as `fit` does.
+    """
+    manifest = training_manifest(train, model.config)
+    adapt_classes(model, manifest.class_names, manifest.task)
+    if recipe is None:
+        plan = plan_run(model.config, manifest, val, seed=0)
+        recipe = finetune_recipe(model.config, len(plan.train))
+    return fit(model, manifest, val, recipe, **options)
+
+
+def adapt_classes(model: DiffMICv2, class_names: tuple[str, ...], task: str) -> None:
+    """Gives a model other classes; nothing changes where they are its own."""
+    if task != model.config.task:
+        model.config = model.config.replace(task=task, ordinal=False, thresholds=())
+    elif class_names == model.config.class_names:
+        return
+    with warnings.catch_warnings():
+        # It is about to be fitted, which is what the warning asks for.
+        warnings.simplefilter("ignore", UserWarning)
+        model.reset_classifier(len(class_names), class_names)
+
+
+def _datasets(
+    model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progress: bool | None
+) -> tuple[ImageDataset, ImageDataset]:
+    augmentation = create_augmentation(
+        model.config.image_size,
+        hflip=recipe.hflip,
+        vflip=recipe.vflip,
+        rotation=recipe.rotation,
+        min_scale=recipe.min_scale,
+        color_jitter=recipe.color_jitter,
+    )
+    cache = output / "cache"
+    training = ImageDataset(plan.train, model.config, augmentation, progress, cache)
+    return training, ImageDataset(plan.val, model.config, progress=progress, cache=cache)
+
+
+def _checked(
+    plan: Plan, training: ImageDataset, validation: ImageDataset, output: Path, processes: Processes
+) -> DataReport:
+    """Writes the report on the data, warns of what is odd and refuses what is wrong."""
+    report = check_data({"train": training, "val": validation}, plan.whole, made=plan.made)
+    if processes.is_main:
+        report.save(output / "data_report.json")
+        if plan.made:
+            write_split(plan.whole, output / "split.csv")
+    if report.problems:
+        raise ValueError(f"{plan.train.name}: " + "; ".join(report.problems) + f" (see {output / 'data_report.json'})")
+    for sentence in report.warnings:
+        warnings.warn(f"{plan.train.name}: {sentence}", UserWarning, stacklevel=3)
+    return report

@@ -1,0 +1,143 @@
+"""What a run is going to do, settled and checked before an image is decoded."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.manifest import Manifest, as_manifest
+from diffmiczoo.data.splits import complete_splits
+from diffmiczoo.evaluation.metrics import metric_names
+from diffmiczoo.precision import check_precision
+from diffmiczoo.training.batches import Share, batches_per_epoch
+from diffmiczoo.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The images of a run.
+
+    Attributes:
+        train, val: what to learn from and what to choose by.
+        whole: all images of the data sets, with their groups.
+        made: a sentence on splits that were made; the empty text where they were given.
+    """
+
+    train: Manifest
+    val: Manifest
+    whole: Manifest
+    made: str
+
+    def digest(self) -> str:
+        """Returns a hash of the images, their labels and splits."""
+        return self.train.digest() + self.val.digest()
+
+
+def training_manifest(train: Any, config: DiffMICConfig, task: str | None = None) -> Manifest:
+    """Reads training data; where their classes are among the model's own, these give order and task.
+
+    Args:
+        train: anything that `data.manifest.as_manifest` takes.
+        config: of the model that learns.
+        task: "multiclass" or "multilabel"; by default what the model's or the data's labels tell.
+    """
+    if isinstance(train, Manifest):
+        return train
+    if config.class_names and task in (None, config.task):
+        try:
+            return as_manifest(train, class_names=config.class_names, task=config.task)
+        except ValueError:
+            # Other classes, or what is wrong with the data by themselves, which the next line says.
+            pass
+    return as_manifest(train, task=task)
+
+
+def plan_run(config: DiffMICConfig, train: Any, val: Any, seed: int) -> Plan:
+    """Settles which images a run learns from and which it is judged by.
+
+    Args:
+        config: the model's.
+        train: as `fit` takes it.
+        val: as `fit` takes it.
+        seed: of splits that have to be made.
+
+    Raises:
+        ValueError: the data do not fit the model, or each other.
+    """
+    names = config.class_names or None
+    given = as_manifest(train, class_names=names, task=config.task)
+    _check_fits(given, config, config.class_names)
+    if val is None:
+        whole, made = complete_splits(given, seed)
+        return Plan(whole.split("train"), whole.split("val"), whole, made)
+    other = as_manifest(val, class_names=given.class_names, task=config.task)
+    _check_fits(other, config, given.class_names)
+    training = given.split("train") if given.has_splits else given
+    validation = other.split("val") if other.has_splits else other
+    both = {record.path.resolve() for record in training.records} & {r.path.resolve() for r in validation.records}
+    if both:
+        raise ValueError(
+            f"{len(both)} images are in the training and in the validation data, first {sorted(both)[0]}; a model has "
+            "to be judged on images that it was not trained on"
+        )
+    return Plan(training, validation, _joined(training, validation), "")
+
+
+def _joined(training: Manifest, validation: Manifest) -> Manifest:
+    marked = [
+        replace(record, split=name)
+        for name, part in (("train", training), ("val", validation))
+        for record in part.records
+    ]
+    return training.with_records(marked)
+
+
+def _check_fits(manifest: Manifest, config: DiffMICConfig, class_names: tuple[str, ...]) -> None:
+    if manifest.task != config.task:
+        raise ValueError(
+            f"{manifest.name} is {manifest.task}, the model {config.task}; create it with task={manifest.task!r}, or "
+            "call finetune"
+        )
+    if manifest.class_names != class_names and (class_names or len(manifest.class_names) != config.num_classes):
+        raise ValueError(
+            f"{manifest.name} has the classes {list(manifest.class_names)}, the model "
+            f"{list(class_names or config.labels)}; call finetune, or model.reset_classifier(num_classes, class_names) "
+            "before fit"
+        )
+
+
+def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, share: Share, device: torch.device) -> None:
+    """Refuses, before an image is read, what would fail in the middle.
+
+    Raises:
+        ValueError: the recipe does not fit the data, the task or the device.
+    """
+    check_precision(recipe.precision, device)
+    together = recipe.batch_size * share.processes
+    if not batches_per_epoch(len(train), recipe.batch_size, share):
+        several = f" of {share.processes} processes" if share.processes > 1 else ""
+        raise ValueError(
+            f"{train.name}: {len(train)} training images do not fill one batch of {together}{several}; set batch_size "
+            f"to at most {len(train) // share.processes}"
+        )
+    known = metric_names(config.task, config.ordinal)
+    if recipe.select not in known:
+        hint = "; create the model with ordinal=True if its classes are grades" if "kappa" in recipe.select else ""
+        raise ValueError(
+            f"select={recipe.select!r} is not a metric of this {config.task} model; it has {', '.join(known)}{hint}"
+        )
+
+
+def write_split(manifest: Manifest, path: Path) -> None:
+    """Writes which image belongs to which split, as a table that `fit` and `evaluate` read where images are files."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "split", "group"])
+        for record in manifest.records:
+            file_name = record.path.resolve() if record.source is None else record.path
+            writer.writerow([file_name, "|".join(record.labels), record.split or "", record.group or ""])
