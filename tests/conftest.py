@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hub_fixtures import hub, hub_client, hub_process, hub_repo, start_hub_process  # noqa: F401
+from PIL import Image
 
 from diffmiczoo.config import DiffMICConfig
 
@@ -116,3 +117,18 @@ def make_dicom() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def manifest_csv(tmp_path) -> Path:
+    """Forty pictures in a CSV with splits and groups: bright ones are "light", the others "dark"."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(40):
+        light = number % 2
+        pixels = rng.integers(0, 60, (48, 64, 3), dtype=np.uint8) + (180 if light else 0)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
+        split = "train" if number < 24 else "val" if number < 32 else "test"
+        rows.append(f"{number}.png,{'light' if light else 'dark'},{split},patient{number // 2}")
+    (tmp_path / "labels.csv").write_text("file,label,split,group\n" + "\n".join(rows) + "\n")
+    return tmp_path / "labels.csv"

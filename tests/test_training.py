@@ -4,11 +4,9 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import SMALL_ENCODERS, TINY
-from PIL import Image
 from torch import nn
 
 import diffmiczoo
@@ -35,21 +33,6 @@ QUICK = Recipe(
 def tiny_model(**fields) -> DiffMICv2:
     torch.manual_seed(0)
     return DiffMICv2(DiffMICConfig(**{"num_classes": 2, **TINY, **SMALL_ENCODERS, **fields}))
-
-
-@pytest.fixture
-def manifest_csv(tmp_path) -> Path:
-    """Forty pictures in a CSV with splits and groups: bright ones are "light", the others "dark"."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(40):
-        light = number % 2
-        pixels = rng.integers(0, 60, (48, 64, 3), dtype=np.uint8) + (180 if light else 0)
-        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
-        split = "train" if number < 24 else "val" if number < 32 else "test"
-        rows.append(f"{number}.png,{'light' if light else 'dark'},{split},patient{number // 2}")
-    (tmp_path / "labels.csv").write_text("file,label,split,group\n" + "\n".join(rows) + "\n")
-    return tmp_path / "labels.csv"
 
 
 def test_fit_learns_what_is_easy_and_leaves_a_loadable_model(manifest_csv, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -90,16 +91,20 @@ def fit(
             **fields,
         )
         adapt_classes(model, names, manifest.task)
-        result = diffmiczoo.fit(
-            model,
-            manifest,
-            val,
-            chosen,
-            output=output,
-            resume=resume,
-            checkpoint_minutes=checkpoint_minutes,
-            tensorboard=tensorboard,
-        )
+        try:
+            result = diffmiczoo.fit(
+                model,
+                manifest,
+                val,
+                chosen,
+                output=output,
+                resume=resume,
+                checkpoint_minutes=checkpoint_minutes,
+                tensorboard=tensorboard,
+            )
+        except KeyboardInterrupt as interruption:
+            click.echo(f"{interruption or 'stopped'}; to go on, start it again with the same options", err=True)
+            sys.exit(130)
     _tell(result)
 
 

@@ -46,18 +46,18 @@ class DataReport:
     def warnings(self) -> list[str]:
         """Sentences about what makes results better or worse than they look."""
         found = [
-            f"{len(groups)} groups have images in {pair}, first {groups[0]}: results on the second will look better "
-            "than they are"
+            f"{_count(groups, 'group has', 'groups have')} images in {pair}, first {groups[0]}: results on the second "
+            "will look better than they are"
             for pair, groups in self.leaks.items()
         ]
         if self.duplicates:
             found.append(
-                f"{len(self.duplicates)} images are in more than one split, first {' = '.join(self.duplicates[0])}: "
-                "results will look better than they are"
+                f"{_count(self.duplicates, 'image is', 'images are')} in more than one split, first "
+                f"{' = '.join(self.duplicates[0])}: results will look better than they are"
             )
         if self.contradictions:
             found.append(
-                f"{len(self.contradictions)} images occur with different labels, first "
+                f"{_count(self.contradictions, 'image occurs', 'images occur')} with different labels, first "
                 f"{' = '.join(self.contradictions[0])}"
             )
         missing = self.without_images.get("val", [])
@@ -72,6 +72,10 @@ class DataReport:
     def save(self, path: Path) -> None:
         """Writes the report as JSON."""
         path.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _count(entries: list[Any], one: str, several: str) -> str:
+    return f"1 {one}" if len(entries) == 1 else f"{len(entries)} {several}"
 
 
 def check_data(splits: dict[str, ImageDataset], whole: Manifest, *, made: str = "") -> DataReport:

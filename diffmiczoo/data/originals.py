@@ -63,7 +63,7 @@ def _aptos2019(folder: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     rows = _checked_rows(table, ("id_code", "diagnosis"))
     files = _by_stem(folder, (".png", ".jpg", ".jpeg"))
     _check_found(table, [row["id_code"] for row in rows], files)
-    wrong = next((row for row in rows if row["diagnosis"] not in "01234" or not row["diagnosis"]), None)
+    wrong = next((row for row in rows if row["diagnosis"] not in tuple("01234")), None)
     if wrong is not None:
         raise ValueError(f"{table}: {wrong['id_code']} has diagnosis {wrong['diagnosis']!r}; expected 0 to 4")
     return tuple(Record(files[row["id_code"]], (classes[int(row["diagnosis"])],)) for row in rows)

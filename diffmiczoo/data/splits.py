@@ -16,9 +16,9 @@ VAL, TEST = 0.1, 0.2
 def make_splits(manifest: Manifest, *, val: float = VAL, test: float = TEST, seed: int = 0) -> Manifest:
     """Gives every image a split: stratified by class, and all images of a group on one side.
 
-    Groups are dealt out one by one, large ones first and those with rare classes before others, each to the split that
-    lacks the largest share of what it should hold of their classes; with groups of one image this is an ordinary
-    stratified split.
+    Groups are dealt out one by one, those with rare classes first and large ones before small ones, each to the split
+    where it brings the counts of classes and images nearest to what they should be: where χ², the sum of squared
+    differences over what is wanted, falls most. With groups of one image this is an ordinary stratified split.
 
     Args:
         manifest: the images; splits that they have are forgotten.
@@ -83,10 +83,9 @@ def _deal(manifest: Manifest, shares: np.ndarray, seed: int) -> list[int]:
     order = _order(held, total, np.random.default_rng(seed))
     side = np.zeros(len(numbers), dtype=int)
     for group in order:
-        classes = np.flatnonzero(held[group, :-1])
-        # An image of no class counts for the sum alone.
-        need = (lacking / quota)[:, classes if len(classes) else [-1]].mean(1)
-        side[group] = int(np.argmax(need))
+        left = lacking - held[group]
+        fall = ((lacking**2 - left**2) / quota).sum(1)
+        side[group] = int(np.argmax(fall))
         lacking[side[group]] -= held[group]
     _fill_empty(side, len(shares), order)
     return [int(side[group]) for group in of_image]

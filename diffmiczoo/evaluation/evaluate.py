@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.data.manifest import Manifest, read_manifest
-from diffmiczoo.evaluation.metrics import Metrics, compute_metrics
+from diffmiczoo.data.manifest import Manifest, as_manifest
+from diffmiczoo.evaluation.answers import Answers
+from diffmiczoo.evaluation.metrics import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import evaluation_mode
 from diffmiczoo.prediction import logits_to_probs
@@ -22,7 +24,7 @@ Loader = DataLoader[tuple[Tensor, Tensor]]
 
 def evaluate(
     model: DiffMICv2,
-    data: str | os.PathLike[str] | Manifest,
+    data: Any,
     *,
     split: str | None = None,
     dcg_alone: bool = False,
@@ -34,8 +36,8 @@ def evaluate(
     """Computes metrics with 95 % bootstrap intervals on labelled images; groups are drawn whole.
 
     Args:
-        model: predicts with its own sampling steps and temperature.
-        data: a CSV manifest, a folder (see `diffmiczoo.data.manifest.read_manifest`), or a `Manifest`.
+        model: predicts with its own sampling steps, temperature and thresholds.
+        data: anything that `fit` takes.
         split: which images; by default "test" where the data have splits, else all.
         dcg_alone: judge the DCG's own prediction, softmax (multi-label: sigmoid) of 0.5 · (ŷ_g + ŷ_l), instead.
         batch_size: images computed at once.
@@ -47,26 +49,26 @@ def evaluate(
         ValueError: the data's classes are not the model's, or no image belongs to the split that was asked for.
         ImageError: an image cannot be read.
     """
-    config = model.config
-    names = config.class_names or None
-    manifest = data if isinstance(data, Manifest) else read_manifest(data, class_names=names, task=config.task)
+    manifest = images_to_judge(model.config, data, split)
+    probs = probabilities(model, manifest, dcg_alone=dcg_alone, batch_size=batch_size, progress=progress)
+    thresholds = None if dcg_alone else model.config.thresholds
+    return Answers.of(manifest, probs, model.config, thresholds).metrics(bootstrap, seed, progress)
+
+
+def images_to_judge(config: DiffMICConfig, data: Any, split: str | None = None) -> Manifest:
+    """Returns the images that `evaluate` judges a model by.
+
+    Raises:
+        ValueError: the data's classes are not the model's, or no image belongs to the split that was asked for.
+    """
+    manifest = as_manifest(data, class_names=config.class_names or None, task=config.task)
     if manifest.class_names != config.labels:
         raise ValueError(
             f"{manifest.name} has the classes {list(manifest.class_names)}, the model {list(config.labels)}"
         )
     if split is not None or manifest.has_splits:
-        manifest = manifest.split(split or "test")
-    probs = probabilities(model, manifest, dcg_alone=dcg_alone, batch_size=batch_size, progress=progress)
-    return compute_metrics(
-        probs,
-        manifest.targets(),
-        task=config.task,
-        class_names=config.labels,
-        groups=manifest.groups(),
-        bootstrap=bootstrap,
-        seed=seed,
-        progress=progress,
-    )
+        return manifest.split(split or "test")
+    return manifest
 
 
 def probabilities(

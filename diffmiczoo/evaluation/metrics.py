@@ -208,6 +208,7 @@ def compare_metrics(
     groups: Sequence[Any] | None = None,
     ordinal: bool = False,
     thresholds: Sequence[float] | None = None,
+    second_thresholds: Sequence[float] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     progress: bool | None = None,
@@ -221,7 +222,8 @@ def compare_metrics(
         task: "multiclass" or "multilabel".
         groups: N lesions, patients or the like; drawn whole.
         ordinal: the classes are grades in order.
-        thresholds: of the first model, see `compute_metrics`; the second one's are 0.5.
+        thresholds: of the first model, see `compute_metrics`.
+        second_thresholds: of the second.
         bootstrap: number of resamples, ≥ 1; both models are judged on the same ones.
         seed: of the resamples.
         progress: show a bar; by default where the standard error is a terminal.
@@ -235,7 +237,7 @@ def compare_metrics(
     """
     if bootstrap < 1:
         raise ValueError(f"bootstrap={bootstrap} must be at least 1")
-    own = (thresholds, None)
+    own = (thresholds, second_thresholds)
     one, other = (
         compute_metrics(probs, targets, task=task, ordinal=ordinal, thresholds=limits, bootstrap=0).values
         for probs, limits in zip((first, second), own, strict=True)

@@ -1,0 +1,208 @@
+"""No work is lost: killed, stopped, out of disk or gone wrong, a run goes on and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import diffmiczoo
+from diffmiczoo.training import loop
+from diffmiczoo.training.checkpoint import load_checkpoint
+from diffmiczoo.training.recipe import Recipe
+
+#: With everything that has a state or is random: average, accumulation, augmentation, mixing, balanced drawing.
+RECIPE = Recipe(
+    dcg_epochs=2,
+    diffusion_epochs=2,
+    batch_size=4,
+    accumulate=2,
+    dcg_lr=1e-2,
+    diffusion_lr=1e-2,
+    weight_decay=0.01,
+    ema_decay=0.9,
+    rotation=20,
+    color_jitter=0.2,
+    mixup=0.2,
+    sampling="balanced",
+    class_weights="balanced",
+    warmup_epochs=0.5,
+    seed=5,
+)
+
+SCRIPT = """
+import sys
+import torch
+import diffmiczoo
+from diffmiczoo.training.recipe import Recipe
+sys.path.insert(0, {tests!r})
+from test_training import tiny_model
+torch.set_num_threads(1)
+print("ready", flush=True)
+diffmiczoo.fit(tiny_model(), {data!r}, recipe=Recipe.load({recipe!r}), output={output!r}, checkpoint_minutes=0,
+               progress=False)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Bit-identical sums need the same number of threads as in the other process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def start(data: Path, output: Path) -> subprocess.Popen[str]:
+    recipe = data.parent / "recipe.json"
+    RECIPE.save(recipe)
+    script = SCRIPT.format(tests=str(Path(__file__).parent), data=str(data), recipe=str(recipe), output=str(output))
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def tensors(directory: Path) -> dict[str, torch.Tensor]:
+    return diffmiczoo.create_model(f"local-dir:{directory}", pretrained=True).state_dict()
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+@pytest.fixture
+def uninterrupted(manifest_csv, tmp_path) -> Path:
+    from test_training import tiny_model
+
+    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=RECIPE, output=tmp_path / "whole", progress=False)
+    return tmp_path / "whole"
+
+
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(manifest_csv, uninterrupted, tmp_path) -> None:
+    """Three kills, each some time after the process began to train; then it is left alone."""
+    moments = random.Random(os.environ.get("DIFFMICZOO_KILL_SEED", "7"))
+    seen = set()
+    for _ in range(3):
+        process = start(manifest_csv, tmp_path / "part")
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        checkpoint = tmp_path / "part" / "checkpoint.pt"
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+        while process.poll() is None and (checkpoint.stat().st_mtime_ns if checkpoint.exists() else None) == before:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.6))
+        process.kill()
+        process.wait()
+        state = load_checkpoint(checkpoint)  # whole, whatever was being written
+        seen.add((state["stage"], state["position"]["epoch"], state["position"]["batch"]))
+    assert any(batch for _, _, batch in seen), "no kill came in the middle of an epoch"
+    process = start(manifest_csv, tmp_path / "part")
+    output, errors = process.communicate(timeout=120)
+    assert output.endswith("done\n"), errors
+    for kind in ("best", "last"):
+        assert_equal(tensors(tmp_path / "part" / kind), tensors(uninterrupted / kind))
+    whole = load_checkpoint(uninterrupted / "checkpoint.pt")
+    part = load_checkpoint(tmp_path / "part" / "checkpoint.pt")
+    assert_equal(part["model"], whole["model"])
+    assert_equal(part["steps"]["average"], whole["steps"]["average"])
+    for one, other in zip(part["history"], whole["history"], strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_stops_in_the_middle_of_an_epoch(
+    manifest_csv, uninterrupted, tmp_path, monkeypatch, number
+) -> None:
+    from test_training import tiny_model
+
+    take = loop.Steps.take
+    taken = []
+
+    def signalled(self, *arguments):
+        taken.append(arguments[-2:])
+        if len(taken) == 3:
+            os.kill(os.getpid(), number)
+        return take(self, *arguments)
+
+    monkeypatch.setattr(loop.Steps, "take", signalled)
+    with pytest.raises(KeyboardInterrupt, match="stopped in epoch 1, batch 4 of 6"):
+        diffmiczoo.fit(tiny_model(), manifest_csv, recipe=RECIPE, output=tmp_path / "part", progress=False)
+    monkeypatch.setattr(loop.Steps, "take", take)
+    assert load_checkpoint(tmp_path / "part" / "checkpoint.pt")["position"]["batch"] == 4  # a step is two batches
+    assert signal.getsignal(number) == (signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=RECIPE, output=tmp_path / "part", progress=False)
+    assert_equal(tensors(tmp_path / "part" / "best"), tensors(uninterrupted / "best"))
+
+
+def test_ctrl_c_at_the_command_line_says_how_to_go_on(manifest_csv, tmp_path) -> None:
+    command = [sys.executable, "-m", "diffmiczoo.cli", "fit", "--model", "diffmicv2_nano", "--train", str(manifest_csv)]
+    command += ["--config", "image_size=64", "--set", "batch_size=4", "--output", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    history = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not history.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "start it again" in errors and "Traceback" not in errors
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["history"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(manifest_csv, uninterrupted, tmp_path) -> None:
+    """The limit on the size of a file stands for the disk: writing fails in the middle, by the system's own error."""
+    import resource
+
+    from test_training import tiny_model
+
+    output = tmp_path / "part"
+    short = RECIPE.replace(diffusion_epochs=0)
+    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=short, output=output, progress=False)
+    before = (output / "checkpoint.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"checkpoint\.pt: the checkpoint could not be written .* intact"):
+            diffmiczoo.fit(tiny_model(), manifest_csv, recipe=RECIPE, output=output, progress=False, resume="never")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (output / "checkpoint.pt").read_bytes() == before
+    assert not list(output.glob("*.partial"))
+
+
+def test_a_gradient_that_is_not_finite_stops_with_its_place_and_keeps_the_checkpoint(
+    manifest_csv, tmp_path, monkeypatch
+) -> None:
+    from test_training import tiny_model
+
+    take = loop.Steps.take
+
+    def poisoned(self, images, targets, epoch, batch):
+        if (self.stage.name, epoch, batch) == ("dcg", 1, 2):
+            next(self.model.dcg.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+        return take(self, images, targets, epoch, batch)
+
+    monkeypatch.setattr(loop.Steps, "take", poisoned)
+    with pytest.raises(ValueError, match=r"gradient became (inf|nan) in stage dcg, epoch 2, batch 4\. .*earlier state"):
+        diffmiczoo.fit(tiny_model(), manifest_csv, recipe=RECIPE, output=tmp_path / "run", progress=False)
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert state["position"]["epoch"] == 1
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values() if tensor.is_floating_point())
+
+
+def test_a_finished_run_is_not_trained_again(manifest_csv, uninterrupted, monkeypatch) -> None:
+    from test_training import tiny_model
+
+    before = tensors(uninterrupted / "best")
+    monkeypatch.setattr(loop.Steps, "take", lambda *_: pytest.fail("trained again"))
+    result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=RECIPE, output=uninterrupted, progress=False)
+    assert_equal(tensors(uninterrupted / "best"), before)
+    assert len(result.history) == 4
