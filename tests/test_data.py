@@ -354,6 +354,9 @@ def test_what_is_odd_about_data_is_reported(tmp_path) -> None:
     text = "\n".join(report.warnings)
     for part in ("1 group has images in train and val", "1 image is in more than one split", "no validation image"):
         assert part in text
+    several = read_manifest(tmp_path / "t.csv", class_names=["x", "y", "z"], task="multilabel")
+    relaxed = check_data(splits, several)
+    assert not relaxed.problems and any("no training image shows y, z: the model" in text for text in relaxed.warnings)
     report.save(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["problems"] == report.problems
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL_ENCODERS, TINY
-from torch import nn
 
 import diffmiczoo
 from diffmiczoo.config import DiffMICConfig
@@ -16,8 +15,9 @@ from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import read_manifest
 from diffmiczoo.evaluation.metrics import Metrics
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn.depthwise import fast_depthwise
 from diffmiczoo.nn.encoders import create_encoder
-from diffmiczoo.precision import autocast, grouped_convolutions_in_fp32
+from diffmiczoo.precision import autocast
 from diffmiczoo.registry import model_config
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.loop import selection_value
@@ -136,7 +136,7 @@ def test_bf16_steps_use_the_weights_of_their_own_step() -> None:
     encoder = create_encoder("test_efficientnet", 64)
     images = torch.randn(4, 3, 64, 64)
     outputs = []
-    with grouped_convolutions_in_fp32(encoder):
+    with fast_depthwise(encoder):
         for _ in range(2):
             with autocast("bf16", torch.device("cpu")):
                 outputs.append(encoder(images).float())
@@ -144,19 +144,6 @@ def test_bf16_steps_use_the_weights_of_their_own_step() -> None:
                 for parameter in encoder.parameters():
                     parameter.mul_(1.5)
     assert not torch.allclose(outputs[0], outputs[1], rtol=0.1)
-
-
-def test_grouped_convolutions_stay_in_fp32_and_are_restored() -> None:
-    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1))
-    seen = {}
-    for index, layer in enumerate(model):
-        layer.register_forward_hook(lambda _m, _i, output, index=index: seen.update({index: output.dtype}))
-    with grouped_convolutions_in_fp32(model), autocast("bf16", torch.device("cpu")):
-        model(torch.randn(1, 4, 8, 8))
-    assert seen == {0: torch.float32, 1: torch.bfloat16}
-    assert "forward" not in vars(model[0])
-    with autocast("fp32", torch.device("cpu")):
-        assert model(torch.randn(1, 4, 8, 8)).dtype == torch.float32
 
 
 def test_learning_rates_and_decay_of_the_parameter_groups() -> None:

@@ -25,6 +25,7 @@ class DataReport:
         duplicates: names of images with the same pixels in different splits.
         contradictions: names of images with the same pixels and different labels.
         made: a sentence on splits that were made; the empty text where they were given.
+        task: of the data.
     """
 
     counts: dict[str, dict[str, int]]
@@ -33,12 +34,13 @@ class DataReport:
     duplicates: list[list[str]]
     contradictions: list[list[str]]
     made: str = ""
+    task: str = "multiclass"
 
     @property
     def problems(self) -> list[str]:
         """Sentences about what makes training wrong."""
         missing = self.without_images.get("train", [])
-        if not missing:
+        if not missing or self.task == "multilabel":
             return []
         return [f"no training image shows {', '.join(missing)}; a class cannot be learned without one"]
 
@@ -60,6 +62,9 @@ class DataReport:
                 f"{_count(self.contradictions, 'image occurs', 'images occur')} with different labels, first "
                 f"{' = '.join(self.contradictions[0])}"
             )
+        absent = self.without_images.get("train", [])
+        if absent and self.task == "multilabel":
+            found.append(f"no training image shows {', '.join(absent)}: the model will not learn to give that label")
         missing = self.without_images.get("val", [])
         if missing:
             found.append(f"no validation image shows {', '.join(missing)}: how well they are found is not measured")
@@ -99,6 +104,7 @@ def check_data(splits: dict[str, ImageDataset], whole: Manifest, *, made: str = 
         duplicates=[[name for _, name, _ in found] for found in same if len({split for split, _, _ in found}) > 1],
         contradictions=[[name for _, name, _ in found] for found in same if len({labels for *_, labels in found}) > 1],
         made=made,
+        task=whole.task,
     )
 
 

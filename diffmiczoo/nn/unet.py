@@ -27,7 +27,16 @@ class TimestepConv(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Maps x (B, in, Np, Np) to (B, out, Np, Np); t is (B or 1, Np or 1, Np or 1) int64, 0..T."""
         scale = rearrange(self.gamma(t), "b i j h -> b h i j")
-        return F.softplus(self.norm(scale * self.conv(x)))
+        return F.softplus(self.norm(scale * convolve(self.conv, x)))
+
+
+def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Does what `conv(x)` does; a 1 × 1 kernel as a matrix product, whose gradients are faster on CPUs."""
+    if conv.kernel_size != (1, 1):
+        y: Tensor = conv(x)
+        return y
+    rows = F.linear(rearrange(x, "b c i j -> b i j c"), conv.weight.flatten(1), conv.bias)
+    return rearrange(rows, "b i j c -> b c i j")
 
 
 class DenoisingUNet(nn.Module):
@@ -60,4 +69,4 @@ class DenoisingUNet(nn.Module):
         first = self.block1(torch.cat([guidance_map, y_t], dim=1) if self.guided else y_t, t)
         hidden = self.block2(first * feature_prior[:, :, None, None], t)
         hidden = self.block3(hidden, t)
-        return self.out_conv(hidden + first if self.skip else hidden)
+        return convolve(self.out_conv, hidden + first if self.skip else hidden)

@@ -15,6 +15,7 @@ from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.checks import DataReport, check_data
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.evaluation.metrics import Metrics
+from diffmiczoo.memory import kept_memory
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import kept_modes
 from diffmiczoo.training.checkpoint import load_checkpoint
@@ -115,7 +116,7 @@ def fit(
         report = _checked(plan, training, validation, output, processes)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         log = tensorboard_log(output) if tensorboard and processes.is_main else None
-        with Interruption() as interruption, nullcontext() if log is None else closing(log):
+        with kept_memory(), Interruption() as interruption, nullcontext() if log is None else closing(log):
             run = Run(
                 model,
                 recipe,

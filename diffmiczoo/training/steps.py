@@ -14,7 +14,8 @@ from torchvision.transforms import v2
 from diffmiczoo.losses import Balance, draw, label_vectors
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import seeded_generator
-from diffmiczoo.precision import autocast, grouped_convolutions_in_fp32
+from diffmiczoo.nn.depthwise import fast_depthwise
+from diffmiczoo.precision import autocast
 from diffmiczoo.training.batches import seed_of
 from diffmiczoo.training.processes import Processes
 from diffmiczoo.training.recipe import Recipe
@@ -149,7 +150,7 @@ class Steps:
         all_draws = draw(self.model.config, count * share.processes, seeded_generator(seed_of(*seeds)))
         draws = all_draws.share(*share.of(count), self.device)
         mixed_on_cpu = self.recipe.precision == "bf16" and self.device.type == "cpu"
-        grouped = grouped_convolutions_in_fp32(self.model) if mixed_on_cpu else nullcontext()
+        grouped = fast_depthwise(self.model) if mixed_on_cpu else nullcontext()
         with grouped, autocast(self.recipe.precision, self.device):
             loss: Tensor = self.loss(images, labels, weights, draws)
         return loss
