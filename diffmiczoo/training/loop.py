@@ -20,7 +20,7 @@ from diffmiczoo.evaluation.calibration import fit_temperature
 from diffmiczoo.evaluation.evaluate import collect_scores
 from diffmiczoo.evaluation.metrics import Metrics, compute_metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.prediction import logits_to_probs, score_logits, scores_to_probs
+from diffmiczoo.prediction import logits_to_probs, score_logits
 from diffmiczoo.training.batches import BatchSampler, batches_per_epoch
 from diffmiczoo.training.checkpoint import save_checkpoint
 from diffmiczoo.training.interruption import Interruption
@@ -228,18 +228,19 @@ class Run:
             self.log(row)
         return best
 
-    def _validate(self, model: DiffMICv2, stage: Stage) -> tuple[Metrics, float | None]:
-        """Judges a stage on validation data; the temperature of the model's own answers is fitted on the same data."""
+    def _validate(self, model: DiffMICv2, stage: Stage) -> tuple[Metrics, float]:
+        """Judges a stage on validation data by calibrated probabilities, and returns their temperature.
+
+        Without the temperature, which is fitted on the same data, epochs would be chosen for how timid they are.
+        """
         share = Subset(self.validation, self.processes.rows(len(self.validation)))
         loader = DataLoader(share, self.recipe.batch_size)
         scores, targets = collect_scores(model, stage.scores, loader, self.progress)
         scores, targets = self.processes.gathered(scores), self.processes.gathered(targets)
         config = model.config
-        if stage.answers:
-            temperature = fit_temperature(score_logits(scores, config), targets, task=config.task)
-            probs = scores_to_probs(scores, config.replace(temperature=temperature))
-        else:
-            temperature, probs = None, logits_to_probs(scores, config.task)
+        logits = score_logits(scores, config) if stage.answers else scores
+        temperature = fit_temperature(logits, targets, task=config.task)
+        probs = logits_to_probs(logits / temperature, config.task)
         names, ordinal = config.labels, config.ordinal
         metrics = compute_metrics(probs, targets, task=config.task, class_names=names, ordinal=ordinal, bootstrap=0)
         return metrics, temperature
@@ -249,7 +250,7 @@ class Run:
         model = self.model
         self.last = _cpu_copy(steps.judged) if stage.answers else None
         model.load_state_dict(best["state"])
-        if best["temperature"] is not None:
+        if stage.answers:
             model.config = model.config.replace(temperature=best["temperature"])
         for row in self.history:
             if row["stage"] == stage.name:

@@ -48,7 +48,7 @@ def _draw_stage(axes: Axes, rows: list[dict[str, Any]], select: str, stage: str)
         other.annotate(
             f"kept {kept[select]:.3f}",
             (kept["epoch"], kept[select]),
-            xytext=(0, 9),
+            xytext=(0, -16 if select == "nll" else 9),
             textcoords="offset points",
             ha="right" if kept["epoch"] > rows[-1]["epoch"] / 2 else "left",
             fontsize=8,
