@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffmiczoo import preprocessing
+from diffmiczoo.memory import kept_memory
 from diffmiczoo.modes import evaluation_mode, seeded_generator
 from diffmiczoo.nn.roi import roi_margin
 from diffmiczoo.precision import PRECISIONS, autocast, check_precision
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 #: Windows whose saliency differs by less may change places with the batch; thirty times what was seen in float32.
 TIE = 1e-4
+
+#: Images from which on freed memory is kept between batches.
+WORTH_KEEPING_MEMORY = 8
 
 
 def predict(
@@ -51,8 +56,10 @@ def predict(
     draws = model.draw_noise(steps, num_samples, generator=seeded_generator(seed)).to(like)
     errors: dict[str, str] = {}
     kept, rows = [], []
+    # A single picture has no large feature maps, and giving memory back would take longer than they save.
+    memory = kept_memory() if len(items) >= WORTH_KEEPING_MEMORY else nullcontext()
     bar = tqdm(total=len(items), desc="predict", unit="img", disable=None if progress is None else not progress)
-    with bar, evaluation_mode(model), torch.inference_mode(), autocast(precision, like.device):
+    with bar, memory, evaluation_mode(model), torch.inference_mode(), autocast(precision, like.device):
         for batch in _batches(preprocessing.load(items, model.config, on_error=on_error), batch_size):
             errors |= {items[index].name: str(square) for index, square in batch if not isinstance(square, Tensor)}
             good = [(index, square) for index, square in batch if isinstance(square, Tensor)]

@@ -39,7 +39,7 @@ def trained(start: str | None, data: Manifest, image_size: int, seed: int, outpu
     images = len(data.split("train"))
     if start is not None:
         model = diffmiczoo.create_model(start, pretrained=True, image_size=image_size)
-        recipe = finetune_recipe(model.config, images).replace(seed=seed, select="nll")
+        recipe = finetune_recipe(model.config, images).replace(seed=seed, select="nll", validate_every=5)
         return diffmiczoo.finetune(model, data, recipe=recipe, output=output)
     model = diffmiczoo.create_model(
         "diffmicv2_nano",
@@ -48,7 +48,7 @@ def trained(start: str | None, data: Manifest, image_size: int, seed: int, outpu
         image_size=image_size,
         pretrained_backbones=True,
     )
-    recipe = preset_recipe(model.config, images).replace(seed=seed, select="nll")
+    recipe = preset_recipe(model.config, images).replace(seed=seed, select="nll", validate_every=5)
     return diffmiczoo.fit(model, data, recipe=recipe, output=output)
 
 

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.nn.folded_encoder import as_inferred
 
 
 class GatedAttention(nn.Module):
@@ -58,7 +59,7 @@ class DCG(nn.Module):
 
     def global_stream(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the saliency map (B, C, h, w) and the global prior ŷ_g (B, C), both logits (eq. 1)."""
-        saliency = self.saliency_conv(self.global_encoder(images))
+        saliency = self.saliency_conv(as_inferred(self.global_encoder, images)(images))
         responses = saliency.flatten(2)
         if self.saliency_top < 1:
             count = max(math.ceil(self.saliency_top * responses.shape[-1]), 1)
@@ -73,7 +74,8 @@ class DCG(nn.Module):
         """
         if self.local_encoder is None:
             raise TypeError("this DCG has no local stream")
-        features = self.local_encoder(rearrange(rois, "b k c h w -> (b k) c h w")).mean((2, 3))
+        patches = rearrange(rois, "b k c h w -> (b k) c h w")
+        features = as_inferred(self.local_encoder, patches)(patches).mean((2, 3))
         features = rearrange(features, "(b k) d -> b k d", b=rois.shape[0])
         attention = self.attention(features)
         pooled = (attention[..., None] * features).sum(1)

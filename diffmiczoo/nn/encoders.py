@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.nn.folded_encoder import as_inferred
 
 #: EfficientSAM's image encoders: width and number of heads; 12 blocks, patches of 16 pixels.
 EFFICIENTSAM = {"efficientsam_s": (384, 6), "efficientsam_ti": (192, 3)}
@@ -148,10 +149,11 @@ class FeaturePrior(nn.Module):
     def forward(self, images: Tensor, rois: Tensor) -> Tensor:
         """Maps images (B, 3, S, S) and ROIs (B, K, 3, r, r) to F (B, H)."""
         # A 1×1 convolution and a mean over positions commute: projecting the mean costs h · w times less.
-        raw: Tensor = self.raw_norm(self.raw_proj(self.raw_encoder(images).mean((2, 3))))
+        raw: Tensor = self.raw_norm(self.raw_proj(as_inferred(self.raw_encoder, images)(images).mean((2, 3))))
         if self.roi_encoder is None:
             return raw
-        roi = self.roi_encoder(rearrange(rois, "b k c h w -> (b k) c h w")).mean((2, 3))
+        patches = rearrange(rois, "b k c h w -> (b k) c h w")
+        roi = as_inferred(self.roi_encoder, patches)(patches).mean((2, 3))
         roi = rearrange(self.roi_norm(self.roi_proj(roi)), "(b k) h -> b h k", b=rois.shape[0])
         weights = self.Q.softmax(-1) if self.feature_weighting == "softmax" else self.Q
         return (weights * torch.cat([raw[:, :, None], roi], dim=-1)).sum(-1)

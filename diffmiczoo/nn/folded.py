@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary, ref
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffmiczoo.nn.kept import KeptByWeights
 from diffmiczoo.nn.unet import DenoisingUNet, TimestepConv
 
 
@@ -62,27 +62,10 @@ class FoldedUNet:
 
 def folded_unet(unet: DenoisingUNet, timesteps: list[int], dtype: torch.dtype) -> FoldedUNet:
     """Returns `FoldedUNet(unet, timesteps, dtype)`; the last one of a U-Net is kept and used while nothing changes."""
-    state = [*unet.parameters(), *unet.buffers()]
-    # Tensors made in inference mode count no changes, so what was folded from them is not kept.
-    if any(tensor.is_inference() for tensor in state):
-        return FoldedUNet(unet, timesteps, dtype)
-    key = (tuple(timesteps), dtype, *((tensor.data_ptr(), tensor._version) for tensor in state))
-    kept = _kept.get(unet)
-    # Another tensor may come to lie where one that is gone lay, so they have to be the same objects as well.
-    if kept is None or kept.key != key or any(old() is not new for old, new in zip(kept.tensors, state, strict=True)):
-        kept = _kept[unet] = _Kept(key, [ref(tensor) for tensor in state], FoldedUNet(unet, timesteps, dtype))
-    return kept.folded
+    return _kept.get(unet, (tuple(timesteps), dtype), lambda: FoldedUNet(unet, timesteps, dtype), only=True)
 
 
-@dataclass(frozen=True)
-class _Kept:
-    key: tuple[object, ...]
-    tensors: list[ref[Tensor]]
-    folded: FoldedUNet
-
-
-#: Beside the modules, so that it is no part of their state, their copies or what is saved.
-_kept: WeakKeyDictionary[DenoisingUNet, _Kept] = WeakKeyDictionary()
+_kept: KeptByWeights[FoldedUNet] = KeptByWeights()
 
 
 def can_be_folded(unet: DenoisingUNet) -> bool:

@@ -1,0 +1,118 @@
+"""Encoders as they are inferred with: BatchNorm in the convolution before it, weights in half precision made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from diffmiczoo.nn.kept import KeptByWeights
+
+#: A folded encoder whose features differ by more, relative to the largest, is not what was meant.
+_TOLERANCE = 1e-3
+
+_kept: KeptByWeights[nn.Module] = KeptByWeights()
+
+
+def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """Returns what computes an encoder's features fastest: a folded copy of it in inference mode or under autocast.
+
+    The copy is kept and used again while no weight changes. Under autocast its weights have autocast's type already. An
+    encoder that trains, with hooks, or with a forward of its own such as a compiled one, is left alone; so it is with
+    gradients merely switched off, where results are compared to the last digits.
+
+    Args:
+        encoder: images → features.
+        images: what it is about to be given; the first one shows which convolutions feed a BatchNorm.
+    """
+    if encoder.training or torch.is_grad_enabled() or images.is_meta or _is_changed(encoder):
+        return encoder
+    device = images.device.type
+    half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if half is None and not torch.is_inference_mode_enabled():
+        return encoder
+    return _kept.get(encoder, half, lambda: _folded(encoder, images[:1], half))
+
+
+def _is_changed(encoder: nn.Module) -> bool:
+    if "forward" in vars(encoder):
+        return True
+    return any(module._forward_hooks or module._forward_pre_hooks for module in encoder.modules())
+
+
+def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None) -> nn.Module:
+    """Returns a copy with as much folded as gives the same features."""
+    with torch.autocast(image.device.type, enabled=False):
+        image = image.to(next(encoder.parameters()).dtype)
+        copy = _bare_copy(encoder)
+        wanted = copy(image)
+        pairs = _convolutions_before_norms(copy, image)
+        for conv, norm in pairs:
+            _fold(conv, norm)
+        if pairs and not _is_near(copy(image), wanted):
+            copy = _bare_copy(encoder)
+    if half is not None:
+        for module in copy.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(half)
+    return copy
+
+
+def _bare_copy(encoder: nn.Module) -> nn.Module:
+    copy = deepcopy(encoder).eval().requires_grad_(False)
+    for module in copy.modules():
+        vars(module).pop("forward", None)
+    return copy
+
+
+def _convolutions_before_norms(encoder: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Runs an image through and sees which BatchNorm is given just what a convolution returned."""
+    returned: list[tuple[nn.Conv2d, Tensor]] = []
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def after(module: nn.Module, _: object, output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            returned.append((module, output))
+
+    def before(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        found = next((conv for conv, output in reversed(returned) if output is given[0]), None)
+        if isinstance(module, nn.BatchNorm2d) and found is not None and module.running_var is not None:
+            pairs.append((found, module))
+
+    hooks = []
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(after))
+        elif isinstance(module, nn.BatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(before))
+    encoder(image)
+    for hook in hooks:
+        hook.remove()
+    once = {id(part): sum(part is other for pair in pairs for other in pair) for pair in pairs for part in pair}
+    return [pair for pair in pairs if all(once[id(part)] == 1 for part in pair)]
+
+
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Moves a BatchNorm's scale and shift into the convolution; its activation, if it has one, stays in its place."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    # In float64, so that what is left of the difference is one rounding of each weight.
+    scale = (norm.running_var.double() + norm.eps).rsqrt() * (norm.weight.double() if norm.affine else 1)
+    shift = (norm.bias.double() if norm.affine else 0) - norm.running_mean.double() * scale
+    bias = shift if conv.bias is None else shift + conv.bias.double() * scale
+    weight = (conv.weight.double() * scale[:, None, None, None]).to(conv.weight.dtype)
+    conv.weight = nn.Parameter(_like(weight, conv.weight), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
+    activation = getattr(norm, "act", nn.Identity())
+    norm.forward = activation.forward  # type: ignore[method-assign]
+
+
+def _like(tensor: Tensor, other: Tensor) -> Tensor:
+    channels_last = other.is_contiguous(memory_format=torch.channels_last)
+    return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor.contiguous()
+
+
+def _is_near(found: Tensor, wanted: Tensor) -> bool:
+    return bool((found - wanted).abs().max() <= _TOLERANCE * wanted.abs().max().clamp(min=1e-6))

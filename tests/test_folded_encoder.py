@@ -1,0 +1,163 @@
+"""Folded encoders have the features of the plain ones, follow their weights, and step aside where they must."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from conftest import SMALL_ENCODERS, TINY
+from torch import nn
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn import folded_encoder
+from diffmiczoo.nn.encoders import create_encoder
+from diffmiczoo.nn.folded_encoder import as_inferred
+
+IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def trained_like(name: str) -> nn.Module:
+    """An encoder whose BatchNorms have statistics as after training."""
+    torch.manual_seed(0)
+    encoder = create_encoder(name, 64)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return encoder.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "folded"),
+    [
+        ("tf_efficientnet_lite0", 48),
+        ("resnet18", 20),
+        ("densenet121", 59),
+        ("regnetx_002", 40),
+        ("test_vit", 0),
+        ("efficientsam_ti", 0),
+        ("mobilenetv3_small_050", 30),
+    ],
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_features_are_those_of_the_plain_encoder(name: str, folded: int, layout: torch.memory_format) -> None:
+    if name == "test_vit":
+        encoder = create_encoder(name, 160)
+        images = torch.randn(2, 3, 160, 160)
+        encoder.eval()
+    else:
+        encoder, images = trained_like(name), IMAGES
+    encoder, images = encoder.to(memory_format=layout), images.to(memory_format=layout)
+    before = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
+    with torch.inference_mode():
+        plain = encoder(images)
+        quick = as_inferred(encoder, images)
+        torch.testing.assert_close(quick(images), plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
+    norms = [module for module in quick.modules() if isinstance(module, nn.BatchNorm2d) and "forward" in vars(module)]
+    assert len(norms) >= folded
+    assert all(torch.equal(tensor, before[key]) for key, tensor in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "efficientsam_ti"])
+def test_under_autocast_the_copy_is_as_near_as_autocast_is(name: str) -> None:
+    encoder = trained_like(name)
+    with torch.inference_mode():
+        exact = encoder(IMAGES)
+        with torch.autocast("cpu", torch.bfloat16):
+            plain, quick = encoder(IMAGES).float(), as_inferred(encoder, IMAGES)(IMAGES).float()
+    assert (quick - exact).norm() < 1.5 * (plain - exact).norm() + 1e-3 * exact.norm()
+
+
+def test_the_copy_is_kept_until_a_weight_changes() -> None:
+    encoder = trained_like("resnet18")
+    with torch.inference_mode():
+        first = as_inferred(encoder, IMAGES)
+        assert as_inferred(encoder, IMAGES) is first
+    with torch.no_grad():
+        next(encoder.parameters()).mul_(2)
+    with torch.inference_mode():
+        second = as_inferred(encoder, IMAGES)
+        assert second is not first
+        torch.testing.assert_close(second(IMAGES), encoder(IMAGES), rtol=1e-4, atol=1e-4)
+    norm = next(module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.running_mean.add_(1)
+    with torch.inference_mode():
+        torch.testing.assert_close(as_inferred(encoder, IMAGES)(IMAGES), encoder(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+def test_it_steps_aside_for_training_gradients_hooks_and_own_forwards() -> None:
+    encoder = trained_like("resnet18")
+    assert as_inferred(encoder, IMAGES) is encoder
+    with torch.no_grad():
+        assert as_inferred(encoder, IMAGES) is encoder
+        with torch.autocast("cpu", torch.bfloat16):
+            assert as_inferred(encoder, IMAGES) is not encoder
+    with torch.inference_mode():
+        assert as_inferred(encoder.train(), IMAGES) is encoder
+        encoder.eval()
+        hook = next(encoder.modules()).register_forward_hook(lambda *_: None)
+        assert as_inferred(encoder, IMAGES) is encoder
+        hook.remove()
+        encoder.forward = encoder.forward
+        assert as_inferred(encoder, IMAGES) is encoder
+
+
+class Odd(nn.Module):
+    """Uses a convolution's output twice, so that the BatchNorm must not be folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        nn.init.constant_(self.norm.running_mean, 3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) + y
+
+
+def test_what_cannot_be_folded_is_left_as_it_is() -> None:
+    odd = Odd().eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(as_inferred(odd, IMAGES)(IMAGES), odd(IMAGES))
+    shared = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)] * 2).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(as_inferred(shared, IMAGES)(IMAGES), shared(IMAGES))
+
+
+def test_predictions_are_those_without_folding(monkeypatch) -> None:
+    torch.manual_seed(0)
+    model = DiffMICv2(DiffMICConfig(**{"num_classes": 3, **TINY, **SMALL_ENCODERS}))
+    model.trained = True
+    pictures = (torch.rand(4, 3, 80, 80) * 255).to(torch.uint8)
+    quick = model.predict(pictures, progress=False)
+    monkeypatch.setattr(folded_encoder, "_is_changed", lambda encoder: True)
+    plain = model.predict(pictures, progress=False)
+    torch.testing.assert_close(quick.probs, plain.probs, rtol=0, atol=1e-5)
+    assert torch.equal(quick.rois, plain.rois)
+
+
+def test_threads_share_a_model() -> None:
+    torch.manual_seed(0)
+    model = DiffMICv2(DiffMICConfig(**{"num_classes": 3, **TINY, **SMALL_ENCODERS}))
+    model.trained = True
+    pictures = (torch.rand(9, 3, 70, 70) * 255).to(torch.uint8)
+    wanted = DiffMICv2.predict(model, pictures, progress=False).probs
+    fresh = DiffMICv2(model.config)
+    fresh.load_state_dict(model.state_dict())
+    fresh.trained = True
+    answers: list[torch.Tensor] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(fresh.eval().predict(pictures, progress=False).probs))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 4
+    for answer in answers:
+        torch.testing.assert_close(answer, wanted, rtol=0, atol=1e-6)
