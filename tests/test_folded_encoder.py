@@ -11,9 +11,8 @@ from torch import nn
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn import folded_encoder
 from diffmiczoo.nn.encoders import create_encoder
-from diffmiczoo.nn.folded_encoder import as_inferred
+from diffmiczoo.nn.folded_encoder import as_inferred, plain_encoders
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -128,14 +127,14 @@ def test_what_cannot_be_folded_is_left_as_it_is() -> None:
         torch.testing.assert_close(as_inferred(shared, IMAGES)(IMAGES), shared(IMAGES))
 
 
-def test_predictions_are_those_without_folding(monkeypatch) -> None:
+def test_predictions_are_those_without_folding() -> None:
     torch.manual_seed(0)
     model = DiffMICv2(DiffMICConfig(**{"num_classes": 3, **TINY, **SMALL_ENCODERS}))
     model.trained = True
     pictures = (torch.rand(4, 3, 80, 80) * 255).to(torch.uint8)
     quick = model.predict(pictures, progress=False)
-    monkeypatch.setattr(folded_encoder, "_is_changed", lambda encoder: True)
-    plain = model.predict(pictures, progress=False)
+    with plain_encoders():
+        plain = model.predict(pictures, progress=False)
     torch.testing.assert_close(quick.probs, plain.probs, rtol=0, atol=1e-5)
     assert torch.equal(quick.rois, plain.rois)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 
 import torch
@@ -14,6 +16,17 @@ from diffmiczoo.nn.kept import KeptByWeights
 _TOLERANCE = 1e-3
 
 _kept: KeptByWeights[nn.Module] = KeptByWeights()
+_switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
+
+
+@contextmanager
+def plain_encoders() -> Iterator[None]:
+    """Lets `as_inferred` return every encoder as it is, for comparisons."""
+    token = _switched_off.set(True)
+    try:
+        yield
+    finally:
+        _switched_off.reset(token)
 
 
 def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
@@ -27,7 +40,7 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
         encoder: images → features.
         images: what it is about to be given; the first one shows which convolutions feed a BatchNorm.
     """
-    if encoder.training or torch.is_grad_enabled() or images.is_meta or _is_changed(encoder):
+    if _switched_off.get() or encoder.training or torch.is_grad_enabled() or images.is_meta or _is_changed(encoder):
         return encoder
     device = images.device.type
     half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
