@@ -57,6 +57,11 @@ def as_json(prediction: Prediction) -> str:
     return json.dumps(prediction.to_dict(), indent=2)
 
 
+def as_json_lines(prediction: Prediction) -> str:
+    """Returns a JSON object per image and line, those of `Prediction.to_dict`."""
+    return "\n".join(json.dumps(record) for record in prediction.to_dict()["images"])
+
+
 def write_overlays(prediction: Prediction, directory: Path) -> None:
     """Writes a PNG per image into a directory, made if need be; equal names get a number."""
     from tqdm.auto import tqdm

@@ -14,15 +14,20 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffmiczoo import preprocessing
+from diffmiczoo.decoding import decoded
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.modes import evaluation_mode, seeded_generator
 from diffmiczoo.nn.roi import roi_margin
 from diffmiczoo.precision import PRECISIONS, autocast, check_precision
 from diffmiczoo.prediction import Prediction, scores_to_probs, uncertainty
+from diffmiczoo.preprocessing import ImageError, Item
 from diffmiczoo.sampling import Draws
 
 if TYPE_CHECKING:
     from diffmiczoo.model import DiffMICv2
+
+#: Items of a batch that were read, name → message of the others, and the tensors of the answers, empty without items.
+Answered = tuple[list[Item], dict[str, str], dict[str, Tensor]]
 
 #: Windows whose saliency differs by less may change places with the batch; thirty times what was seen in float32.
 TIE = 1e-4
@@ -49,30 +54,111 @@ def predict(
     items = preprocessing.as_items(images)
     _warn_if_untrained(model)
     _warn_if_noise(model, steps)
+    kept: list[Item] = []
+    errors: dict[str, str] = {}
+    rows: list[dict[str, Tensor]] = []
+    draws = model.draw_noise(steps, num_samples, generator=seeded_generator(seed))
+    answers = _answered(model, items, steps, draws, batch_size, precision, on_error)
+    for read, failed, row in tqdm_batches(answers, len(items), progress):
+        kept, errors = kept + read, errors | failed
+        rows += [row] if row else []
+    if not rows:
+        raise ImageError("images", "none could be read: " + "; ".join(errors.values()))
+    return _prediction(model, kept, errors, rows, steps, seed, num_samples)
+
+
+def predict_batches(
+    model: DiffMICv2,
+    items: list[Item],
+    *,
+    steps: int | None = None,
+    batch_size: int = 32,
+    num_samples: int | None = None,
+    seed: int = 0,
+    on_error: str = "raise",
+    precision: str = "fp32",
+    progress: bool | None = None,
+) -> Iterator[tuple[Prediction | None, dict[str, str]]]:
+    """Does what `predict` does, and yields the answers of each batch when it has them: memory does not grow.
+
+    Args:
+        model: as for `DiffMICv2.predict`, like all others.
+        items: as `preprocessing.as_items` gives them.
+        steps: of the sampler.
+        batch_size: images computed at once.
+        num_samples: sampler runs to average.
+        seed: of the starting noise.
+        on_error: "raise", or "skip".
+        precision: "fp32", "bf16" or "fp16".
+        progress: show a bar.
+
+    Yields:
+        The batch's prediction, None where none of its images could be read, and name → message of those that could not.
+    """
+    num_samples = model.config.num_samples if num_samples is None else num_samples
+    steps = model.config.sampling_steps if steps is None else steps
+    _check_arguments(on_error, steps=steps, batch_size=batch_size, num_samples=num_samples, seed=seed)
+    _warn_if_untrained(model)
+    _warn_if_noise(model, steps)
+    draws = model.draw_noise(steps, num_samples, generator=seeded_generator(seed))
+    answers = _answered(model, items, steps, draws, batch_size, precision, on_error)
+    for read, failed, row in tqdm_batches(answers, len(items), progress):
+        yield (_prediction(model, read, failed, [row], steps, seed, num_samples) if row else None), failed
+
+
+def tqdm_batches(answers: Iterator[Answered], count: int, progress: bool | None) -> Iterator[Answered]:
+    """Passes batches on and counts their images on a bar."""
+    hide = None if progress is None else not progress
+    with tqdm(total=count, desc="predict", unit="img", disable=hide) as bar:
+        for answer in answers:
+            yield answer
+            bar.update(len(answer[0]) + len(answer[1]))
+
+
+def _answered(
+    model: DiffMICv2,
+    items: list[Item],
+    steps: int,
+    draws: Draws,
+    batch_size: int,
+    precision: str,
+    on_error: str,
+) -> Iterator[Answered]:
+    """Yields the items of each batch that could be read, what is wrong with the others, and the answers."""
     like = model.default_noise
     check_precision(precision, like.device)
     # Convolutions take less time in this layout on CPUs; the weights stay what they are.
     model.to(memory_format=torch.channels_last)
-    draws = model.draw_noise(steps, num_samples, generator=seeded_generator(seed)).to(like)
-    errors: dict[str, str] = {}
-    kept, rows = [], []
+    draws = draws.to(like)
     # A single picture has no large feature maps, and giving memory back would take longer than they save.
     memory = kept_memory() if len(items) >= WORTH_KEEPING_MEMORY else nullcontext()
-    bar = tqdm(total=len(items), desc="predict", unit="img", disable=None if progress is None else not progress)
-    with bar, memory, evaluation_mode(model), torch.inference_mode(), autocast(precision, like.device):
-        for batch in _batches(preprocessing.load(items, model.config, on_error=on_error), batch_size):
-            errors |= {items[index].name: str(square) for index, square in batch if not isinstance(square, Tensor)}
-            good = [(index, square) for index, square in batch if isinstance(square, Tensor)]
+    with memory:
+        for batch in _batches(zip(items, decoded(items, model.config), strict=True), batch_size):
+            failed = {item.name: square for item, square in batch if isinstance(square, ImageError)}
+            if failed and on_error == "raise":
+                raise next(iter(failed.values()))
+            good = [(item, square) for item, square in batch if isinstance(square, Tensor)]
+            row: dict[str, Tensor] = {}
             if good:
-                squares = [preprocessing.normalize(square, model.config) for _, square in good]
-                rows.append(_answer(model, torch.stack(squares).to(like), steps, draws, PRECISIONS[precision]))
-                kept += [items[index] for index, _ in good]
-            bar.update(len(batch))
-    if not rows:
-        raise preprocessing.ImageError("images", "none could be read: " + "; ".join(errors.values()))
+                squares = torch.stack([preprocessing.normalize(square, model.config) for _, square in good])
+                # Only around the work: whoever takes the answers computes in contexts of their own.
+                with evaluation_mode(model), torch.inference_mode(), autocast(precision, like.device):
+                    row = _answer(model, squares.to(like), steps, draws, PRECISIONS[precision])
+            yield [item for item, _ in good], {name: str(error) for name, error in failed.items()}, row
+
+
+def _prediction(
+    model: DiffMICv2,
+    items: list[Item],
+    errors: dict[str, str],
+    rows: list[dict[str, Tensor]],
+    steps: int,
+    seed: int,
+    num_samples: int,
+) -> Prediction:
     return Prediction(
-        names=[item.name for item in kept],
-        items=kept,
+        names=[item.name for item in items],
+        items=items,
         errors=errors,
         config=model.config,
         steps=steps,

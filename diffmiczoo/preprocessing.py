@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,6 @@ __all__ = [
     "Item",
     "as_items",
     "list_images",
-    "load",
     "normalize",
     "preprocess",
     "read_image",
@@ -239,39 +238,6 @@ def normalize(batch: Tensor, config: DiffMICConfig) -> Tensor:
     mean, std = (torch.tensor(row, device=batch.device)[:, None, None] for row in (config.mean, config.std))
     normal: Tensor = (values - mean) / std
     return normal
-
-
-def load(
-    items: Iterable[Item], config: DiffMICConfig, on_error: str = "raise"
-) -> Iterator[tuple[int, Tensor | ImageError]]:
-    """Reads items one after the other, when asked for the next.
-
-    Args:
-        items: as `as_items` gives them.
-        config: the model's.
-        on_error: "raise", or "skip" to yield the error in the image's place.
-
-    Yields:
-        Index and square (3, S, S), uint8 or float32 in [0, 1], or index and error.
-
-    Raises:
-        ImageError: an item cannot be read.
-        ValueError: `on_error` is something else.
-    """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r} is not one of 'raise', 'skip'")
-    return _loaded(items, config, on_error == "skip")
-
-
-def _loaded(items: Iterable[Item], config: DiffMICConfig, skip: bool) -> Iterator[tuple[int, Tensor | ImageError]]:
-    for index, item in enumerate(items):
-        try:
-            square: Tensor | ImageError = resize_to_square(read_image(item), config)
-        except ImageError as error:
-            if not skip:
-                raise
-            square = error
-        yield index, square
 
 
 def preprocess(images: Any, config: DiffMICConfig) -> Tensor:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import TensorDataset
 
+from diffmiczoo import decoding
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data import squares as squares_module
 from diffmiczoo.data.checks import check_data
@@ -331,7 +332,7 @@ def test_several_processes_decode_the_same(tmp_path, monkeypatch) -> None:
     write_images(tmp_path, [f"{name}/{number}.png" for name in "ab" for number in range(4)])
     manifest = read_manifest(tmp_path)
     alone, _ = load_squares(manifest, CONFIG, progress=False)
-    monkeypatch.setattr(squares_module, "_WORTH_PROCESSES", 1)
+    monkeypatch.setattr(decoding, "WORTH_PROCESSES", 1)
     together, _ = load_squares(manifest, CONFIG, progress=False)
     assert torch.equal(alone, together)
 

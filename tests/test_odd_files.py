@@ -94,9 +94,10 @@ HOSTILE = r"""
 import pathlib, re, sys
 import PIL.Image
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.preprocessing import ImageError, as_items, load
+from diffmiczoo.decoding import decoded
+from diffmiczoo.preprocessing import ImageError, as_items
 PIL.Image.MAX_IMAGE_PIXELS = None
-for index, square in load(as_items(sys.argv[1:]), DiffMICConfig(crop_mode="border"), on_error="skip"):
+for index, square in enumerate(decoded(as_items(sys.argv[1:]), DiffMICConfig(crop_mode="border"))):
     print(square if isinstance(square, ImageError) else f"{sys.argv[1 + index]}: read")
 # Not getrusage: its peak starts with that of the process that started this one.
 print(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from diffmiczoo import pixels
+from diffmiczoo import decoding, pixels
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.preprocessing import (
     IMAGE_EXTENSIONS,
@@ -26,7 +26,6 @@ from diffmiczoo.preprocessing import (
     Item,
     as_items,
     list_images,
-    load,
     normalize,
     preprocess,
     read_image,
@@ -623,14 +622,14 @@ def test_normalize():
         normalize(square.long(), CONFIG)
 
 
-def test_load_raises_or_skips(tmp_path, picture):
-    items = as_items([picture, tmp_path / "missing.png", torch.full((3, 8, 8), 0.5)])
-    rows = list(load(items, CONFIG, on_error="skip"))
-    assert [index for index, _ in rows] == [0, 1, 2]
-    assert isinstance(rows[1][1], ImageError) and rows[1][1].name == str(tmp_path / "missing.png")
-    assert rows[0][1].dtype == torch.uint8 and rows[2][1].dtype == torch.float32
-    with pytest.raises(ImageError, match=r"missing\.png: no such file"):
-        list(load(items, CONFIG))
-    with pytest.raises(ValueError, match="on_error='ignore'"):
-        load(items, CONFIG, on_error="ignore")
-    assert preprocess([picture, rows[2][1]], CONFIG).dtype == torch.float32
+@pytest.mark.parametrize("processes", [False, True])
+def test_pictures_are_decoded_in_order_and_errors_take_their_place(tmp_path, picture, monkeypatch, processes) -> None:
+    monkeypatch.setattr(decoding, "WORTH_PROCESSES", 1 if processes else 100)
+    items = as_items([picture, tmp_path / "missing.png", picture])
+    state = torch.get_rng_state()
+    squares = list(decoding.decoded(items, CONFIG))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert isinstance(squares[1], ImageError) and squares[1].name == str(tmp_path / "missing.png")
+    assert squares[0].dtype == torch.uint8 and torch.equal(squares[0], squares[2])
+    (grey,) = decoding.decoded(as_items([torch.full((3, 8, 8), 0.5)]), CONFIG)
+    assert grey.dtype == torch.float32 and preprocess([picture, grey], CONFIG).dtype == torch.float32

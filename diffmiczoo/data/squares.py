@@ -5,25 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.data.records import Manifest, Record
-from diffmiczoo.preprocessing import ImageError, read_image, resize_to_square
+from diffmiczoo.data.records import Manifest
+from diffmiczoo.decoding import decoded
+from diffmiczoo.preprocessing import ImageError
 
 #: Squares of one data set that are kept in memory; larger sets go to a file, which the system caches as it can.
 MEMORY_LIMIT = 4 * 2**30
-
-#: From this number of files on, several processes decode.
-_WORTH_PROCESSES = 256
-_MOST_PROCESSES = 8
 
 
 def load_squares(
@@ -82,35 +77,12 @@ def _fingerprint(manifest: Manifest, config: DiffMICConfig) -> str:
 def _fill(squares: Tensor, manifest: Manifest, config: DiffMICConfig, progress: bool | None) -> dict[str, str]:
     errors = {}
     hide = None if progress is None else not progress
-    with tqdm(total=len(manifest), desc=f"read {manifest.name}", unit="img", disable=hide) as bar:
-        for index, square in enumerate(_decoded(manifest, config)):
-            if isinstance(square, str):
-                errors[str(manifest.records[index].path)] = square
+    items = [record.item() for record in manifest.records]
+    with tqdm(total=len(items), desc=f"read {manifest.name}", unit="img", disable=hide) as bar:
+        for index, square in enumerate(decoded(items, config)):
+            if isinstance(square, ImageError):
+                errors[items[index].name] = str(square)
             else:
-                squares[index] = square
+                squares[index] = (square * 255).round() if square.is_floating_point() else square
             bar.update()
     return errors
-
-
-def _decoded(manifest: Manifest, config: DiffMICConfig) -> Iterator[Tensor | str]:
-    """Yields the square of every image, or what is wrong with it."""
-    pictures = _Pictures(manifest.records, config)
-    files = all(record.source is None for record in manifest.records)
-    processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if files and len(pictures) >= _WORTH_PROCESSES else 0
-    # A picture at a time: the loader's own collation would copy each batch.
-    yield from DataLoader(pictures, batch_size=None, num_workers=processes, prefetch_factor=16 if processes else None)
-
-
-class _Pictures(Dataset["Tensor | str"]):
-    def __init__(self, records: tuple[Record, ...], config: DiffMICConfig) -> None:
-        self.records, self.config = records, config
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Tensor | str:
-        try:
-            square = resize_to_square(read_image(self.records[index].item()), self.config)
-        except ImageError as error:
-            return str(error)
-        return (square * 255).round().to(torch.uint8) if square.is_floating_point() else square

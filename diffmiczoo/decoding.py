@@ -1,0 +1,57 @@
+"""Pictures decoded and resized in order, by several processes where there are many files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.preprocessing import ImageError, Item, read_image, resize_to_square
+
+#: From this number of files on, several processes decode.
+WORTH_PROCESSES = 256
+_MOST_PROCESSES = 8
+# Pictures that each process is ahead; what bounds the memory.
+_AHEAD = 16
+
+
+def decoded(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tensor | ImageError]:
+    """Yields the square of every item, or what is wrong with it, in order; few are in memory at a time.
+
+    Args:
+        items: as `preprocessing.as_items` gives them.
+        config: the model's, for image size and crop.
+
+    Yields:
+        (3, S, S), uint8 or float32 in [0, 1], or the error.
+    """
+    files = all(isinstance(item.source, str | os.PathLike) for item in items)
+    pictures = _Pictures(items, config)
+    if not files or len(items) < WORTH_PROCESSES:
+        yield from (pictures[index] for index in range(len(items)))
+        return
+    yield from DataLoader(
+        pictures,
+        batch_size=None,  # the loader's own collation would copy each batch
+        num_workers=min(os.cpu_count() or 1, _MOST_PROCESSES),
+        prefetch_factor=_AHEAD,
+        generator=torch.Generator(),  # the loader draws a number, which must not be the caller's
+    )
+
+
+class _Pictures(Dataset["Tensor | ImageError"]):
+    def __init__(self, items: Sequence[Item], config: DiffMICConfig) -> None:
+        self.items, self.config = items, config
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Tensor | ImageError:
+        try:
+            return resize_to_square(read_image(self.items[index]), self.config)
+        except ImageError as error:
+            return error
