@@ -34,7 +34,7 @@ NOT_CLINICAL = (
 REQUIRED = ("license", "data_license", "training_data", "split", "intended_use", "limits")
 
 #: What else `card.json` may hold.
-OPTIONAL = ("description", "dataset", "commands", "commit", "counts", "citation")
+OPTIONAL = ("description", "dataset", "commands", "commit", "counts", "citation", "comparison")
 
 CARD_FILE = "card.json"
 METRICS_FILE = "metrics.json"
@@ -67,6 +67,7 @@ class CardFacts:
         recipe: fields of the `Recipe` in which training differed from the defaults.
         pictures: file names beside the card.
         citation: what to cite besides the method.
+        comparison: a sentence on what other methods reach on the same images.
     """
 
     license: str
@@ -86,6 +87,7 @@ class CardFacts:
     recipe: dict[str, Any] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
     citation: str = ""
+    comparison: str = ""
 
 
 def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
@@ -208,7 +210,8 @@ def _results(facts: CardFacts) -> str:
             for key, words in {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC"}.items()
         },
     }
-    return "\n\n".join([text, _table(columns), _table(classes)])
+    parts = [text, _table(columns), *([facts.comparison] if facts.comparison else []), _table(classes)]
+    return "\n\n".join(parts)
 
 
 def _table(columns: dict[str, list[str]]) -> str:

@@ -133,8 +133,8 @@ ENTRIES: dict[str, WeightsEntry] = {
     entry.name: entry
     for entry in (
         _entry("diffmicv2_nano", "ham10000", image_size=128),
-        _entry("diffmicv2_nano", "aptos2019"),
-        _entry("diffmicv2_nano", "busi"),
+        _entry("diffmicv2_nano", "aptos2019", image_size=192),
+        _entry("diffmicv2_nano", "busi", image_size=192),
         _entry("diffmicv2_nano", "chestxray14"),
         _entry("diffmicv2_nano", "pmg2000"),
         _entry("diffmicv2_resnet18", "ham10000"),

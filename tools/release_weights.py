@@ -23,11 +23,13 @@ import torch
 import diffmiczoo
 from diffmiczoo.card import CARD_FILE, METRICS_FILE, read_facts, render_card
 from diffmiczoo.commands.common import assignments
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest, read_manifest
 from diffmiczoo.entries import ENTRIES, INDEX
-from diffmiczoo.evaluation.calibration import fit_temperature
+from diffmiczoo.evaluation.answers import Answers
+from diffmiczoo.evaluation.calibration import fit_temperature, fit_thresholds
 from diffmiczoo.evaluation.evaluate import probabilities
-from diffmiczoo.evaluation.metrics import Metrics, compare_metrics, compute_metrics
+from diffmiczoo.evaluation.metrics import Metrics
 from diffmiczoo.hub import FILES
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.prediction import score_logits
@@ -38,21 +40,34 @@ WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
 
 
 def _fitted_temperature(model: DiffMICv2, validation: Manifest) -> float:
-    scores = model.predict([record.path for record in validation.records]).scores
+    scores = model.predict([record.item() for record in validation.records]).scores
     logits = score_logits(scores, model.config)
     return fit_temperature(logits, torch.from_numpy(validation.targets()), task=model.config.task)
 
 
+def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest) -> DiffMICConfig:
+    """Returns the config with the temperature, and for several labels the thresholds, fitted on validation images."""
+    model.config = config.replace(temperature=_fitted_temperature(model, validation), thresholds=())
+    if config.task == "multiclass":
+        return model.config
+    limits = fit_thresholds(probabilities(model, validation), validation.targets())
+    return model.config.replace(thresholds=limits)
+
+
 def _measured(model: DiffMICv2, split: Manifest) -> dict[str, Any]:
     """Returns the metrics of the model and of its DCG alone, and their differences, for the images of one split."""
-    probs = {part: probabilities(model, split, dcg_alone=part == "dcg") for part in ("model", "dcg")}
-    targets, groups, task = split.targets(), split.groups(), model.config.task
-    names = model.config.labels
-    report: dict[str, Any] = {
-        part: compute_metrics(rows, targets, task=task, class_names=names, groups=groups).to_dict()
-        for part, rows in probs.items()
+    config = model.config
+    answers = {
+        part: Answers.of(
+            split,
+            probabilities(model, split, dcg_alone=part == "dcg"),
+            config,
+            config.thresholds if part == "model" else None,
+        )
+        for part in ("model", "dcg")
     }
-    return report | {"difference": compare_metrics(*probs.values(), targets, task=task, groups=groups)}
+    report: dict[str, Any] = {part: each.metrics().to_dict() for part, each in answers.items()}
+    return report | {"difference": answers["model"].difference(answers["dcg"])}
 
 
 def _release_command(run: Path, entry: str, data: Path, facts: Path, fields: tuple[str, ...]) -> str:
@@ -102,7 +117,7 @@ def main(
         directory = Path(temporary)
         model.save_pretrained(directory, dtype=torch.float16)
         stored = load_model(directory)
-        stored.config = stored.config.replace(temperature=_fitted_temperature(stored, manifest.split("val")))
+        stored.config = _calibrated(stored.config, stored, manifest.split("val"))
         stored.save_pretrained(directory, dtype=torch.float16)
         report = {split: _measured(stored, manifest.split(split)) for split in ("val", "test")}
         (directory / METRICS_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
