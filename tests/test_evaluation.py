@@ -79,8 +79,12 @@ def test_thresholds_have_the_best_f1_that_there_is() -> None:
     assert measured[1] > measured[0]
 
 
-def test_perfectly_separated_labels_keep_a_half() -> None:
-    assert fit_thresholds(torch.tensor([[0.1], [0.9]]).expand(-1, 2), torch.tensor([[0, 0], [1, 1]])) == (0.5, 0.5)
+def test_perfectly_separated_and_rare_labels_keep_a_half() -> None:
+    truth = torch.tensor([0, 1]).repeat(10)[:, None].expand(-1, 2)
+    assert fit_thresholds(0.1 + 0.8 * truth, truth) == (0.5, 0.5)
+    rare = truth.clone()
+    rare[2:, 1] = 0
+    assert fit_thresholds(0.1 + 0.3 * rare, rare) == (pytest.approx(0.25), 0.5)
 
 
 def test_answers_come_back_from_their_table(tmp_path) -> None:

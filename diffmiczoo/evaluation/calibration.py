@@ -17,6 +17,9 @@ BINS = 15
 #: Where `fit_temperature` searches.
 TEMPERATURE_RANGE = (1e-3, 1e2)
 
+#: Images with and without a label that a threshold for it needs.
+LEAST_IMAGES = 5
+
 # Halves the range of log T until it is smaller than the float's last digit.
 _HALVINGS = 60
 
@@ -56,7 +59,8 @@ def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
 def fit_thresholds(probs: Any, targets: Any) -> tuple[float, ...]:
     """Finds for each label the probability from which giving it has the best F1 on validation data.
 
-    Of equally good ones the one nearest to 0.5 is taken; a label that no image shows, or all do, keeps 0.5.
+    Of equally good ones the one nearest to 0.5 is taken. A label that fewer than `LEAST_IMAGES` images show, or lack,
+    keeps 0.5: what one or two images ask for is a guess, and often one that gives a rare label to everybody.
 
     Args:
         probs: (N, C) in [0, 1].
@@ -76,11 +80,13 @@ def fit_thresholds(probs: Any, targets: Any) -> tuple[float, ...]:
 
 
 def _best_threshold(probs: Tensor, truth: Tensor) -> float:
-    if not truth.any() or truth.all():
+    shown = int(truth.sum())
+    if min(shown, len(truth) - shown) < LEAST_IMAGES:
         return 0.5
     ordered, order = probs.sort()
     # Between two neighbours, so that neither lies on the edge.
-    candidates = torch.cat([torch.tensor([0.5]).double(), ((ordered[1:] + ordered[:-1]) / 2).unique()])
+    values = ordered.unique()
+    candidates = torch.cat([torch.tensor([0.5]).double(), (values[1:] + values[:-1]) / 2])
     candidates = candidates[candidates > 0]
     positives = truth[order].double().flip(0).cumsum(0).flip(0)
     start = torch.searchsorted(ordered, candidates)

@@ -133,12 +133,12 @@ class Run:
         batches = batches_per_epoch(len(self.training), self.recipe.batch_size, self.processes.share)
         steps = Steps(self.model, stage, self.recipe, self.training.targets, batches, self.processes)
         position = Position()
-        best: dict[str, Any] = {"value": -math.inf, "state": None, "temperature": None, "epoch": 0}
+        best: dict[str, Any] = {"value": -math.inf, "state": None, "temperature": None, "epoch": 0, "improved": 0}
         if self._resumed is not None:
             steps.load_state_dict(self._resumed["steps"])
             best, position = self._resumed["best"], Position(**self._resumed["position"])
             self._resumed = None
-        while position.epoch < stage.epochs and not self._gave_up(position.epoch, best["epoch"]):
+        while position.epoch < stage.epochs and not self._gave_up(position.epoch, best["improved"]):
             self._train_epoch(stage, steps, position, best, batches)
             best = self._judged(stage, steps, position, best, batches)
             position = Position(epoch=position.epoch + 1)
@@ -146,8 +146,8 @@ class Run:
         if best["state"] is not None:
             self._keep(stage, steps, best)
 
-    def _gave_up(self, epoch: int, best: int) -> bool:
-        return bool(self.recipe.patience) and epoch - best >= self.recipe.patience
+    def _gave_up(self, epoch: int, improved: int) -> bool:
+        return bool(self.recipe.patience) and epoch - improved >= self.recipe.patience
 
     def _train_epoch(self, stage: Stage, steps: Steps, position: Position, best: dict[str, Any], batches: int) -> None:
         recipe, epoch = self.recipe, position.epoch
@@ -220,7 +220,13 @@ class Run:
             value = selection_value(metrics, self.recipe.select)
             # Of equally good epochs the later one: it has seen more, and the average has settled.
             if value >= best["value"]:
-                best = {"value": value, "state": _cpu_copy(judged), "temperature": temperature, "epoch": epoch}
+                best = {
+                    "value": value,
+                    "state": _cpu_copy(judged),
+                    "temperature": temperature,
+                    "epoch": epoch,
+                    "improved": epoch if value > best["value"] else best["improved"],
+                }
         row["seconds"] = round(position.seconds + time.monotonic() - started, 1)
         self.history.append(row)
         self._write_history()
