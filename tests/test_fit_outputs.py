@@ -163,3 +163,23 @@ def test_a_multilabel_run(manifest_csv, tmp_path) -> None:
     result = diffmiczoo.fit(model, manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
     assert {"average_precision", "auroc"} <= result.metrics.values.keys() and len(result.model.config.thresholds) == 2
     assert not (result.output / "confusion.png").exists()
+
+
+def test_class_numbers_are_not_taken_for_the_classes_of_the_model(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 28, 28), dtype=np.uint8)
+    labels = np.arange(24)[:, None] % 3
+    np.savez(tmp_path / "m.npz", train_images=images, train_labels=labels, val_images=images[:6], val_labels=labels[:6])
+    model = tiny_model(num_classes=4, class_names=("cat", "dog", "cow", "hen"))
+    with pytest.warns(UserWarning, match="more than one split"):
+        result = diffmiczoo.finetune(model, tmp_path / "m.npz", recipe=BRIEF, output=tmp_path / "run", progress=False)
+    assert result.model.config.class_names == ("0", "1", "2")
+
+
+def test_fewer_of_the_models_own_classes_keep_its_order(manifest_csv) -> None:
+    from diffmiczoo.training.plan import training_manifest
+
+    own = tiny_model(num_classes=3, class_names=("light", "purple", "dark")).config
+    assert training_manifest(manifest_csv, own).class_names == ("light", "purple", "dark")
+    other = tiny_model(class_names=("cat", "dog")).config
+    assert training_manifest(manifest_csv, other).class_names == ("dark", "light")

@@ -41,6 +41,8 @@ class Plan:
 def training_manifest(train: Any, config: DiffMICConfig, task: str | None = None) -> Manifest:
     """Reads training data; where their classes are among the model's own, these give order and task.
 
+    Numbers instead of names, as in an `.npz`, are classes of their own: what they stand for is not known.
+
     Args:
         train: anything that `data.manifest.as_manifest` takes.
         config: of the model that learns.
@@ -48,13 +50,20 @@ def training_manifest(train: Any, config: DiffMICConfig, task: str | None = None
     """
     if isinstance(train, Manifest):
         return train
-    if config.class_names and task in (None, config.task):
-        try:
-            return as_manifest(train, class_names=config.class_names, task=config.task)
-        except ValueError:
-            # Other classes, or what is wrong with the data by themselves, which the next line says.
-            pass
-    return as_manifest(train, task=task)
+    given = _by_itself(train, config, task)
+    if not set(given.class_names) <= set(config.class_names) or task not in (None, config.task):
+        return given
+    return as_manifest(train, class_names=config.class_names, task=config.task)
+
+
+def _by_itself(train: Any, config: DiffMICConfig, task: str | None) -> Manifest:
+    try:
+        return as_manifest(train, task=task)
+    except ValueError:
+        # An image without a label is a mistake unless the task is to give any number of them.
+        if task is not None or config.task != "multilabel":
+            raise
+        return as_manifest(train, task=config.task)
 
 
 def plan_run(config: DiffMICConfig, train: Any, val: Any, seed: int) -> Plan:
