@@ -24,7 +24,7 @@ from diffmiczoo.hub import HubError, parse_hub_name
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.verification import Digest, sha256_of
 
-ENTRY, REPOSITORY = "diffmicv2_nano.busi", "mirror/diffmicv2_nano.busi"
+ENTRY, REPOSITORY = "diffmicv2_nano.pmg2000", "mirror/diffmicv2_nano.pmg2000"  # known, not shipped
 WEIGHTS = "model.safetensors"
 ROOT = str(Path(diffmiczoo.__file__).parents[1])
 
@@ -33,7 +33,7 @@ ROOT = str(Path(diffmiczoo.__file__).parents[1])
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     names = ENTRIES[ENTRY].labels
-    model = DiffMICv2(DiffMICConfig(num_classes=3, class_names=names, **TINY, **SMALL_ENCODERS)).eval()
+    model = DiffMICv2(DiffMICConfig(num_classes=len(names), class_names=names, **TINY, **SMALL_ENCODERS)).eval()
     model.trained = True
     model.save_pretrained(tmp_path_factory.mktemp("weights"))
     return tmp_path_factory.getbasetemp() / "weights0"
