@@ -102,3 +102,17 @@ def test_validation_rows_are_counted_once(count: int, processes: int) -> None:
         part.share = Share(rank, processes)
         rows += list(part.rows(count))
     assert rows == list(range(count))
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_an_accelerator_of_the_caller_is_no_obstacle(precision: str) -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    theirs = Accelerator(cpu=True, mixed_precision=precision)
+    ours = Processes(torch.device("cpu"))
+    assert not ours.several and ours.is_main
+    if precision == "no":
+        assert theirs.num_processes == 1
+    AcceleratorState._reset_state(reset_partial_state=True)

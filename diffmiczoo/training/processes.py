@@ -90,6 +90,10 @@ def _accelerator(device: torch.device) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    # Its state is global: what an earlier run of this process, or its caller, chose would stay.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", device_placement=False)
+    on_cpu = device.type == "cpu"
+    try:
+        return Accelerator(cpu=on_cpu, mixed_precision="no", device_placement=False)
+    except ValueError:
+        # Its state is global, and what an earlier run of this process, or its caller, chose does not go with this one.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return Accelerator(cpu=on_cpu, mixed_precision="no", device_placement=False)
