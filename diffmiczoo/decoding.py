@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -31,7 +34,7 @@ def decoded(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tensor | I
     """
     files = all(isinstance(item.source, str | os.PathLike) for item in items)
     pictures = _Pictures(items, config)
-    if not files or len(items) < WORTH_PROCESSES:
+    if not files or len(items) < WORTH_PROCESSES or not _may_fork():
         yield from (pictures[index] for index in range(len(items)))
         return
     yield from DataLoader(
@@ -39,8 +42,19 @@ def decoded(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tensor | I
         batch_size=None,  # the loader's own collation would copy each batch
         num_workers=min(os.cpu_count() or 1, _MOST_PROCESSES),
         prefetch_factor=_AHEAD,
+        multiprocessing_context="fork",
         generator=torch.Generator(),  # the loader draws a number, which must not be the caller's
     )
+
+
+def _may_fork() -> bool:
+    """Whether processes can be started that need nothing of the caller's script.
+
+    Other ways to start them run the script again, which then needs a guard around its main part; a process of a pool
+    may have no children, and a thread of a server should not copy the others' locks.
+    """
+    alone = threading.current_thread() is threading.main_thread()
+    return sys.platform == "linux" and alone and not multiprocessing.current_process().daemon
 
 
 class _Pictures(Dataset["Tensor | ImageError"]):

@@ -60,7 +60,8 @@ def predict(
     draws = model.draw_noise(steps, num_samples, generator=seeded_generator(seed))
     answers = _answered(model, items, steps, draws, batch_size, precision, on_error)
     for read, failed, row in tqdm_batches(answers, len(items), progress):
-        kept, errors = kept + read, errors | failed
+        kept += read
+        errors |= failed
         rows += [row] if row else []
     if not rows:
         raise ImageError("images", "none could be read: " + "; ".join(errors.values()))

@@ -163,6 +163,8 @@ def test_a_multilabel_run(manifest_csv, tmp_path) -> None:
     result = diffmiczoo.fit(model, manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
     assert {"average_precision", "auroc"} <= result.metrics.values.keys() and len(result.model.config.thresholds) == 2
     assert not (result.output / "confusion.png").exists()
+    again = diffmiczoo.fit(result.model, manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
+    assert again.history == result.history  # thresholds are a result, and no reason to refuse the checkpoint
 
 
 def test_class_numbers_are_not_taken_for_the_classes_of_the_model(tmp_path) -> None:

@@ -6,9 +6,11 @@ import os
 import pickle
 import random
 import sys
+import threading
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -633,3 +635,13 @@ def test_pictures_are_decoded_in_order_and_errors_take_their_place(tmp_path, pic
     assert squares[0].dtype == torch.uint8 and torch.equal(squares[0], squares[2])
     (grey,) = decoding.decoded(as_items([torch.full((3, 8, 8), 0.5)]), CONFIG)
     assert grey.dtype == torch.float32 and preprocess([picture, grey], CONFIG).dtype == torch.float32
+
+
+def test_a_thread_starts_no_processes(picture, monkeypatch) -> None:
+    monkeypatch.setattr(decoding, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(decoding, "DataLoader", lambda *_, **__: pytest.fail("started processes"))
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.extend(decoding.decoded(as_items([picture]), CONFIG)))
+    thread.start()
+    thread.join()
+    assert len(found) == 1 and found[0].dtype == torch.uint8

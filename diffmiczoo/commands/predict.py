@@ -47,7 +47,7 @@ def predict(
     overlay: Path | None,
     **options: Any,
 ) -> None:
-    """Classify IMAGES: files, folders, patterns such as 'scans/*.png', or a CSV manifest with a column `file`.
+    """Classify IMAGES: files, folders, patterns such as 'scans/*.png', or a table with a column `file`.
 
     What cannot be read is listed on the standard error, and the exit status is then 1. With --output, csv and jsonl are
     written batch by batch, so that memory does not grow with the number of images.
@@ -114,8 +114,8 @@ def image_files(images: tuple[str, ...], split: str | None) -> list[str]:
     """Expands patterns and manifests; folders are left to `predict`."""
     files: list[str] = []
     for text in images:
-        if Path(text).suffix.lower() == ".csv":
-            from diffmiczoo.data.manifest import read_files
+        if Path(text).suffix.lower() in (".csv", ".tsv", ".parquet"):
+            from diffmiczoo.data.tables import read_files
 
             files += [str(path) for path in read_files(text, split)]
             continue

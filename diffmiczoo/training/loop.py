@@ -281,8 +281,8 @@ class Run:
         self._saved = time.monotonic()
 
     def _config(self) -> dict[str, Any]:
-        """Returns what a checkpoint's config has to equal; the temperature is a result of training."""
-        return self.model.config.replace(temperature=None).to_dict()
+        """Returns what a checkpoint's config has to equal; temperature and thresholds are results of training."""
+        return self.model.config.replace(temperature=None, thresholds=()).to_dict()
 
     def _write_history(self) -> None:
         if not self.processes.is_main:
