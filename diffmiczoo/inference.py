@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,7 @@ def _answered(
     # Convolutions take less time in this layout on CPUs; the weights stay what they are.
     model.to(memory_format=torch.channels_last)
     draws = draws.to(like)
+    limit = _Limit(batch_size)
     # A single picture has no large feature maps, and giving memory back would take longer than they save.
     memory = kept_memory() if len(items) >= WORTH_KEEPING_MEMORY else nullcontext()
     with memory:
@@ -144,7 +146,7 @@ def _answered(
                 squares = torch.stack([preprocessing.normalize(square, model.config) for _, square in good])
                 # Only around the work: whoever takes the answers computes in contexts of their own.
                 with evaluation_mode(model), torch.inference_mode(), autocast(precision, like.device):
-                    row = _answer(model, squares.to(like), steps, draws, PRECISIONS[precision])
+                    row = _answer_within(limit, model, squares, steps, draws, PRECISIONS[precision])
             yield [item for item, _ in good], {name: str(error) for name, error in failed.items()}, row
 
 
@@ -168,6 +170,44 @@ def _prediction(
         trained=model.trained,
         **{key: torch.cat([row[key] for row in rows]) for key in rows[0]},
     )
+
+
+@dataclass
+class _Limit:
+    """How many images are computed at once; fewer after the memory of a GPU was too small."""
+
+    images: int
+
+
+def _answer_within(
+    limit: _Limit, model: DiffMICv2, images: Tensor, steps: int, draws: Draws, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Returns the tensors of a `Prediction` for one batch; where memory runs out, from half as many images at once."""
+    rows: list[dict[str, Tensor]] = []
+    done = 0
+    while done < len(images):
+        part = images[done : done + limit.images]
+        row = _answer_if_it_fits(model, part, steps, draws, dtype)
+        if row is not None:
+            rows.append(row)
+            done += len(part)
+            continue
+        limit.images = len(part) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+
+
+def _answer_if_it_fits(
+    model: DiffMICv2, images: Tensor, steps: int, draws: Draws, dtype: torch.dtype
+) -> dict[str, Tensor] | None:
+    """Returns None where memory is too small for several images; what was computed is free once this has returned."""
+    try:
+        return _answer(model, images.to(model.default_noise), steps, draws, dtype)
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise
+    return None
 
 
 def _answer(model: DiffMICv2, images: Tensor, steps: int, draws: Draws, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -347,6 +347,8 @@ class DiffMICv2(PretrainedModel, nn.Module):
             on_error: "raise", or "skip" to leave out what cannot be read and report it in `Prediction.errors`.
             precision: "fp32", or "bf16" or (on GPUs) "fp16" for matrix products and convolutions: several times faster
                 where the processor has them. The ROIs are chosen in fp32 all the same, and the sampler's state is fp32.
+                "int8" (on CPUs) is "bf16" with 8-bit integers in the U-Net's two hidden layers: faster where they are
+                large, as the paper's.
             progress: show a bar; by default where the standard error is a terminal.
 
         Raises:

@@ -1,11 +1,13 @@
-"""Half precision for matrix products and convolutions, on CPUs as well."""
+"""Half precision for matrix products and convolutions, on CPUs as well, and 8-bit integers for the largest of them."""
 
 from __future__ import annotations
 
 import torch
 
-#: Name → type of matrix products and convolutions.
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from diffmiczoo.nn.quantized import can_quantize
+
+#: Name → type of matrix products and convolutions; "int8" is for the two largest of the U-Net, the rest is in bf16.
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -18,7 +20,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
         precision: one of `PRECISIONS`.
         device: of the model.
     """
-    dtype = PRECISIONS[precision]
+    dtype = torch.bfloat16 if precision == "int8" else PRECISIONS[precision]
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
@@ -32,3 +34,5 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ValueError(f"precision={precision!r} is not one of {', '.join(map(repr, PRECISIONS))}")
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("precision='fp16' is for GPUs; CPUs are faster and more exact with 'bf16'")
+    if precision == "int8" and (device.type != "cpu" or not can_quantize()):
+        raise ValueError("precision='int8' is for CPUs, with a PyTorch that multiplies integers; use 'bf16' here")

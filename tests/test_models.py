@@ -454,6 +454,35 @@ def test_folded_weights_follow_every_change_of_the_network() -> None:
     assert FoldedUNet not in {type(value) for value in vars(model.unet).values()}
 
 
+@pytest.mark.filterwarnings("ignore:this model is not trained")
+def test_too_little_memory_halves_the_batch() -> None:
+    model, images, sizes = small_model(), pictures(9), []
+    wanted = model.predict(images)
+
+    def full(_: object, given: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(given[0]))
+        if len(given[0]) > 3:
+            raise torch.OutOfMemoryError("the device is full")
+
+    model.feature_prior.register_forward_pre_hook(full)
+    found = model.predict(images, batch_size=8)
+    assert sizes == [8, 4, 2, 2, 2, 2, 1]
+    torch.testing.assert_close(found.probs, wanted.probs, rtol=0, atol=1e-5)
+    assert found.names == wanted.names
+
+
+@pytest.mark.filterwarnings("ignore:this model is not trained")
+def test_memory_for_not_even_one_image_is_an_error() -> None:
+    model = small_model()
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("the device is full")
+
+    model.feature_prior.register_forward_pre_hook(full)
+    with pytest.raises(torch.OutOfMemoryError, match="the device is full"):
+        model.predict(pictures(2))
+
+
 @pytest.mark.parametrize("name", ["diffmicv2_nano", "diffmicv2_resnet18"])
 def test_half_precision_answers_nearly_the_same(name: str) -> None:
     model, images = tiny_model(name, latent_dim=32, clip_sample=True), pictures()
@@ -462,7 +491,7 @@ def test_half_precision_answers_nearly_the_same(name: str) -> None:
     assert torch.equal(exact.rois, half.rois) and half.scores.dtype == torch.float32
     torch.testing.assert_close(half.scores, exact.scores, rtol=0, atol=0.1)
     assert not torch.equal(half.scores, exact.scores)
-    with pytest.raises(ValueError, match="precision='int4' is not one of 'fp32', 'bf16', 'fp16'"):
+    with pytest.raises(ValueError, match="precision='int4' is not one of 'fp32', 'bf16', 'fp16', 'int8'"):
         model.predict(images, precision="int4")
     with pytest.raises(ValueError, match="precision='fp16' is for GPUs"):
         model.predict(images, precision="fp16")

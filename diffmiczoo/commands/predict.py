@@ -35,7 +35,7 @@ DEFAULT_MODEL = "diffmicv2_ham10000"
 @click.option("--resume", is_flag=True, help="Keep the answers that --output has (csv, jsonl) and add those missing.")
 @click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Write a PNG per image into DIR.")
 @click.option("--on-error", type=click.Choice(["skip", "raise"]), default="skip", show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32", show_default=True)
 def predict(
     images: tuple[str, ...],
     name: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,21 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffmiczoo.nn.kept import KeptByWeights
+from diffmiczoo.nn.packed import can_be_packed, matrix_product
+from diffmiczoo.nn.quantized import QuantizedLinear
 from diffmiczoo.nn.unet import DenoisingUNet, TimestepConv
 
 
 @dataclass(frozen=True)
 class FoldedBlock:
-    """One block: x ↦ softplus(scale_s · (W x) + shift_s) for step s; W (out, in), `scale` and `shift` (S, out)."""
+    """One block: x ↦ softplus(scale_s · (W x) + shift_s) for step s; `product` is W (out, in), the rest (S, out)."""
 
-    weight: Tensor
+    product: Callable[[Tensor], Tensor]
     scale: Tensor
     shift: Tensor
 
     def __call__(self, x: Tensor, step: int) -> Tensor:
         """Maps x (..., in) to (..., out)."""
-        product = F.linear(x.to(self.weight.dtype), self.weight)
-        return F.softplus(torch.addcmul(self.shift[step], product, self.scale[step]))
+        return F.softplus(torch.addcmul(self.shift[step], self.product(x), self.scale[step]))
 
 
 class FoldedUNet:
@@ -35,14 +37,16 @@ class FoldedUNet:
     Args:
         unet: in eval mode, `kernel_size` 1.
         timesteps: of the sampler's S steps.
-        dtype: of the matrix products; scales, shifts and what is added up stay in the U-Net's own type.
+        dtype: of the matrix products; scales, shifts and what is added up stay in the U-Net's own type. With int8 it is
+            that of those between hidden layers, and the others' is bfloat16.
+        packed: lay out the weights once.
     """
 
-    def __init__(self, unet: DenoisingUNet, timesteps: list[int], dtype: torch.dtype) -> None:
+    def __init__(self, unet: DenoisingUNet, timesteps: list[int], dtype: torch.dtype, packed: bool = False) -> None:
         t = torch.tensor(timesteps, device=unet.out_conv.weight.device)
-        self.guided, self.skip, self.dtype = unet.guided, unet.skip, dtype
-        self.blocks = [_folded(block, t, dtype) for block in (unet.block1, unet.block2, unet.block3)]
-        self.out_weight, self.out_bias = _matrix(unet.out_conv, dtype), _bias(unet.out_conv)
+        self.guided, self.skip = unet.guided, unet.skip
+        self.blocks = [_folded(block, t, dtype, packed) for block in (unet.block1, unet.block2, unet.block3)]
+        self.out_product, self.out_bias = _product(unet.out_conv, dtype, packed), _bias(unet.out_conv)
 
     def __call__(self, y_t: Tensor, step: int, guidance: Tensor, feature_prior: Tensor) -> Tensor:
         """Returns ε_θ for P points, (N, P, C).
@@ -57,12 +61,14 @@ class FoldedUNet:
         hidden = self.blocks[1](first * feature_prior[:, None], step)
         hidden = self.blocks[2](hidden, step)
         hidden = hidden + first if self.skip else hidden
-        return F.linear(hidden.to(self.dtype), self.out_weight).to(y_t.dtype) + self.out_bias
+        return self.out_product(hidden).to(y_t.dtype) + self.out_bias
 
 
 def folded_unet(unet: DenoisingUNet, timesteps: list[int], dtype: torch.dtype) -> FoldedUNet:
-    """Returns `FoldedUNet(unet, timesteps, dtype)`; the last one of a U-Net is kept and used while nothing changes."""
-    return _kept.get(unet, (tuple(timesteps), dtype), lambda: FoldedUNet(unet, timesteps, dtype), only=True)
+    """Returns a `FoldedUNet`, packed where it can be; a U-Net's last one is kept and used while nothing changes."""
+    packed = can_be_packed(unet.out_conv.weight.device, torch.bfloat16 if dtype == torch.int8 else dtype)
+    key = (tuple(timesteps), dtype, packed)
+    return _kept.get(unet, key, lambda: FoldedUNet(unet, timesteps, dtype, packed), only=True)
 
 
 _kept: KeptByWeights[FoldedUNet] = KeptByWeights()
@@ -79,15 +85,20 @@ def _bias(conv: torch.nn.Conv2d) -> Tensor:
     return conv.bias.detach()
 
 
-def _matrix(conv: torch.nn.Conv2d, dtype: torch.dtype) -> Tensor:
-    return conv.weight.detach().flatten(1).to(dtype)
+def _product(conv: torch.nn.Conv2d, dtype: torch.dtype, packed: bool) -> Callable[[Tensor], Tensor]:
+    weight = conv.weight.detach().flatten(1)
+    if dtype != torch.int8:
+        return matrix_product(weight.to(dtype), packed)
+    # Labels and noise go in and come out of the others, which are small.
+    is_hidden = conv.in_channels == conv.out_channels
+    return QuantizedLinear(weight) if is_hidden else matrix_product(weight.bfloat16(), packed)
 
 
-def _folded(block: TimestepConv, t: Tensor, dtype: torch.dtype) -> FoldedBlock:
+def _folded(block: TimestepConv, t: Tensor, dtype: torch.dtype, packed: bool) -> FoldedBlock:
     norm, gamma = block.norm, block.gamma(t).detach()
     if norm.running_var is None or norm.running_mean is None:
         raise TypeError("a block without running statistics cannot be folded")
     per_channel = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
     scale = gamma * per_channel
     shift = scale * _bias(block.conv) + norm.bias.detach() - norm.running_mean * per_channel
-    return FoldedBlock(_matrix(block.conv, dtype), scale, shift)
+    return FoldedBlock(_product(block.conv, dtype, packed), scale, shift)

@@ -1,4 +1,4 @@
-"""Encoders as they are inferred with: BatchNorm in the convolution before it, weights in half precision made once."""
+"""Encoders as they are inferred with: BatchNorm in the convolution before it, weights cast and laid out once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
+from typing import Any
 
 import torch
+from timm.layers import Attention, Mlp
 from torch import Tensor, nn
 
 from diffmiczoo.nn.kept import KeptByWeights
+from diffmiczoo.nn.packed import PackedConv, PackedLinear, can_be_fused, can_be_packed, is_plain_conv
 
 #: A folded encoder whose features differ by more, relative to the largest, is not what was meant.
 _TOLERANCE = 1e-3
@@ -46,7 +49,8 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
     half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     if half is None and not torch.is_inference_mode_enabled():
         return encoder
-    return _kept.get(encoder, half, lambda: _folded(encoder, images[:1], half))
+    packed = can_be_packed(images.device, half or next(encoder.parameters()).dtype)
+    return _kept.get(encoder, (half, packed), lambda: _folded(encoder, images[:1], half, packed))
 
 
 def _is_changed(encoder: nn.Module) -> bool:
@@ -55,7 +59,7 @@ def _is_changed(encoder: nn.Module) -> bool:
     return any(module._forward_hooks or module._forward_pre_hooks for module in encoder.modules())
 
 
-def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None) -> nn.Module:
+def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed: bool) -> nn.Module:
     """Returns a copy with as much folded as gives the same features."""
     with torch.autocast(image.device.type, enabled=False):
         image = image.to(next(encoder.parameters()).dtype)
@@ -65,12 +69,61 @@ def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None) -> nn.M
         for conv, norm in pairs:
             _fold(conv, norm)
         if pairs and not _is_near(copy(image), wanted):
-            copy = _bare_copy(encoder)
+            copy, pairs = _bare_copy(encoder), []
     if half is not None:
         for module in copy.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(half)
+    if packed:
+        _pack(copy, dict(pairs), half)
     return copy
+
+
+def _pack(encoder: nn.Module, norm_after: dict[nn.Module, nn.BatchNorm2d], half: torch.dtype | None) -> None:
+    """Lays out the weights of linear layers and convolutions, with the activations that follow them."""
+    for parent in list(encoder.modules()):
+        if type(parent) is Attention:
+            _attend_by_products(parent, half)
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                setattr(parent, name, PackedLinear(child.weight, child.bias, _activation_of_mlp(parent, child)))
+            elif is_plain_conv(child):
+                setattr(parent, name, PackedConv(child, _activation_of_norm(norm_after.get(child))))
+
+
+def _attend_by_products(attention: Attention, half: torch.dtype | None) -> None:
+    """Has attention computed as matrix products and a softmax, all in half precision if there is one.
+
+    PyTorch's fused attention on CPUs is written for long sequences; for those of images it takes twice the time.
+    """
+    attention.fused_attn = False  # type: ignore[misc]
+    if half is None:
+        return
+
+    def forward(x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            attended: Tensor = Attention.forward(attention, x.to(half), *arguments, **options)
+        return attended
+
+    attention.forward = forward  # type: ignore[method-assign]
+
+
+def _activation_of_mlp(parent: nn.Module, linear: nn.Linear) -> nn.Module | None:
+    """Takes the activation out of a transformer's MLP, if `linear` is the layer before it and can apply it."""
+    if type(parent) is not Mlp or parent.fc1 is not linear or not can_be_fused(parent.act):
+        return None
+    activation: nn.Module = parent.act
+    parent.act = nn.Identity()
+    return activation
+
+
+def _activation_of_norm(norm: nn.BatchNorm2d | None) -> nn.Module | None:
+    """Takes the activation out of a folded BatchNorm, if the convolution before it can apply it."""
+    activation = getattr(norm, "act", None)
+    if norm is None or activation is None or not can_be_fused(activation):
+        return None
+    norm.forward = nn.Identity().forward  # type: ignore[method-assign]
+    return activation
 
 
 def _bare_copy(encoder: nn.Module) -> nn.Module:

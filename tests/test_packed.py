@@ -1,0 +1,179 @@
+"""Packed and quantised weights compute what the plain layers do, and step aside where they cannot."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import SMALL_ENCODERS, TINY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn.encoders import create_encoder
+from diffmiczoo.nn.folded_encoder import as_inferred
+from diffmiczoo.nn.packed import (
+    PackedConv,
+    PackedLinear,
+    can_be_fused,
+    can_be_packed,
+    is_plain_conv,
+    matrix_product,
+)
+from diffmiczoo.nn.quantized import QuantizedLinear, can_quantize
+from diffmiczoo.precision import check_precision
+
+CPU = torch.device("cpu")
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+needs_packing = pytest.mark.skipif(not can_be_packed(CPU, torch.float32), reason="this PyTorch packs no weights")
+needs_integers = pytest.mark.skipif(not can_quantize(), reason="this PyTorch multiplies no integers")
+
+
+def near(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
+    scale = float(wanted.abs().max())
+    torch.testing.assert_close(found.float(), wanted.float(), rtol=0, atol=TOLERANCE[dtype] * scale)
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@needs_packing
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", [nn.Identity(), nn.ReLU(), nn.ReLU6(), nn.GELU()])
+@pytest.mark.parametrize("shape", [(1, 40), (7, 40), (2, 3, 40), (2, 5, 6, 40), (0, 40)])
+def test_linear(shape: tuple[int, ...], activation: nn.Module, dtype: torch.dtype) -> None:
+    weight, bias, x = drawn(24, 40).to(dtype), drawn(24).to(dtype), drawn(*shape)
+    found = PackedLinear(weight, bias, activation)(x)
+    assert found.dtype == dtype and found.shape == (*shape[:-1], 24)
+    if x.numel():
+        near(found, activation(F.linear(x.to(dtype).float(), weight.float(), bias.float())), dtype)
+
+
+@needs_packing
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("conv", "activation"),
+    [
+        (nn.Conv2d(16, 24, 1), nn.ReLU6()),
+        (nn.Conv2d(16, 24, 1, bias=False), nn.Identity()),
+        (nn.Conv2d(16, 24, 1, stride=2), nn.ReLU()),
+        (nn.Conv2d(16, 24, 1, padding=1), nn.ReLU()),
+        (nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.ReLU()),
+        (nn.Conv2d(16, 24, 3, padding=2, dilation=2), nn.GELU()),
+        (nn.Conv2d(16, 16, 5, padding=2, groups=16), nn.ReLU6()),
+        (nn.Conv2d(16, 24, 3, padding=(0, 1), groups=4), nn.Identity()),
+        (Conv2dSame(16, 24, 3, stride=2), nn.ReLU6()),
+        (Conv2dSame(16, 16, 5, stride=2, groups=16), nn.ReLU6()),
+    ],
+)
+def test_convolution(conv: nn.Conv2d, activation: nn.Module, layout: torch.memory_format, dtype: torch.dtype) -> None:
+    with torch.inference_mode(False), torch.no_grad():
+        conv = conv.requires_grad_(False).float().to(dtype=dtype, memory_format=layout)
+    assert is_plain_conv(conv)
+    for images in (drawn(1, 16, 9, 11), drawn(3, 16, 9, 11)):
+        found = PackedConv(conv, activation)(images.to(memory_format=layout))
+        assert found.dtype == dtype
+        near(found, activation(conv.float()(images.to(dtype).float())), dtype)
+        conv.to(dtype)
+
+
+def test_what_is_not_plain_is_left_alone() -> None:
+    class Standardized(nn.Conv2d):
+        pass
+
+    assert not is_plain_conv(Standardized(3, 4, 3))
+    assert not is_plain_conv(nn.Conv2d(3, 4, 3, padding="same"))
+    assert not is_plain_conv(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"))
+    assert not is_plain_conv(nn.Conv2d(3, 4, 16, stride=16))
+    assert not can_be_fused(nn.GELU(approximate="tanh"))
+    assert not can_be_fused(nn.SiLU())
+
+
+@needs_packing
+@torch.inference_mode()
+def test_a_transformer_has_its_features_and_few_plain_layers() -> None:
+    torch.manual_seed(0)
+    encoder, images = create_encoder("efficientsam_ti", 64).eval(), drawn(2, 3, 64, 64)
+    plain = encoder(images)
+    quick = as_inferred(encoder, images)
+    assert not any(isinstance(module, nn.Linear) for module in quick.modules())
+    assert sum(isinstance(module, PackedLinear) for module in quick.modules()) == 48
+    near(quick(images), plain, torch.float32)
+    assert sum(isinstance(module, nn.Linear) for module in encoder.modules()) == 48
+
+
+@torch.inference_mode()
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_without_onednn_products_are_plain() -> None:
+    encoder, images = create_encoder("resnet18", 32).eval(), drawn(1, 3, 32, 32)
+    wanted = as_inferred(encoder, images)(images)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not can_be_packed(CPU, torch.float32)
+        quick = as_inferred(encoder, images)
+        assert not any(isinstance(module, PackedConv) for module in quick.modules())
+        near(quick(images), wanted, torch.float32)
+
+
+def test_other_devices_and_types_are_not_packed() -> None:
+    assert not can_be_packed(torch.device("meta"), torch.float32)
+    assert not can_be_packed(CPU, torch.float64)
+    weight, x = drawn(3, 4).double(), drawn(2, 4)
+    torch.testing.assert_close(matrix_product(weight, packed=False)(x), x.double() @ weight.T)
+
+
+@needs_integers
+@torch.inference_mode()
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 5),
+    low=st.floats(-100, 100),
+    spread=st.floats(1e-3, 100),
+    seed=st.integers(0, 1000),
+)
+def test_integers_are_as_near_as_their_steps(rows: int, low: float, spread: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(32, 64, generator=generator)
+    x = low + spread * torch.rand(rows, 64, generator=generator)
+    found, wanted = QuantizedLinear(weight)(x), x.double() @ weight.double().T
+    weight_step, x_step = weight.abs().amax(1) / 127, (x.amax(1) - x.amin(1)) / 255
+    bound = 0.5 * (weight_step * x.abs().sum(1, keepdim=True) + x_step[:, None] * weight.abs().sum(1) * 1.02)
+    assert bool(((found - wanted).abs() <= bound + 1e-4 * (1 + abs(low) + spread)).all())
+
+
+@needs_integers
+@torch.inference_mode()
+def test_no_row_depends_on_another() -> None:
+    product, x = QuantizedLinear(drawn(32, 64)), drawn(6, 64) * torch.tensor([1e-3, 1, 10, 100, 0, 1])[:, None]
+    together = product(x)
+    for row in range(6):
+        assert torch.equal(product(x[row : row + 1])[0], together[row])
+    assert torch.equal(together[4], torch.zeros(32))
+    assert product(x.view(2, 3, 64)).shape == (2, 3, 32)
+
+
+@needs_integers
+@pytest.mark.filterwarnings("ignore:this model is not trained")
+def test_predict_in_integers() -> None:
+    # float32 products beside integers would be as near; these must differ, or nothing was quantised.
+    torch.manual_seed(0)
+    model = DiffMICv2(DiffMICConfig(num_classes=3, **TINY, **SMALL_ENCODERS)).eval()
+    images = [(128 + 40 * drawn(64, 64, 3) * (i + 1)).clamp(0, 255).byte() for i in range(3)]
+    exact, half, whole = (model.predict(images, precision=name) for name in ("fp32", "bf16", "int8"))
+    assert torch.equal(whole.rois, exact.rois)
+    assert not torch.equal(whole.probs, half.probs)
+    torch.testing.assert_close(whole.probs, exact.probs, rtol=0, atol=0.03)
+    alone = model.predict(images[1], precision="int8")
+    torch.testing.assert_close(alone.probs[0], whole.probs[1], rtol=0, atol=5e-3)
+
+
+def test_integers_are_for_cpus() -> None:
+    with pytest.raises(ValueError, match="precision='int8' is for CPUs"):
+        check_precision("int8", torch.device("cuda"))
