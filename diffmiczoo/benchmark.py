@@ -6,7 +6,6 @@ import contextlib
 import platform
 import resource
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,10 +17,13 @@ from tqdm.auto import tqdm
 from diffmiczoo import sampling
 from diffmiczoo.complexity import count_macs
 from diffmiczoo.condition import Condition
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.limits import Limits, now
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import evaluation_mode
 from diffmiczoo.nn.folded_encoder import plain_encoders
+from diffmiczoo.nn.packed import plain_weights
 from diffmiczoo.precision import PRECISIONS, autocast
 
 
@@ -36,6 +38,7 @@ class Variant:
         equal_points: points of equal |i - j| are computed once.
         fold: γ(t), bias and BatchNorm of the U-Net are one scale and shift per step.
         fold_encoders: BatchNorm of the encoders is in the convolution before it, half-precision weights are made once.
+        packed: weights are laid out once, attention is computed as products; on CPUs.
         kept_memory: freed memory stays in the process.
         channels_last: memory layout of the convolutions.
         precision: of matrix products and convolutions.
@@ -47,6 +50,7 @@ class Variant:
     equal_points: bool = True
     fold: bool = True
     fold_encoders: bool = True
+    packed: bool = True
     kept_memory: bool = True
     channels_last: bool = True
     precision: str = "fp32"
@@ -59,14 +63,21 @@ PLAIN = Variant(
     equal_points=False,
     fold=False,
     fold_encoders=False,
+    packed=False,
     kept_memory=False,
     channels_last=False,
 )
 OURS = Variant("ours, fp32")
 
 
-def variants(half: str = "bf16", compiled: bool = False) -> list[Variant]:
-    """Returns the rows of the table: plain, ours, and ours with each optimisation switched off alone."""
+def variants(half: str = "bf16", compiled: bool = False, integers: bool = False) -> list[Variant]:
+    """Returns the rows of the table: plain, ours, and ours with each optimisation switched off alone.
+
+    Args:
+        half: "bf16" or "fp16".
+        compiled: also with encoders through torch.compile.
+        integers: also with the U-Net's hidden layers in 8-bit integers.
+    """
     best = replace(OURS, name=f"ours, {half}", precision=half)
     rows = [
         PLAIN,
@@ -76,10 +87,15 @@ def variants(half: str = "bf16", compiled: bool = False) -> list[Variant]:
         replace(best, name=f"ours, {half}, without: equal points once", equal_points=False),
         replace(best, name=f"ours, {half}, without: folding", fold=False, equal_points=False),
         replace(best, name=f"ours, {half}, without: folding encoders", fold_encoders=False),
+        replace(best, name=f"ours, {half}, without: packing weights", packed=False),
         replace(best, name=f"ours, {half}, without: keeping memory", kept_memory=False),
         replace(best, name=f"ours, {half}, without: channels last", channels_last=False),
     ]
-    return [*rows, replace(best, name=f"ours, {half}, compiled", compiled=True)] if compiled else rows
+    if integers:
+        rows.append(replace(OURS, name="ours, int8", precision="int8"))
+    if compiled:
+        rows.append(replace(best, name=f"ours, {half}, compiled", compiled=True))
+    return rows
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,7 @@ class Timing:
         gmac: multiply-accumulates for one image, in 10⁹.
         max_difference: largest difference of a score from the first variant's.
         peak_mib: of the process so far, or of the GPU during this variant.
+        precision: of matrix products and convolutions.
     """
 
     variant: str
@@ -105,6 +122,7 @@ class Timing:
     gmac: float
     max_difference: float
     peak_mib: float
+    precision: str
 
 
 def benchmark(
@@ -130,18 +148,37 @@ def benchmark(
     Raises:
         ValueError: the model has no diffusion.
     """
-    if model.config.predictor != "diffusion":
-        raise ValueError(f"predictor={model.config.predictor!r} has no diffusion to time")
-    rows = rows or variants()
-    own, size = model.config, model.config.image_size
+    images = random_images(model, batch_size)
+    with same_start(model), evaluation_mode(model), torch.inference_mode():
+        return _timed(model, images, rows or variants(), repeats, progress)
+
+
+def random_images(model: DiffMICv2, count: int) -> Tensor:
+    """Returns normalised images (count, 3, S, S) on the model's device, the same in every run."""
+    size = model.config.image_size
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)).to(model.default_noise)
+
+
+@contextlib.contextmanager
+def same_start(model: DiffMICv2) -> Iterator[None]:
+    """Lets a model start from one draw per band of equal |i - j|, then all ways to compute have the same answer.
+
+    Raises:
+        ValueError: the model has no diffusion.
+    """
+    own = model.config
+    if own.predictor != "diffusion":
+        raise ValueError(f"predictor={own.predictor!r} has no diffusion to time")
     model.config = own.replace(shared_noise=True, init="gaussian")
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch_size, 3, size, size, generator=generator).to(model.default_noise)
     try:
-        with evaluation_mode(model), torch.inference_mode():
-            return _timed(model, images, rows, repeats, progress)
+        yield
     finally:
         model.config = own
+
+
+def share_of_points(config: DiffMICConfig) -> float:
+    """Returns which part of the noise points differ and are computed: one per band, with 1 × 1 kernels."""
+    return 1 / config.num_points if config.kernel_size == 1 else 1.0
 
 
 def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, progress: bool | None) -> list[Timing]:
@@ -173,6 +210,7 @@ def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, 
             _gmac(model, variant),
             float((scores - answers[0]).abs().max()),
             peak,
+            variant.precision,
         )
         for variant, times, scores, peak in zip(rows, seconds, answers, peaks, strict=True)
     ]
@@ -188,11 +226,9 @@ def _steady(run: Callable[[], Tensor], variant: Variant, device: torch.device) -
 
 
 def _clocked(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
-    _wait_for(device)
-    started = time.perf_counter()
+    started = now(device)
     scores = run()
-    _wait_for(device)
-    return time.perf_counter() - started, scores.float().cpu()
+    return now(device) - started, scores.float().cpu()
 
 
 def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[], Tensor]:
@@ -240,6 +276,8 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
                 stack.enter_context(_compiled(model))
             if not variant.fold_encoders:
                 stack.enter_context(plain_encoders())
+            if not variant.packed:
+                stack.enter_context(plain_weights())
             return once() if variant.encode_once else every_step()
 
     return run
@@ -264,15 +302,10 @@ def _compiled(model: DiffMICv2) -> Iterator[None]:
 
 def _gmac(model: DiffMICv2, variant: Variant) -> float:
     config = model.config
-    macs, points = count_macs(config.replace(num_samples=1)), config.num_points
-    share = 1 / points if variant.equal_points and variant.fold and variant.encode_once else 1.0
+    macs = count_macs(config.replace(num_samples=1))
+    share = share_of_points(config) if variant.equal_points and variant.fold and variant.encode_once else 1.0
     encodings = 1 if variant.encode_once else config.sampling_steps
     return (macs["dcg"] + macs["feature_prior"] * encodings + macs["unet"] * share * config.sampling_steps) / 1e9
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _reset_peak(device: torch.device) -> None:
@@ -292,15 +325,17 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
-def as_table(timings: list[Timing]) -> str:
-    """Returns timings as a Markdown table."""
+def as_table(timings: list[Timing], limits: Limits | None = None) -> str:
+    """Returns timings as a Markdown table; with limits also which part of the fastest matrix product each rate is."""
     lines = [
-        "| way to compute | images/s | × | ms/image | GMAC/image | largest difference |",
-        "|---|---|---|---|---|---|",
+        "| way to compute | images/s | × | ms/image | GMAC/image | of the limit | largest difference |",
+        "|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row.variant} | {row.images_per_second:.2f} | {row.ratio:.1f} | {1000 / row.images_per_second:.1f} | "
-        f"{row.gmac:.1f} | {row.max_difference:.1e} |"
-        for row in timings
-    ]
+    for row in timings:
+        precision = "bf16" if row.precision == "int8" else row.precision
+        share = f"{limits.share(row.gmac, row.images_per_second, precision):.0%}" if limits else "–"
+        lines.append(
+            f"| {row.variant} | {row.images_per_second:.2f} | {row.ratio:.1f} | {1000 / row.images_per_second:.1f} | "
+            f"{row.gmac:.1f} | {share} | {row.max_difference:.1e} |"
+        )
     return "\n".join(lines)

@@ -10,9 +10,12 @@ from click.testing import CliRunner
 from conftest import SMALL_ENCODERS, TINY
 
 from diffmiczoo.benchmark import as_table, benchmark, variants
+from diffmiczoo.benchmark_parts import benchmark_parts
 from diffmiczoo.cli import main
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.limits import Limits, measure_limits
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn.quantized import can_quantize
 
 
 def small(**fields) -> DiffMICv2:
@@ -48,6 +51,20 @@ def test_paper_size_work_is_the_published_one() -> None:
     assert _gmac(model, OURS) == pytest.approx(11.3, rel=0.02)
 
 
+def test_the_parts_are_the_whole() -> None:
+    model = small(num_points=4)
+    *parts, total = benchmark_parts(model, batch_size=2, repeats=2)
+    assert total.seconds == pytest.approx(sum(part.seconds for part in parts))
+    assert total.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert total.gmac == pytest.approx(benchmark(model, batch_size=1, repeats=1, progress=False)[1].gmac)
+
+
+def test_limits_are_those_of_this_machine() -> None:
+    limits = measure_limits(torch.device("cpu"), ("fp32",), repeats=1)
+    assert 1e9 < limits.flops["fp32"] < 1e14 and 1e8 < limits.bandwidth < 1e13
+    assert Limits({"fp32": 2e9}, 1.0).share(gmac=0.5, images_per_second=1, precision="fp32") == 0.5
+
+
 def test_a_model_without_a_diffusion_is_refused() -> None:
     with pytest.raises(ValueError, match="predictor='dcg' has no diffusion to time"):
         benchmark(small(predictor="dcg"))
@@ -59,6 +76,10 @@ def test_the_command_line(tmp_path) -> None:
     done = CliRunner().invoke(main, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
-    assert len(report["batches"]["1"]) == len(variants()) and report["threads"] == torch.get_num_threads()
+    rows = len(variants()) + can_quantize()
+    assert len(report["batches"]["1"]) == rows and report["threads"] == torch.get_num_threads()
+    assert [row["part"] for row in report["parts"]["1"]] == ["DCG", "feature prior", "U-Net, 2 steps", "total"]
+    assert report["limits"]["flops"].keys() == {"fp32", "bf16"} and report["limits"]["bandwidth"] > 1e8
     done = CliRunner().invoke(main, arguments)
     assert "| plain order of work, fp32 |" in done.stdout and "batch 1" in done.stdout
+    assert "| total |" in done.stdout and "GFLOP/s" in done.stdout

@@ -39,33 +39,38 @@ def benchmark(
     import dataclasses
 
     from diffmiczoo import benchmark as timing
+    from diffmiczoo import benchmark_parts as parts
+    from diffmiczoo.limits import measure_limits
+    from diffmiczoo.nn.quantized import can_quantize
     from diffmiczoo.registry import create_model
     from diffmiczoo.training import benchmark as training_timing
 
-    tables: dict[int, list[Any]]
     with clear_errors():
         model = create_model(name, device=device)
         model.config = model.config.replace(sampling_steps=steps or model.config.sampling_steps)
-        where = timing.machine(model.default_noise.device)
-        if training:
-            ways = training_timing.train_variants(precision)
-            tables = {
-                batch: training_timing.benchmark_training(model, batch_size=batch, repeats=repeats, rows=ways)
-                for batch in batches or (32,)
-            }
-        else:
-            rows = timing.variants(precision, compiled)
-            tables = {
-                batch: timing.benchmark(model, batch_size=batch, repeats=repeats, rows=rows)
-                for batch in batches or (1, 32)
-            }
+        place = model.default_noise.device
+        where, limits = timing.machine(place), measure_limits(place, ("fp32", precision))
+        tables: dict[int, list[Any]] = {}
+        shares: dict[int, list[Any]] = {}
+        for batch in batches or ((32,) if training else (1, 32)):
+            if training:
+                ways = training_timing.train_variants(precision)
+                tables[batch] = training_timing.benchmark_training(model, batch_size=batch, repeats=repeats, rows=ways)
+                continue
+            integers = place.type == "cpu" and precision == "bf16" and can_quantize()
+            rows = timing.variants(precision, compiled, integers)
+            tables[batch] = timing.benchmark(model, batch_size=batch, repeats=repeats, rows=rows)
+            shares[batch] = parts.benchmark_parts(model, batch_size=batch, repeats=repeats, precision=precision)
     if json_output:
-        as_json = {batch: [dataclasses.asdict(row) for row in table] for batch, table in tables.items()}
-        click.echo(json.dumps({"model": name, **where, "batches": as_json}, indent=2))
+        report = {"model": name, **where, "limits": dataclasses.asdict(limits)}
+        for key, found in (("batches", tables), ("parts", shares)):
+            report[key] = {batch: [dataclasses.asdict(row) for row in table] for batch, table in found.items()}
+        click.echo(json.dumps(report, indent=2))
         return
-    click.echo(
-        f"{name}, {model.config.sampling_steps} steps; " + ", ".join(f"{key} {value}" for key, value in where.items())
-    )
+    machine = ", ".join(f"{key} {value}" for key, value in where.items())
+    click.echo(f"{name}, {model.config.sampling_steps} steps; {machine}; {limits}")
     for batch, table in tables.items():
-        shown = training_timing.as_table(table) if training else timing.as_table(table)
+        shown = training_timing.as_table(table) if training else timing.as_table(table, limits)
         click.echo(f"\nbatch {batch}\n\n{shown}")
+        if batch in shares:
+            click.echo(f"\nours, {precision}, by part\n\n{parts.as_table(shares[batch], limits, precision)}")

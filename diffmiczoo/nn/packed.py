@@ -6,7 +6,9 @@ of the time in float32 and half of it in bfloat16. Activations are applied as th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TypeGuard
 
@@ -27,9 +29,22 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float], str]] = {
 _ROWS = 192
 
 
+_switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
+
+
+@contextmanager
+def plain_weights() -> Iterator[None]:
+    """Lets `can_be_packed` say no, for comparisons."""
+    token = _switched_off.set(True)
+    try:
+        yield
+    finally:
+        _switched_off.reset(token)
+
+
 def can_be_packed(device: torch.device, dtype: torch.dtype) -> bool:
     """Returns whether this PyTorch takes packed weights of such a type, on this processor; recorded programs do not."""
-    if device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if device.type != "cpu" or _switched_off.get() or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return False
     return bool(torch.backends.mkldnn.enabled) and _works(dtype)
 

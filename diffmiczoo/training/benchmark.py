@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from diffmiczoo.limits import now
 from diffmiczoo.losses import draw
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.model import DiffMICv2
@@ -150,9 +150,9 @@ def _timed(
     with learning(model, stage, Recipe()), kept_modes(model), memory, products:
         step = _step(model, stage, variant, images.to(memory_format=layout), labels)
         for repeat in range(repeats + 1):
-            started = _now(device)
+            started = now(device)
             loss = step(repeat)
-            taken = _now(device) - started
+            taken = now(device) - started
             if repeat:
                 seconds.append(taken)
             tick()
@@ -189,12 +189,6 @@ def _plain_convolutions() -> Iterator[None]:
         yield
     finally:
         unet.convolve = ours
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def as_table(timings: list[TrainTiming]) -> str:
