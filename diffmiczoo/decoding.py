@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.preprocessing import ImageError, Item, read_image, resize_to_square
+from diffmiczoo.preprocessing import ImageError, Item, read_square
 
 #: From this number of files on, several processes decode.
 WORTH_PROCESSES = 256
@@ -66,6 +66,6 @@ class _Pictures(Dataset["Tensor | ImageError"]):
 
     def __getitem__(self, index: int) -> Tensor | ImageError:
         try:
-            return resize_to_square(read_image(self.items[index]), self.config)
+            return read_square(self.items[index], self.config)
         except ImageError as error:
             return error

@@ -330,9 +330,9 @@ class Prediction:
 
     def _picture(self, row: int, images: Any) -> Tensor:
         """Returns the square (S, S, 3) that the model saw, uint8 or float in [0, 1]."""
-        from diffmiczoo.preprocessing import as_items, read_image, resize_to_square
+        from diffmiczoo.preprocessing import as_items, read_square
 
         items = self.items if images is None else as_items(images)
         if len(items) != len(self):
             raise ValueError(f"images holds {len(items)} images; expected {len(self)}, one per row of the prediction")
-        return resize_to_square(read_image(items[row]), self.config).permute(1, 2, 0)
+        return read_square(items[row], self.config).permute(1, 2, 0)

@@ -29,6 +29,7 @@ __all__ = [
     "normalize",
     "preprocess",
     "read_image",
+    "read_square",
     "resize_to_square",
     "square_to_original_box",
 ]
@@ -188,6 +189,16 @@ def resize_to_square(image: Tensor, config: DiffMICConfig) -> Tensor:
     return padded
 
 
+def read_square(item: Item, config: DiffMICConfig) -> Tensor:
+    """Reads one picture as the square of the model's size, (3, S, S), uint8 or float in [0, 1].
+
+    Raises:
+        ImageError: see `read_image`.
+    """
+    # Twice the size that is needed, so that how a JPEG is made smaller hardly shows in the square.
+    return resize_to_square(read_image(item, at_least=2 * config.image_size), config)
+
+
 def _resized(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
     if image.shape[-2] > 8 * image.shape[-1]:
         # Torch changes the width first, which would blow a tall and narrow picture up, and its uint8 kernel is wrong
@@ -254,5 +265,5 @@ def preprocess(images: Any, config: DiffMICConfig) -> Tensor:
         ImageError: an image cannot be read or has a wrong range; the message names it.
         TypeError, ValueError: there are no images, or something else was handed in.
     """
-    squares = [resize_to_square(read_image(item), config) for item in as_items(images)]
+    squares = [read_square(item, config) for item in as_items(images)]
     return torch.stack([normalize(square, config) for square in squares])

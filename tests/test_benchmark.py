@@ -8,14 +8,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import SMALL_ENCODERS, TINY
+from PIL import Image
 
 from diffmiczoo.benchmark import as_table, benchmark, variants
+from diffmiczoo.benchmark_folder import benchmark_folder
 from diffmiczoo.benchmark_parts import benchmark_parts
 from diffmiczoo.cli import main
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.limits import Limits, measure_limits
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.quantized import can_quantize
+from diffmiczoo.pixels import ImageError
 
 
 def small(**fields) -> DiffMICv2:
@@ -63,6 +66,27 @@ def test_limits_are_those_of_this_machine() -> None:
     limits = measure_limits(torch.device("cpu"), ("fp32",), repeats=1)
     assert 1e9 < limits.flops["fp32"] < 1e14 and 1e8 < limits.bandwidth < 1e13
     assert Limits({"fp32": 2e9}, 1.0).share(gmac=0.5, images_per_second=1, precision="fp32") == 0.5
+
+
+def test_a_folder_from_files_to_answers(tmp_path) -> None:
+    for index in range(5):
+        Image.new("RGB", (80, 60), (50 * index, 0, 0)).save(tmp_path / f"{index}.jpg")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    rows = benchmark_folder(small(), tmp_path, batch_size=3, progress=False)
+    assert [row.part for row in rows] == ["decode alone", "model alone", "together"]
+    assert all(row.images_per_second > 0 and row.busy >= 0 and row.peak_mib > 10 for row in rows)
+    small().save_pretrained(tmp_path / "model")
+    arguments = ["benchmark", "--model", f"local-dir:{tmp_path / 'model'}", "--images", str(tmp_path)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0 and "| together |" in done.stdout, done.output
+    done = CliRunner().invoke(main, [*arguments, "--train"])
+    assert done.exit_code == 2 and "--images and --train are different benchmarks" in done.output
+
+
+def test_a_folder_without_readable_images_is_an_error(tmp_path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="holds nothing that can be read among its first 32 images"):
+        benchmark_folder(small(), tmp_path)
 
 
 def test_a_model_without_a_diffusion_is_refused() -> None:

@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import ExifTags, Image
 
 from diffmiczoo import decoding, pixels
 from diffmiczoo.config import DiffMICConfig
@@ -31,6 +31,7 @@ from diffmiczoo.preprocessing import (
     normalize,
     preprocess,
     read_image,
+    read_square,
     resize_to_square,
     square_to_original_box,
 )
@@ -645,3 +646,58 @@ def test_a_thread_starts_no_processes(picture, monkeypatch) -> None:
     thread.start()
     thread.join()
     assert len(found) == 1 and found[0].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("size", "at_least", "expected"),
+    [
+        ((320, 400), 64, (80, 100)),
+        ((320, 400), 160, (160, 200)),
+        ((320, 400), 161, (320, 400)),
+        ((1000, 640), 64, (250, 160)),
+        ((1001, 640), 64, (1001, 640)),
+        ((320, 404), 64, (160, 202)),
+        ((320, 402), 64, (320, 402)),
+        ((63, 63), 64, (63, 63)),
+        ((320, 400), None, (320, 400)),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_than_needed(tmp_path, size, at_least, expected) -> None:
+    path = save(tmp_path / "large.jpg", smooth_picture(*size), quality=95)
+    assert read_image(Item("large", path), at_least).shape == (3, *expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:2:0"}, {"optimize": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_squares_of_reduced_jpegs_are_nearly_those_of_whole_ones(tmp_path, options, mode) -> None:
+    path = tmp_path / "large.jpg"
+    Image.fromarray(smooth_picture(320, 416)).convert(mode).save(path, quality=95, **options)
+    for crop_mode in MODES:
+        config = CONFIG.replace(crop_mode=crop_mode)
+        whole = resize_to_square(read_image(Item("large", path)), config).int()
+        reduced = read_square(Item("large", path), config).int()
+        assert reduced.shape == whole.shape == (3, 32, 32)
+        assert not torch.equal(whole, reduced)
+        assert (whole - reduced).abs().float().mean() < 0.5 and (whole - reduced).abs().max() <= 3
+
+
+def test_reduced_jpegs_are_turned_as_exif_says(tmp_path) -> None:
+    path, exif = tmp_path / "turned.jpg", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture = np.zeros((320, 480, 3), np.uint8)
+    picture[:, :240] = 255
+    Image.fromarray(picture).save(path, exif=exif, quality=95)
+    turned = read_image(Item("turned", path), 64)
+    assert turned.shape == (3, 120, 80)
+    assert turned[:, :50].float().mean() > 250 and turned[:, 70:].float().mean() < 5
+
+
+def test_other_formats_are_read_whole(tmp_path) -> None:
+    picture = smooth_picture(320, 400)
+    assert torch.equal(read_image(Item("png", save(tmp_path / "large.png", picture)), 32), read(picture))
+
+
+def smooth_picture(height: int, width: int) -> np.ndarray:
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    waves = [np.sin(6 * rows + 4 * columns), np.cos(9 * rows * columns), np.sin(7 * columns)]
+    return (127 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)

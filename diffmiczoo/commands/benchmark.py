@@ -23,6 +23,11 @@ from diffmiczoo.commands.common import clear_errors
 @click.option("--precision", type=click.Choice(["bf16", "fp16"]), default="bf16", show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="Also time encoders through torch.compile.")
 @click.option("--train", "training", is_flag=True, help="Time training steps instead; batch 32 by default.")
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False),
+    help="Time predict on this folder instead: decoding, the model, both; in batches of 32 by default.",
+)
 @click.option("--json", "json_output", is_flag=True, help="Write JSON, not a table.")
 def benchmark(
     name: str,
@@ -33,12 +38,16 @@ def benchmark(
     precision: str,
     compiled: bool,
     training: bool,
+    images: str | None,
     json_output: bool,
 ) -> None:
     """Time the plain order of work and ours side by side on this machine, with random weights and images."""
+    if images is not None and training:
+        raise click.UsageError("--images and --train are different benchmarks; give one of them")
     import dataclasses
 
     from diffmiczoo import benchmark as timing
+    from diffmiczoo import benchmark_folder as folder
     from diffmiczoo import benchmark_parts as parts
     from diffmiczoo.limits import measure_limits
     from diffmiczoo.nn.quantized import can_quantize
@@ -52,7 +61,10 @@ def benchmark(
         where, limits = timing.machine(place), measure_limits(place, ("fp32", precision))
         tables: dict[int, list[Any]] = {}
         shares: dict[int, list[Any]] = {}
-        for batch in batches or ((32,) if training else (1, 32)):
+        for batch in batches or ((32,) if training or images else (1, 32)):
+            if images is not None:
+                tables[batch] = folder.benchmark_folder(model, images, batch_size=batch, precision=precision)
+                continue
             if training:
                 ways = training_timing.train_variants(precision)
                 tables[batch] = training_timing.benchmark_training(model, batch_size=batch, repeats=repeats, rows=ways)
@@ -70,7 +82,10 @@ def benchmark(
     machine = ", ".join(f"{key} {value}" for key, value in where.items())
     click.echo(f"{name}, {model.config.sampling_steps} steps; {machine}; {limits}")
     for batch, table in tables.items():
-        shown = training_timing.as_table(table) if training else timing.as_table(table, limits)
+        if images is not None:
+            shown = folder.as_table(table)
+        else:
+            shown = training_timing.as_table(table) if training else timing.as_table(table, limits)
         click.echo(f"\nbatch {batch}\n\n{shown}")
         if batch in shares:
             click.echo(f"\nours, {precision}, by part\n\n{parts.as_table(shares[batch], limits, precision)}")

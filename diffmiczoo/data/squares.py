@@ -20,6 +20,9 @@ from diffmiczoo.preprocessing import ImageError
 #: Squares of one data set that are kept in memory; larger sets go to a file, which the system caches as it can.
 MEMORY_LIMIT = 4 * 2**30
 
+# Counts the ways in which squares have been made; files of another way are not used.
+_READER = 2
+
 
 def load_squares(
     manifest: Manifest, config: DiffMICConfig, *, cache: Path | None = None, progress: bool | None = None
@@ -67,7 +70,7 @@ def _cached(
 
 def _fingerprint(manifest: Manifest, config: DiffMICConfig) -> str:
     """Returns a hash of what the squares depend on: files with size and time, and how they are resized."""
-    digest = hashlib.sha256(f"{config.image_size} {config.crop_mode} {config.interpolation}\n".encode())
+    digest = hashlib.sha256(f"{_READER} {config.image_size} {config.crop_mode} {config.interpolation}\n".encode())
     for record in manifest.records:
         status = record.path.stat() if record.source is None else None
         digest.update(f"{record.path} {status and (status.st_size, status.st_mtime_ns)}\n".encode())
