@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ class CardFacts:
         metrics: of the whole model on the test split.
         dcg: of its DCG alone on the same images.
         differences: metric → (model - dcg, and its 95 % interval low and high), on the same resamples.
+        seeds: "model" or "dcg" → seed → metric → value on the test split, of runs that differ in nothing else; the
+            published weights are of one of them.
         description: one sentence.
         dataset: name of the data set.
         counts: images per split.
@@ -79,6 +82,7 @@ class CardFacts:
     metrics: Metrics
     dcg: Metrics | None = None
     differences: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    seeds: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     description: str = ""
     dataset: str = "private"
     counts: dict[str, int] = field(default_factory=dict)
@@ -94,13 +98,15 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
     """Reads the facts that lie beside weights: `card.json`, `metrics.json`, and any `recipe.json` and PNG pictures.
 
     `card.json` holds the texts of `REQUIRED` (limits is a list of sentences) and any of `OPTIONAL`. `metrics.json`
-    holds under "test" the metrics of "model", and optionally of "dcg" and their "difference".
+    holds under "test" the metrics of "model", and optionally of "dcg" and their "difference"; under "seeds" those of
+    each of several runs.
 
     Raises:
         IncompleteCardError: something is missing, empty or unknown; the message lists all of it.
     """
     directory = Path(directory)
-    texts, measured = _json_object(directory / CARD_FILE), _json_object(directory / METRICS_FILE).get("test", {})
+    texts, metrics = _json_object(directory / CARD_FILE), _json_object(directory / METRICS_FILE)
+    measured = metrics.get("test", {})
     problems = [f"{CARD_FILE}: {name!r} is missing or empty" for name in REQUIRED if not texts.get(name)]
     unknown = sorted(texts.keys() - {*REQUIRED, *OPTIONAL})
     problems += [f"{CARD_FILE}: {name!r} is unknown; known are {', '.join((*REQUIRED, *OPTIONAL))}" for name in unknown]
@@ -117,6 +123,7 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
         metrics=Metrics.from_dict(measured["model"]),
         dcg=Metrics.from_dict(measured["dcg"]) if "dcg" in measured else None,
         differences=measured.get("difference", {}),
+        seeds=metrics.get("seeds", {}),
         recipe=_json_object(recipe) if recipe.is_file() else {},
         pictures=tuple(sorted(path.name for path in directory.glob("*.png"))),
     )
@@ -202,6 +209,14 @@ def _results(facts: CardFacts) -> str:
     if facts.differences:
         columns["difference"] = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*facts.differences[name]) for name in reported]
         text += " *Difference* is taken on the same resamples."
+    if facts.seeds:
+        seeds = list(next(iter(facts.seeds.values())))
+        words = {"model": "model, all seeds", "dcg": "DCG, all seeds"}
+        columns |= {words[part]: [_spread(runs, name) for name in reported] for part, runs in facts.seeds.items()}
+        text += (
+            f" *All seeds* are the means ± standard deviations of {len(seeds)} runs that differ in the seed only "
+            f"({', '.join(seeds)}); this model is the best of them on the validation split."
+        )
     classes = {
         "class": list(facts.metrics.per_class),
         "images": [f"{row['support']:.0f}" for row in facts.metrics.per_class.values()],
@@ -225,6 +240,11 @@ def _cell(metrics: Metrics, name: str) -> str:
         return value
     low, high = metrics.intervals[name]
     return f"{value} [{low:.3f}, {high:.3f}]"
+
+
+def _spread(runs: dict[str, dict[str, float]], name: str) -> str:
+    values = [value for run in runs.values() if (value := run.get(name)) is not None]
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" if len(values) > 1 else "–"
 
 
 def _training(config: DiffMICConfig, parameters: int, facts: CardFacts) -> str:

@@ -377,6 +377,27 @@ def test_the_cards_metadata_is_what_the_hub_reads(ready: Path) -> None:
     assert reported["accuracy"] == pytest.approx(facts.metrics.values["accuracy"], abs=1e-4)
 
 
+def test_a_card_tells_mean_and_standard_deviation_of_all_seeds(ready: Path) -> None:
+    from diffmiczoo.card import render_card
+    from diffmiczoo.storage import load_model
+
+    path = ready / "metrics.json"
+    measured = json.loads(path.read_text())
+    names = measured["test"]["model"]["values"]
+    measured["seeds"] = {
+        part: {str(seed): dict.fromkeys(names, base + 0.1 * seed) for seed in range(3)}
+        for part, base in (("model", 0.5), ("dcg", 0.25))
+    }
+    measured["seeds"]["dcg"]["1"]["accuracy"] = None
+    path.write_text(json.dumps(measured))
+    facts = read_facts(ready)
+    card = render_card("name", load_model(ready).config, 10, facts)
+    header, line = (next(row for row in card.splitlines() if row.startswith(start)) for start in ("| metric", "| acc"))
+    assert "| model, all seeds | DCG, all seeds |" in header
+    assert line.endswith("| 0.600 ± 0.100 | 0.350 ± 0.141 |")
+    assert "3 runs that differ in the seed only (0, 1, 2)" in card
+
+
 @pytest.mark.parametrize("field", ["license", "data_license", "training_data", "split", "intended_use", "limits"])
 def test_a_card_without_what_others_need_is_refused(ready: Path, hub, hub_client, field: str) -> None:
     card = json.loads((ready / "card.json").read_text())

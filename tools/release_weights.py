@@ -1,10 +1,12 @@
 """Turns the best weights of a run into a weights entry of the package: float16 file, config, metrics, card.
 
-    python tools/release_weights.py RUN ENTRY DATA FACTS --commands COMMANDS.txt
+    python tools/release_weights.py RUN... ENTRY DATA FACTS --commands COMMANDS.txt
 
-FACTS is a JSON file with `training_data`, `split` and `limits` for the card (tools/facts/). COMMANDS.txt holds the
-commands that made RUN, for the card. Fields given with --config (sampling steps, runs) go into the config. The
-temperature is fitted on the validation split for the stored float16 file, and the metrics are those of that file.
+Of several RUNs that differ in the seed only, the one that is best on the validation split is released, by the metric
+that its recipe selects epochs with, and the card tells mean and standard deviation of all. FACTS is a JSON file with
+`training_data`, `split` and `limits` for the card (tools/facts/). COMMANDS.txt holds the commands that made the RUNs,
+for the card. Fields given with --config (sampling steps, runs) go into the config. The temperature is fitted on the
+validation split for the stored float16 file, and the metrics are those of that file.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +73,45 @@ def _measured(model: DiffMICv2, split: Manifest) -> dict[str, Any]:
     return report | {"difference": answers["model"].difference(answers["dcg"])}
 
 
-def _release_command(run: Path, entry: str, data: Path, facts: Path, fields: tuple[str, ...]) -> str:
+@dataclass(frozen=True)
+class _Candidate:
+    """A run as it would be released: float16 weights in `directory`, calibrated, and measured.
+
+    `quality` is on the validation split, and more is better.
+    """
+
+    run: Path
+    directory: Path
+    seed: int
+    quality: float
+    report: dict[str, Any]
+
+
+def _candidate(run: Path, directory: Path, entry: str, data: Path, fields: tuple[str, ...]) -> _Candidate:
+    model = load_model(run / "best")
+    model.config = model.config.replace(**assignments(fields))
+    model.weights_name = entry
+    manifest = read_manifest(data, class_names=model.config.class_names, task=model.config.task)
+    model.save_pretrained(directory, dtype=torch.float16)
+    stored = load_model(directory)
+    stored.config = _calibrated(stored.config, stored, manifest.split("val"))
+    stored.save_pretrained(directory, dtype=torch.float16)
+    report = {split: _measured(stored, manifest.split(split)) for split in ("val", "test")}
+    recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    value = report["val"]["model"]["values"][recipe["select"]]
+    return _Candidate(run, directory, recipe["seed"], -value if recipe["select"] == "nll" else value, report)
+
+
+def _seeds(candidates: list[_Candidate]) -> dict[str, dict[int, dict[str, float]]]:
+    return {
+        part: {candidate.seed: candidate.report["test"][part]["values"] for candidate in candidates}
+        for part in ("model", "dcg")
+    }
+
+
+def _release_command(runs: tuple[Path, ...], entry: str, data: Path, facts: Path, fields: tuple[str, ...]) -> str:
     options = "".join(f" --config {text}" for text in fields)
-    shown = f"runs/{run.name} {entry} {data.name} {facts}"
+    shown = f"{' '.join(f'runs/{run.name}' for run in runs)} {entry} {data.name} {facts}"
     return f"python tools/release_weights.py {shown} --commands COMMANDS.txt{options}"
 
 
@@ -98,29 +137,31 @@ def _write_index(directory: Path, entry: str) -> None:
 
 
 @click.command()
-@click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.argument("entry", type=click.Choice(sorted(ENTRIES)))
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("facts", type=click.Path(exists=True, path_type=Path))
-@click.option("--commands", required=True, type=click.Path(exists=True, path_type=Path), help="What made RUN.")
-@click.option("--commit", help="Of the code that made RUN; the current one by default.")
+@click.option("--commands", required=True, type=click.Path(exists=True, path_type=Path), help="What made the RUNs.")
+@click.option("--commit", help="Of the code that made the RUNs; the current one by default.")
 @click.option("--config", "fields", multiple=True, metavar="FIELD=JSON", help="Change how the entry samples.")
 def main(
-    run: Path, entry: str, data: Path, facts: Path, commands: Path, commit: str | None, fields: tuple[str, ...]
+    runs: tuple[Path, ...],
+    entry: str,
+    data: Path,
+    facts: Path,
+    commands: Path,
+    commit: str | None,
+    fields: tuple[str, ...],
 ) -> None:
-    """Releases RUN/best as the weights ENTRY, measured on the test split of DATA."""
-    model = load_model(run / "best")
-    model.config = model.config.replace(**assignments(fields))
-    model.weights_name = entry
-    manifest = read_manifest(data, class_names=model.config.class_names, task=model.config.task)
+    """Releases the best of RUNS as the weights ENTRY, measured on the test split of DATA."""
     with tempfile.TemporaryDirectory(dir=WEIGHTS, prefix=".releasing-") as temporary:
-        directory = Path(temporary)
-        model.save_pretrained(directory, dtype=torch.float16)
-        stored = load_model(directory)
-        stored.config = _calibrated(stored.config, stored, manifest.split("val"))
-        stored.save_pretrained(directory, dtype=torch.float16)
-        report = {split: _measured(stored, manifest.split(split)) for split in ("val", "test")}
-        (directory / METRICS_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        candidates = [_candidate(run, Path(temporary) / run.name, entry, data, fields) for run in runs]
+        best = max(candidates, key=lambda candidate: candidate.quality)
+        for candidate in candidates:
+            click.echo(f"{candidate.run.name}: seed {candidate.seed}, {candidate.quality:.4f} on the validation split")
+        report = best.report | ({"seeds": _seeds(candidates)} if len(candidates) > 1 else {})
+        (best.directory / METRICS_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        manifest = read_manifest(data)
         known = {
             "description": ENTRIES[entry].description,
             "dataset": ENTRIES[entry].dataset,
@@ -130,15 +171,15 @@ def main(
             "counts": {split: len(manifest.split(split)) for split in ("train", "val", "test")},
             "commands": [
                 *commands.read_text(encoding="utf-8").strip().splitlines(),
-                _release_command(run, entry, data, facts, fields),
+                _release_command(runs, entry, data, facts, fields),
                 f"diffmiczoo predict {data.name}/labels.csv --split test --model {entry} --format csv",
             ],
             "commit": commit or git("rev-parse", "HEAD"),
         }
-        _write_card(directory, entry, known | json.loads(facts.read_text(encoding="utf-8")))
-        _write_index(directory, entry)
+        _write_card(best.directory, entry, known | json.loads(facts.read_text(encoding="utf-8")))
+        _write_index(best.directory, entry)
         shutil.rmtree(WEIGHTS / entry, ignore_errors=True)
-        shutil.copytree(directory, WEIGHTS / entry)
+        shutil.copytree(best.directory, WEIGHTS / entry)
     for part in ("model", "dcg"):
         click.echo(f"{part}\n{Metrics.from_dict(report['test'][part])}\n")
     click.echo(f"differences {json.dumps(report['test']['difference'])}")
