@@ -26,7 +26,6 @@ from diffmiczoo.nn.folded_encoder import plain_encoders
 from diffmiczoo.nn.packed import plain_weights
 from diffmiczoo.precision import PRECISIONS, autocast
 
-
 # Seconds from which on a run is not made twice.
 _LONG = 1.0
 

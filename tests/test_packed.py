@@ -18,13 +18,14 @@ from diffmiczoo.nn.folded_encoder import as_inferred
 from diffmiczoo.nn.packed import (
     PackedConv,
     PackedLinear,
+    _works,
     can_be_fused,
     can_be_packed,
     is_plain_conv,
     matrix_product,
 )
 from diffmiczoo.nn.quantized import QuantizedLinear, can_quantize
-from diffmiczoo.precision import check_precision
+from diffmiczoo.precision import autocast, check_precision
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -108,6 +109,34 @@ def test_a_transformer_has_its_features_and_few_plain_layers() -> None:
     assert sum(isinstance(module, PackedLinear) for module in quick.modules()) == 48
     near(quick(images), plain, torch.float32)
     assert sum(isinstance(module, nn.Linear) for module in encoder.modules()) == 48
+
+
+@needs_packing
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_encoder_that_takes_its_layers_weights_itself_is_not_packed(precision: str) -> None:
+    class Direct(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return F.conv2d(images, self.conv.weight, self.conv.bias)
+
+    encoder, images = Direct().eval(), drawn(1, 3, 8, 8)
+    with autocast(precision, CPU):
+        quick = as_inferred(encoder, images)
+        assert not any(isinstance(module, PackedConv) for module in quick.modules())
+        near(quick(images), encoder(images), torch.bfloat16)
+
+
+@needs_packing
+def test_trying_what_can_be_packed_draws_no_random_number() -> None:
+    _works.cache_clear()
+    torch.manual_seed(0)
+    wanted = torch.random.get_rng_state()
+    assert can_be_packed(CPU, torch.float32)
+    assert torch.equal(torch.random.get_rng_state(), wanted)
 
 
 @torch.inference_mode()

@@ -18,6 +18,9 @@ from diffmiczoo.nn.packed import PackedConv, PackedLinear, can_be_fused, can_be_
 #: A folded encoder whose features differ by more, relative to the largest, is not what was meant.
 _TOLERANCE = 1e-3
 
+# Of the features' norm; rounding in half precision takes a few hundredths, a mistake takes all of it.
+_HALF_TOLERANCE = 0.2
+
 _kept: KeptByWeights[nn.Module] = KeptByWeights()
 _switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
 
@@ -74,9 +77,21 @@ def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed:
         for module in copy.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(half)
-    if packed:
-        _pack(copy, dict(pairs), half)
-    return copy
+    if not packed:
+        return copy
+    _pack(copy, dict(pairs), half)
+    return copy if _has_features(copy, image, wanted, half) else _folded(encoder, image, half, packed=False)
+
+
+def _has_features(encoder: nn.Module, image: Tensor, wanted: Tensor, half: torch.dtype | None) -> bool:
+    """Returns whether packing left an encoder's features as they were; some take their layers' weights themselves."""
+    try:
+        found = encoder(image)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    if half is None:
+        return _is_near(found, wanted)
+    return bool((found.float() - wanted).norm() <= _HALF_TOLERANCE * wanted.norm())
 
 
 def _pack(encoder: nn.Module, norm_after: dict[nn.Module, nn.BatchNorm2d], half: torch.dtype | None) -> None:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 #: Activation → what oneDNN calls it, its numbers, its way to compute.
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float], str]] = {
@@ -27,7 +28,6 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float], str]] = {
 
 # The layout that is best for this many rows serves few rows and thousands as well.
 _ROWS = 192
-
 
 _switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
 
@@ -67,7 +67,10 @@ def _works(dtype: torch.dtype) -> bool:
     generator = torch.Generator().manual_seed(0)
     weight = torch.rand(8, 16, generator=generator).to(dtype)
     image = torch.rand(2, 16, 3, 3, generator=generator).to(dtype).to(memory_format=torch.channels_last)
-    conv = nn.Conv2d(16, 8, 3, padding=1).requires_grad_(False).to(dtype)
+    # Weights of its own making: the global random state is the caller's.
+    conv = skip_init(nn.Conv2d, 16, 8, 3, padding=1).requires_grad_(False).to(dtype)
+    conv.weight.copy_(torch.rand(8, 16, 3, 3, generator=generator))
+    conv.bias.copy_(torch.rand(8, generator=generator))
     try:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             rows = image.permute(0, 2, 3, 1)
