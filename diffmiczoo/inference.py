@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -32,6 +33,8 @@ Answered = tuple[list[Item], dict[str, str], dict[str, Tensor]]
 
 #: Windows whose saliency differs by less may change places with the batch; thirty times what was seen in float32.
 TIE = 1e-4
+
+_LAYING_OUT = threading.Lock()
 
 #: Images from which on freed memory is kept between batches.
 WORTH_KEEPING_MEMORY = 8
@@ -91,7 +94,7 @@ def predict_batches(
         num_samples: sampler runs to average.
         seed: of the starting noise.
         on_error: "raise", or "skip".
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "bf16", "fp16" or "int8".
         progress: show a bar.
 
     Yields:
@@ -129,8 +132,7 @@ def _answered(
     """Yields the items of each batch that could be read, what is wrong with the others, and the answers."""
     like = model.default_noise
     check_precision(precision, like.device)
-    # Convolutions take less time in this layout on CPUs; the weights stay what they are.
-    model.to(memory_format=torch.channels_last)
+    _lay_out(model)
     draws = draws.to(like)
     limit = _Limit(batch_size)
     # A single picture has no large feature maps, and giving memory back would take longer than they save.
@@ -148,6 +150,20 @@ def _answered(
                 with evaluation_mode(model), torch.inference_mode(), autocast(precision, like.device):
                     row = _answer_within(limit, model, squares, steps, draws, PRECISIONS[precision])
             yield [item for item, _ in good], {name: str(error) for name, error in failed.items()}, row
+
+
+def _lay_out(model: DiffMICv2) -> None:
+    """Puts weights into the layout in which convolutions take less time on CPUs; they stay what they are.
+
+    Once: to change a weight's memory while another thread computes with it would give that thread wrong answers.
+    """
+    with _LAYING_OUT:
+        if not all(_is_laid_out(tensor) for tensor in (*model.parameters(), *model.buffers())):
+            model.to(memory_format=torch.channels_last)
+
+
+def _is_laid_out(tensor: Tensor) -> bool:
+    return tensor.ndim != 4 or tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _prediction(

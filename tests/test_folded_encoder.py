@@ -160,3 +160,19 @@ def test_threads_share_a_model() -> None:
     assert len(answers) == 4
     for answer in answers:
         torch.testing.assert_close(answer, wanted, rtol=0, atol=1e-6)
+
+
+def test_threads_never_change_the_memory_of_weights_that_another_computes_with(monkeypatch) -> None:
+    model = DiffMICv2(DiffMICConfig(**{"num_classes": 3, **TINY, **SMALL_ENCODERS})).eval()
+    model.trained = True
+    changed: list[object] = []
+    monkeypatch.setattr(
+        DiffMICv2, "to", lambda self, **options: (changed.append(options), nn.Module.to(self, **options))[1]
+    )
+    pictures = (torch.rand(2, 3, 70, 70) * 255).to(torch.uint8)
+    threads = [threading.Thread(target=lambda: model.predict(pictures, progress=False)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert changed == [{"memory_format": torch.channels_last}]

@@ -15,7 +15,7 @@ import torch
 
 import diffmiczoo
 from diffmiczoo.training import loop
-from diffmiczoo.training.checkpoint import load_checkpoint
+from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.recipe import Recipe
 
 #: With everything that has a state or is random: average, accumulation, augmentation, mixing, balanced drawing.
@@ -206,3 +206,12 @@ def test_a_finished_run_is_not_trained_again(manifest_csv, uninterrupted, monkey
     result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=RECIPE, output=uninterrupted, progress=False)
     assert_equal(tensors(uninterrupted / "best"), before)
     assert len(result.history) == 4
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint({"position": {"batch": 3}}, path)
+    assert load_checkpoint(path) == {"position": {"batch": 3}}
+    torch.save({"position": {"batch": 3}}, path)
+    with pytest.raises(ValueError, match=r"another version of diffmiczoo .* start again with resume='never'"):
+        load_checkpoint(path)

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+# Counts the ways in which the state of a run has been laid out.
+_FORMAT = 1
+
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Writes `state` to `path` atomically.
@@ -19,7 +22,7 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     temporary = path.with_name(path.name + ".partial")
     try:
         with temporary.open("wb") as file:
-            torch.save(state, file)
+            torch.save({"format": _FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -32,7 +35,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads what `save_checkpoint` wrote, tensors and plain values only.
 
     Raises:
-        ValueError: the file is not such a checkpoint.
+        ValueError: the file is not such a checkpoint, or one of another version.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -40,4 +43,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not a checkpoint of diffmiczoo ({error}); delete it to start again") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: not a checkpoint of diffmiczoo; delete it to start again")
+    found = state.pop("format", None)
+    if found != _FORMAT:
+        raise ValueError(
+            f"{path}: written by another version of diffmiczoo (format {found}, expected {_FORMAT}); "
+            "finish the run with that version, or start again with resume='never'"
+        )
     return state
