@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
+
+Modes = list[tuple[nn.Module, bool]]
+
+_changing = threading.Lock()
+
+#: Model → how many contexts hold it in eval mode now, and what its modules were in before.
+_inside: dict[nn.Module, tuple[int, Modes]] = {}
 
 
 def seeded_generator(seed: int) -> torch.Generator:
@@ -16,21 +24,39 @@ def seeded_generator(seed: int) -> torch.Generator:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Puts a model in eval mode and every one of its modules back as found."""
-    with kept_modes(model):
+    """Puts a model in eval mode, and every one of its modules back as found when the last thread is done with it."""
+    with _changing:
+        count, modes = _inside.get(model) or (0, _modes(model))
+        _inside[model] = (count + 1, modes)
         model.eval()
+    try:
         yield
+    finally:
+        with _changing:
+            count, modes = _inside.pop(model)
+            if count > 1:
+                _inside[model] = (count - 1, modes)
+            else:
+                _restore(modes)
 
 
 @contextmanager
 def kept_modes(model: nn.Module) -> Iterator[None]:
     """Puts every module of a model back into the mode, training or eval, that it was found in."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = _modes(model)
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        _restore(modes)
+
+
+def _modes(model: nn.Module) -> Modes:
+    return [(module, module.training) for module in model.modules()]
+
+
+def _restore(modes: Modes) -> None:
+    for module, mode in modes:
+        module.training = mode
 
 
 @contextmanager

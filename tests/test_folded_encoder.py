@@ -176,3 +176,13 @@ def test_threads_never_change_the_memory_of_weights_that_another_computes_with(m
     for thread in threads:
         thread.join()
     assert changed == [{"memory_format": torch.channels_last}]
+
+
+def test_weights_that_are_normalised_are_so_in_full_precision() -> None:
+    encoder = create_encoder("test_nfnet", 96).eval()
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = encoder(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            plain, quick = encoder(images).float(), as_inferred(encoder, images)(images).float()
+    assert (quick - wanted).norm() <= 1.1 * (plain - wanted).norm()

@@ -14,6 +14,7 @@ import diffmiczoo
 from diffmiczoo.complexity import count_macs, count_parameters
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.modes import evaluation_mode
 from diffmiczoo.nn.folded import FoldedUNet
 from diffmiczoo.registry import model_config
 from diffmiczoo.variants import architectures
@@ -495,3 +496,17 @@ def test_half_precision_answers_nearly_the_same(name: str) -> None:
         model.predict(images, precision="int4")
     with pytest.raises(ValueError, match="precision='fp16' is for GPUs"):
         model.predict(images, precision="fp16")
+
+
+def test_a_model_in_training_mode_stays_in_eval_mode_until_the_last_thread_is_done() -> None:
+    model = small_model().train()
+    model.dcg.eval()
+    first, second = evaluation_mode(model), evaluation_mode(model)
+    with first:
+        second.__enter__()
+    assert not any(module.training for module in model.modules())
+    second.__exit__(None, None, None)
+    assert model.training and model.unet.training and not model.dcg.training
+    with pytest.raises(ZeroDivisionError), evaluation_mode(model):
+        1 / 0  # noqa: B018
+    assert model.training and not model.dcg.training

@@ -9,7 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from timm.layers import Attention, Mlp
+from timm.layers import Attention, Conv2dSame, Mlp
 from torch import Tensor, nn
 
 from diffmiczoo.nn.kept import KeptByWeights
@@ -20,6 +20,8 @@ _TOLERANCE = 1e-3
 
 # Of the features' norm; rounding in half precision takes a few hundredths, a mistake takes all of it.
 _HALF_TOLERANCE = 0.2
+
+_LAYERS = (nn.Conv2d, Conv2dSame, nn.Linear)
 
 _kept: KeptByWeights[nn.Module] = KeptByWeights()
 _switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
@@ -75,7 +77,8 @@ def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed:
             copy, pairs = _bare_copy(encoder), []
     if half is not None:
         for module in copy.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            # Others may compute with their weights first, as normalised ones do, which takes full precision.
+            if type(module) in _LAYERS:
                 module.to(half)
     if not packed:
         return copy
