@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.evaluation.metrics import Metrics
+from diffmiczoo.evaluation.report import Metrics, number_text
 
 #: Metrics that a card reports, in order, with the words for them.
 REPORTED = {
@@ -222,16 +221,12 @@ def _results(facts: CardFacts) -> str:
         "class": list(facts.metrics.per_class),
         "images": [f"{row['support']:.0f}" for row in facts.metrics.per_class.values()],
         **{
-            words: [_number(row[key]) for row in facts.metrics.per_class.values()]
+            words: [number_text(row[key]) for row in facts.metrics.per_class.values()]
             for key, words in {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC"}.items()
         },
     }
     parts = [text, _table(columns), *([facts.comparison] if facts.comparison else []), _table(classes)]
     return "\n\n".join(parts)
-
-
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _table(columns: dict[str, list[str]]) -> str:

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffmiczoo.evaluation.bootstrap import WeightedMetrics
-from diffmiczoo.evaluation.metrics import Metrics, _calibration, _decisions, _losses, compare_metrics, compute_metrics
+from diffmiczoo.evaluation.metrics import _calibration, _decisions, _losses, compare_metrics, compute_metrics
+from diffmiczoo.evaluation.report import Metrics
 
 
 def _data(task: str, count: int = 200, classes: int = 4, ties: bool = False) -> tuple[torch.Tensor, torch.Tensor]:

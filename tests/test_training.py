@@ -13,7 +13,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import read_manifest
-from diffmiczoo.evaluation.metrics import Metrics
+from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.depthwise import fast_depthwise
 from diffmiczoo.nn.encoders import create_encoder

@@ -32,7 +32,7 @@ from diffmiczoo.entries import ENTRIES, INDEX
 from diffmiczoo.evaluation.answers import Answers
 from diffmiczoo.evaluation.calibration import fit_temperature, fit_thresholds
 from diffmiczoo.evaluation.evaluate import probabilities
-from diffmiczoo.evaluation.metrics import Metrics
+from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.hub import FILES
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.prediction import score_logits

@@ -67,7 +67,7 @@ def evaluate(
     if json_output:
         click.echo(json.dumps(report, indent=1))
         return
-    from diffmiczoo.evaluation.metrics import Metrics
+    from diffmiczoo.evaluation.report import Metrics
 
     click.echo(f"model\n{Metrics.from_dict(report['model'])}\n\nits DCG alone\n{Metrics.from_dict(report['dcg'])}")
     for metric, (gap, low, high) in report.get("difference", {}).items():

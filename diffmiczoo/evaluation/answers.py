@@ -13,7 +13,8 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.records import Manifest
-from diffmiczoo.evaluation.metrics import Metrics, compare_metrics, compute_metrics
+from diffmiczoo.evaluation.metrics import compare_metrics, compute_metrics
+from diffmiczoo.evaluation.report import Metrics
 
 _PREFIX = "prob_"
 

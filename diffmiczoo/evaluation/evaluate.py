@@ -14,7 +14,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import Manifest, as_manifest
 from diffmiczoo.evaluation.answers import Answers
-from diffmiczoo.evaluation.metrics import Metrics
+from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import evaluation_mode
 from diffmiczoo.prediction import logits_to_probs

@@ -14,7 +14,7 @@ import torch
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.checks import DataReport, check_data
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.evaluation.metrics import Metrics
+from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import kept_modes

@@ -16,7 +16,8 @@ from diffmiczoo.data.checks import DataReport
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.evaluation.calibration import fit_thresholds
 from diffmiczoo.evaluation.evaluate import collect_scores, dcg_scores
-from diffmiczoo.evaluation.metrics import Metrics, compute_metrics
+from diffmiczoo.evaluation.metrics import compute_metrics
+from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.prediction import logits_to_probs, scores_to_probs
 

@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.evaluation.calibration import fit_temperature
 from diffmiczoo.evaluation.evaluate import collect_scores
-from diffmiczoo.evaluation.metrics import Metrics, compute_metrics
+from diffmiczoo.evaluation.metrics import compute_metrics
+from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.prediction import logits_to_probs, score_logits
 from diffmiczoo.training.batches import BatchSampler, batches_per_epoch

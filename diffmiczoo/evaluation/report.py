@@ -1,0 +1,99 @@
+"""What a comparison with the truth found: `Metrics`, as values, as JSON and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+#: Columns of the table by class.
+PER_CLASS = ("recall", "precision", "f1", "auroc", "average_precision", "support")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics of a model on a data set; `print` shows them as a table.
+
+    Attributes:
+        values: name → value, see `compute_metrics`; NaN where the data do not define it.
+        intervals: name → lower and upper end of the 95 % interval; without the metrics that have none.
+        per_class: class → recall, precision, f1, auroc, average_precision, support; NaN where not defined.
+        num_images: N.
+        num_groups: how many groups the intervals were drawn from; None where single images were drawn.
+        left_out: classes of which there was no positive or no negative image, so that they are in no AUROC.
+    """
+
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    per_class: dict[str, dict[str, float]]
+    num_images: int
+    num_groups: int | None
+    left_out: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-ready values; NaN, which JSON does not have, becomes None."""
+        return {
+            "values": _without_nan(self.values),
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "per_class": {name: _without_nan(row) for name, row in self.per_class.items()},
+            "num_images": self.num_images,
+            "num_groups": self.num_groups,
+            "left_out": list(self.left_out),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Metrics:
+        """Builds metrics from what `to_dict` writes.
+
+        Raises:
+            ValueError: a field is missing or unknown.
+        """
+        expected = {field.name for field in dataclasses.fields(cls)}
+        missing, unknown = sorted(expected - values.keys()), sorted(values.keys() - expected)
+        if missing or unknown:
+            raise ValueError(f"metrics: missing fields {missing}, unknown fields {unknown}")
+        return cls(
+            values=_with_nan(values["values"]),
+            intervals={name: (low, high) for name, (low, high) in values["intervals"].items()},
+            per_class={name: _with_nan(row) for name, row in values["per_class"].items()},
+            num_images=values["num_images"],
+            num_groups=values["num_groups"],
+            left_out=tuple(values["left_out"]),
+        )
+
+    def __str__(self) -> str:
+        groups = "" if self.num_groups is None else f" in {self.num_groups:,} groups"
+        lines = [f"{self.num_images:,} images{groups}" + (", 95 % intervals" if self.intervals else "")]
+        lines += [f"{name:<18}{number_text(value)}{self._interval(name)}" for name, value in self.values.items()]
+        width = 2 + max(5, *map(len, self.per_class))
+        lines += ["", "class".ljust(width) + "".join(_cell(name, name) for name in PER_CLASS)]
+        for label, row in self.per_class.items():
+            cells = {name: number_text(row[name]) for name in PER_CLASS} | {"support": f"{row['support']:,.0f}"}
+            lines.append(label.ljust(width) + "".join(_cell(text, name) for name, text in cells.items()))
+        if self.left_out:
+            lines += ["", f"no positive or no negative image of: {', '.join(self.left_out)}"]
+        return "\n".join(lines)
+
+    def _interval(self, name: str) -> str:
+        if name not in self.intervals:
+            return ""
+        low, high = self.intervals[name]
+        return f" [{low:.3f}, {high:.3f}]"
+
+
+def _cell(text: str, column: str) -> str:
+    return text.rjust(2 + max(len(column), len("precision")))
+
+
+def number_text(value: float) -> str:
+    """Returns three decimals, or a dash for what is not defined."""
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _without_nan(row: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in row.items()}
+
+
+def _with_nan(row: dict[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in row.items()}
