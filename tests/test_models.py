@@ -473,6 +473,16 @@ def test_too_little_memory_halves_the_batch() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:this model is not trained")
+def test_bytes_and_floats_share_a_batch() -> None:
+    model = small_model()
+    side = model.config.image_size
+    bytes_ = torch.randint(256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    wanted, floats = model.predict(list(bytes_)), bytes_.float() / 255
+    for mixed in (list(floats), [bytes_[0], floats[1], bytes_[2]], [floats[0], bytes_[1], bytes_[2]]):
+        torch.testing.assert_close(model.predict(mixed).scores, wanted.scores, rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:this model is not trained")
 def test_memory_for_not_even_one_image_is_an_error() -> None:
     model = small_model()
 
