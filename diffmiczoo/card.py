@@ -267,4 +267,5 @@ def _calibration(config: DiffMICConfig) -> str:
     runs = f"{config.sampling_steps} sampling steps, {config.num_samples} run" + ("s" if config.num_samples > 1 else "")
     if config.temperature is None:
         return f"## Calibration\n\nNot calibrated: probabilities are a ranking only. {runs}."
-    return f"## Calibration\n\nTemperature {config.temperature:.4f}, fitted on the validation split; {runs}."
+    weight = f", weight of the DCG's own logits {config.prior_weight:.4f}" if config.prior_weight else ""
+    return f"## Calibration\n\nTemperature {config.temperature:.4f}{weight}, fitted on the validation split; {runs}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,4 +35,9 @@ class Condition:
     @property
     def dcg_scores(self) -> Tensor:
         """The DCG's own prediction 0.5 · (ŷ_g + ŷ_l), (B, C) logits."""
-        return 0.5 * (self.global_prior + self.local_prior)
+        return fused_prior({"global_prior": self.global_prior, "local_prior": self.local_prior})
+
+
+def fused_prior(priors: Mapping[str, Tensor]) -> Tensor:
+    """Returns the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), (B, C) logits, from what `DiffMICv2.priors` returns."""
+    return 0.5 * (priors["global_prior"] + priors["local_prior"])

@@ -44,6 +44,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "beta_start": (1e-8, 0.999),
     "beta_end": (1e-8, 0.999),
     "mmd_weight": (0.0, 100.0),
+    "prior_weight": (0.0, 100.0),
     "dcg_out_index": (-1, 32),
     "local_out_index": (-1, 32),
     "raw_out_index": (-1, 32),
@@ -127,8 +128,10 @@ class DiffMICConfig:
     shared_noise: bool = False  # one draw of y_T per |i - j| instead of one per point
     clip_sample: bool = True
 
-    # Calibration: divides the logits of the scores before softmax or sigmoid; None means "not fitted"
+    # Calibration: divides the logits of the scores before softmax or sigmoid; None means "not fitted". The DCG's own
+    # logits are added to that with a weight
     temperature: float | None = None
+    prior_weight: float = 0.0
     thresholds: tuple[float, ...] = ()  # multi-label: the probability from which a label is given; empty means 0.5
 
     def __post_init__(self) -> None:
@@ -165,6 +168,10 @@ class DiffMICConfig:
             wrong += [f"mmd_weight={self.mmd_weight}"] if self.mmd_weight else []
             if wrong:
                 raise ValueError(f"{', '.join(wrong)} needs a guidance map, but guidance is 'none'")
+        if self.prior_weight and self.predictor != "diffusion":
+            raise ValueError(
+                f"prior_weight={self.prior_weight} is for a diffusion; predictor={self.predictor!r} has none"
+            )
         if min(self.std) <= 0:
             raise ValueError(f"std={self.std} must be positive")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
@@ -202,6 +209,10 @@ class DiffMICConfig:
         """
         _reject_unknown(changes, "config field")
         return dataclasses.replace(self, **changes)
+
+    def uncalibrated(self) -> DiffMICConfig:
+        """Returns a copy without what is fitted on validation images: temperature, prior weight, thresholds."""
+        return dataclasses.replace(self, temperature=None, prior_weight=0.0, thresholds=())
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON-ready values."""
@@ -251,7 +262,7 @@ class DiffMICConfig:
 
 
 #: Fields that came after the first published weights; without them these mean what the defaults say.
-_LATER = {"ordinal", "thresholds"}
+_LATER = {"ordinal", "thresholds", "prior_weight"}
 
 
 def _reject_unknown(values: dict[str, Any], what: str) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffmiczoo import preprocessing
+from diffmiczoo.condition import fused_prior
 from diffmiczoo.decoding import decoded
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.modes import evaluation_mode, seeded_generator
@@ -241,10 +242,12 @@ def _answer(model: DiffMICv2, images: Tensor, steps: int, draws: Draws, dtype: t
     priors = model.local_priors(images, *_global_stream(model, images))
     own = dtype if dtype != torch.float32 else None
     scores = model.scores(images, priors, steps, draws, own).float().cpu()
-    probs = scores_to_probs(scores, model.config)
+    dcg_scores = fused_prior(priors).float().cpu()
+    probs = scores_to_probs(scores, model.config, dcg_scores)
     left_top = priors["roi_top_left"].flip(-1)
     return {
         "scores": scores,
+        "dcg_scores": dcg_scores,
         "probs": probs,
         "uncertainty": uncertainty(probs, model.config.task),
         "rois": torch.cat([left_top, left_top + model.config.roi_size], dim=-1).float().cpu(),

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffmiczoo import inference, losses, preprocessing, sampling
-from diffmiczoo.condition import Condition
+from diffmiczoo.condition import Condition, fused_prior
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.diffusion import NoiseSchedule
 from diffmiczoo.modes import frozen, seeded_generator
@@ -258,7 +258,7 @@ class DiffMICv2(PretrainedModel, nn.Module):
             dtype: of the sampler's matrix products; its state keeps the type of `draws`.
         """
         if self.config.predictor != "diffusion":
-            return 0.5 * (priors["global_prior"] + priors["local_prior"])
+            return fused_prior(priors)
         condition = self.complete(images, priors)
         draws = draws or self.draw_noise(steps, self.config.num_samples)
         condition = condition.to(draws.start.dtype)
@@ -386,9 +386,7 @@ class DiffMICv2(PretrainedModel, nn.Module):
         """
         names = tuple(class_names or ())
         old_classes = self.config.num_classes
-        self.config = self.config.replace(
-            num_classes=num_classes, class_names=names, ordinal=False, temperature=None, thresholds=()
-        )
+        self.config = self.config.uncalibrated().replace(num_classes=num_classes, class_names=names, ordinal=False)
         rebuilt = ", ".join(rebuild_class_layers(self, num_classes, old_classes))
         self.trained = False
         warnings.warn(

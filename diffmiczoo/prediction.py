@@ -25,29 +25,41 @@ UNCALIBRATED_TEMPERATURE = 1.0
 #: Scores below about this size are noise of the sampler; docs/method.md has the measurements behind it.
 SCORE_NOISE = 0.05
 
-_TENSORS = ("scores", "probs", "uncertainty", "rois", "roi_attention", "saliency")
+_TENSORS = ("scores", "dcg_scores", "probs", "uncertainty", "rois", "roi_attention", "saliency")
 
 
-def scores_to_probs(scores: Tensor, config: DiffMICConfig) -> Tensor:
-    """Turns the sampler's scores into probabilities, with the config's temperature or `UNCALIBRATED_TEMPERATURE`.
+def scores_to_probs(scores: Tensor, config: DiffMICConfig, dcg_scores: Tensor | None = None) -> Tensor:
+    """Turns scores into probabilities, with the config's temperature (or `UNCALIBRATED_TEMPERATURE`) and prior weight.
 
     Args:
         scores: (B, C) means of the ŷ_0 map over its points, about 0..1.
-        config: the model's, for `task`, `num_classes` and `temperature`.
+        config: the model's, for `task`, `num_classes`, `temperature` and `prior_weight`.
+        dcg_scores: (B, C) the DCG's own logits 0.5 · (ŷ_g + ŷ_l); needed where `prior_weight` is not 0.
 
     Returns:
-        (B, C) in [0, 1], at least float32: softmax (multi-label: sigmoid) of `score_logits` / T. Rows sum to 1 for
-        "multiclass", each label is for itself for "multilabel".
+        (B, C) in [0, 1], at least float32: softmax (multi-label: sigmoid) of `score_logits` / T + w · `dcg_scores`.
+        Rows sum to 1 for "multiclass", each label is for itself for "multilabel".
 
     Raises:
-        ValueError: the shape is not (B, C).
+        ValueError: a shape is not (B, C), or `dcg_scores` is missing.
 
-    Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2.
+    Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2; the sum is a logarithmic
+    opinion pool, Genest and Zidek, *Combining Probability Distributions* (Statistical Science 1986), section 3.
     """
-    if scores.ndim != 2 or scores.shape[1] != config.num_classes:
-        raise ValueError(f"expected scores of shape (B, {config.num_classes}), found {tuple(scores.shape)}")
+    _check_scores("scores", scores, config)
     temperature = UNCALIBRATED_TEMPERATURE if config.temperature is None else config.temperature
-    return logits_to_probs(score_logits(scores, config) / temperature, config.task)
+    logits = score_logits(scores, config) / temperature
+    if config.prior_weight:
+        if dcg_scores is None:
+            raise ValueError(f"prior_weight={config.prior_weight} needs dcg_scores")
+        _check_scores("dcg_scores", dcg_scores, config)
+        logits = logits + config.prior_weight * dcg_scores
+    return logits_to_probs(logits, config.task)
+
+
+def _check_scores(name: str, scores: Tensor, config: DiffMICConfig) -> None:
+    if scores.ndim != 2 or scores.shape[1] != config.num_classes:
+        raise ValueError(f"expected {name} of shape (B, {config.num_classes}), found {tuple(scores.shape)}")
 
 
 def score_logits(scores: Tensor, config: DiffMICConfig) -> Tensor:
@@ -110,7 +122,8 @@ class Prediction:
 
     Attributes:
         names: B names: the path, or "images[3]" where an image has none.
-        scores: (B, C) means of the sampler's ŷ_0 map, about 0..1.
+        scores: (B, C) means of the sampler's ŷ_0 map, about 0..1; logits where the DCG answers alone.
+        dcg_scores: (B, C) the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), logits.
         probs: (B, C) in [0, 1], see `scores_to_probs`.
         uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing; defined in `diffmiczoo.prediction.uncertainty`.
         rois: (B, K, 4) left, top, right, bottom in pixels of the model's S×S input; right and bottom are exclusive.
@@ -132,6 +145,7 @@ class Prediction:
 
     names: list[str]
     scores: Tensor
+    dcg_scores: Tensor
     probs: Tensor
     uncertainty: Tensor
     rois: Tensor
@@ -148,6 +162,7 @@ class Prediction:
     def __post_init__(self) -> None:
         classes, rois = self.config.num_classes, self.config.num_rois
         self._check_shape("scores", classes)
+        self._check_shape("dcg_scores", classes)
         self._check_shape("probs", classes)
         self._check_shape("uncertainty")
         self._check_shape("rois", rois, 4)
@@ -155,7 +170,8 @@ class Prediction:
         self._check_shape("saliency", classes, *self.saliency.shape[2:4])
         if len(self.items) != len(self.names):
             raise ValueError(f"items has {len(self.items)} entries for {len(self.names)} names")
-        finite = torch.cat([self.scores, self.probs, self.uncertainty[:, None]], dim=1).isfinite().all(1)
+        numbers = [self.scores, self.dcg_scores, self.probs, self.uncertainty[:, None]]
+        finite = torch.cat(numbers, dim=1).isfinite().all(1)
         broken = [name for name, good in zip(self.names, finite.tolist(), strict=True) if not good]
         if broken:
             shown = ", ".join(broken[:5]) + (", …" if len(broken) > 5 else "")
@@ -180,10 +196,10 @@ class Prediction:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the model's temperature was fitted on data; if not, take probabilities for a ranking only.
+        """Whether temperature and prior weight were fitted on data; if not, take probabilities for a ranking only.
 
-        It was fitted with the config's own `sampling_steps` and `num_samples`; docs/method.md tells how little it moves
-        with others.
+        They were fitted with the config's own `sampling_steps` and `num_samples`; docs/method.md tells how little the
+        temperature moves with others.
         """
         return self.config.temperature is not None
 

@@ -135,7 +135,7 @@ def create_model(
         return model
     from diffmiczoo.model import DiffMICv2
 
-    config = config_of(name).replace(temperature=None).replace(**overrides)
+    config = config_of(name).uncalibrated().replace(**overrides)
     model = DiffMICv2(_with_classes(config, num_classes, class_names), pretrained_backbones=pretrained_backbones)
     if pretrained_backbones:
         from diffmiczoo.backbones import fetch_efficientsam

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.evaluation.calibration import TEMPERATURE_RANGE, expected_calibration_error, fit_temperature
+from diffmiczoo.evaluation.calibration import (
+    LARGEST_WEIGHT,
+    TEMPERATURE_RANGE,
+    expected_calibration_error,
+    fit_pool,
+    fit_temperature,
+)
 from diffmiczoo.prediction import logits_to_probs, score_logits, scores_to_probs
 
 
@@ -111,6 +117,70 @@ def test_temperature_does_not_depend_on_the_order(order: list[int], task: str) -
 def test_refuses_what_does_not_fit(scores: torch.Tensor, targets: list[float], task: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit_temperature(scores, targets, task=task)
+
+
+# ---------------------------------------------------------------------- fit_pool
+
+
+def _pooled(task: str, temperature: float, weight: float, count: int = 20_000) -> tuple[torch.Tensor, ...]:
+    """Returns logits, the DCG's scores, and targets whose frequencies are the probabilities of their pool."""
+    generator = torch.Generator().manual_seed(3)
+    logits, prior = torch.randn(2, count, 4, generator=generator)
+    probs = logits_to_probs(logits / temperature + weight * prior, task)
+    if task == "multilabel":
+        return logits, prior, torch.bernoulli(probs, generator=generator)
+    return logits, prior, torch.multinomial(probs, 1, generator=generator)[:, 0]
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("weight", [0.4, 2.0])
+def test_finds_the_pool_of_calibrated_data(task: str, weight: float) -> None:
+    found = fit_pool(*_pooled(task, 0.7, weight), task=task)
+    assert found == pytest.approx((0.7, weight), rel=0.1)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_no_pool_has_a_smaller_loss(task: str) -> None:
+    logits, prior, targets = _pooled(task, 0.5, 0.3, count=200)
+    temperature, weight = fit_pool(logits, prior, targets, task=task)
+
+    def loss(t: float, w: float) -> float:
+        return _nll(logits / t + w * prior, targets, task, 1.0)
+
+    best = loss(temperature, weight)
+    for t, w in [(temperature * 1.05, weight), (temperature * 0.95, weight), (temperature, weight * 1.05)]:
+        assert best < loss(t, w)
+    assert best <= loss(fit_temperature(logits, targets, task=task), 0)
+    assert best <= _nll(prior, targets, task, fit_temperature(prior, targets, task=task))
+
+
+def test_a_dcg_that_is_wrong_or_not_needed_weighs_nothing() -> None:
+    logits, prior, targets = _pooled("multiclass", 0.7, 0.5)
+    temperature, weight = fit_pool(logits, -prior, targets, task="multiclass")
+    assert weight == 0 and temperature == fit_temperature(logits, targets, task="multiclass")
+    assert fit_pool(torch.eye(3), torch.eye(3), [0, 1, 2], task="multiclass")[1] == 0
+
+
+def test_a_diffusion_that_knows_nothing_leaves_it_to_the_dcg() -> None:
+    logits, prior, targets = _pooled("multiclass", TEMPERATURE_RANGE[1], 1.0)
+    temperature, weight = fit_pool(logits, prior, targets, task="multiclass")
+    assert temperature > 20 and weight == pytest.approx(1.0, rel=0.05)
+    assert fit_pool(torch.zeros(3, 3), torch.eye(3), [0, 1, 2], task="multiclass")[1] == pytest.approx(LARGEST_WEIGHT)
+
+
+@given(st.permutations(range(12)), st.sampled_from(["multiclass", "multilabel"]))
+@settings(max_examples=10, deadline=None)
+def test_a_pool_does_not_depend_on_the_order(order: list[int], task: str) -> None:
+    logits, prior, targets = _pooled(task, 0.5, 0.5, count=12)
+    fitted = fit_pool(logits, prior, targets, task=task)
+    assert fit_pool(logits[order], prior[order], targets[order], task=task) == pytest.approx(fitted, rel=1e-5, abs=1e-6)
+
+
+def test_a_pool_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"logits and dcg_scores have shapes \(2, 3\) and \(2, 2\)"):
+        fit_pool(torch.zeros(2, 3), torch.zeros(2, 2), [0, 1], task="multiclass")
+    with pytest.raises(ValueError, match="dcg_scores has NaN or infinite"):
+        fit_pool(torch.zeros(1, 3), torch.full((1, 3), math.nan), [0], task="multiclass")
 
 
 # ---------------------------------------------------------------------- expected_calibration_error

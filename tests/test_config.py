@@ -55,6 +55,8 @@ def test_a_value_out_of_range_is_named(name: str, end: int) -> None:
         ({"beta_start": 0.5}, "larger than beta_end"),
         ({"std": (0.0, 1.0, 1.0)}, "must be positive"),
         ({"temperature": 0.0}, "temperature"),
+        ({"prior_weight": -0.1}, r"prior_weight=-0.1 is outside 0.0..100.0"),
+        ({"prior_weight": 0.1, "predictor": "dcg"}, "prior_weight=0.1 is for a diffusion; predictor='dcg' has none"),
     ],
 )
 def test_contradictions_are_named(values: dict, message: str) -> None:

@@ -21,6 +21,7 @@ from diffmiczoo.prediction import (
     SCORE_NOISE,
     UNCALIBRATED_TEMPERATURE,
     Prediction,
+    logits_to_probs,
     score_logits,
     scores_to_probs,
     uncertainty,
@@ -36,12 +37,14 @@ SCORES = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.3, 0.9], [0.1, 0.8, 0.7], [0.4, 
 def _prediction(config: DiffMICConfig = CONFIG, scores: torch.Tensor = SCORES, **changes: Any) -> Prediction:
     count = len(scores)
     generator = torch.Generator().manual_seed(0)
-    probs = scores_to_probs(scores, config)
+    dcg_scores = torch.randn(count, config.num_classes, generator=generator)
+    probs = scores_to_probs(scores, config, dcg_scores)
     pixels = np.random.default_rng(0).integers(0, 255, (count, 80, 100, 3), dtype=np.uint8)
     names = [f"scan{index}.png" for index in range(count)]
     values: dict[str, Any] = {
         "names": names,
         "scores": scores,
+        "dcg_scores": dcg_scores,
         "probs": probs,
         "uncertainty": uncertainty(probs, config.task),
         "rois": torch.tensor([[0.0, 0.0, 16.0, 16.0], [32.0, 48.0, 48.0, 64.0]]).repeat(count, 1, 1),
@@ -74,6 +77,20 @@ def test_multilabel_probabilities_by_hand() -> None:
     probs = scores_to_probs(torch.tensor([[0.5, 0.9, 0.1]]), config)
     odds = (math.log1p(math.exp(0.9 / SCORE_NOISE)) / math.log1p(math.exp(0.1 / SCORE_NOISE))) ** 2
     assert probs[0].tolist() == pytest.approx([0.5, odds / (1 + odds), 1 / (1 + odds)])
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_the_dcgs_logits_are_added_with_their_weight(task: str) -> None:
+    config = DiffMICConfig(num_classes=3, temperature=0.5, prior_weight=0.3, task=task)
+    dcg_scores = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0], [3.0, 1.0, 0.0], [0.1, 0.2, 0.3]])
+    logits = score_logits(SCORES, config) / 0.5 + 0.3 * dcg_scores
+    assert torch.equal(scores_to_probs(SCORES, config, dcg_scores), logits_to_probs(logits, task))
+    ignored = scores_to_probs(SCORES, config.replace(prior_weight=0.0), dcg_scores)
+    assert torch.equal(ignored, scores_to_probs(SCORES, config.replace(prior_weight=0.0)))
+    with pytest.raises(ValueError, match=r"prior_weight=0\.3 needs dcg_scores"):
+        scores_to_probs(SCORES, config)
+    with pytest.raises(ValueError, match=r"expected dcg_scores of shape \(B, 3\), found \(4, 2\)"):
+        scores_to_probs(SCORES, config, dcg_scores[:, :2])
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])

@@ -37,15 +37,25 @@ RECIPE = Recipe(
     seed=5,
 )
 
+#: Tells of every batch that it begins, and dies at the start of one if it is asked to.
 SCRIPT = """
-import sys
+import os, signal, sys
 import torch
 import diffmiczoo
+from diffmiczoo.training import loop
 from diffmiczoo.training.recipe import Recipe
 sys.path.insert(0, {tests!r})
 from test_training import tiny_model
 torch.set_num_threads(1)
-print("ready", flush=True)
+take = loop.Steps.take
+
+def told(self, images, targets, epoch, batch):
+    if (self.stage.name, epoch, batch) == {dies_at!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("batch", flush=True)
+    return take(self, images, targets, epoch, batch)
+
+loop.Steps.take = told
 diffmiczoo.fit(tiny_model(), {data!r}, recipe=Recipe.load({recipe!r}), output={output!r}, checkpoint_minutes=0,
                progress=False)
 print("done", flush=True)
@@ -61,10 +71,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def start(data: Path, output: Path) -> subprocess.Popen[str]:
+def start(data: Path, output: Path, dies_at: tuple[str, int, int] | None = None) -> subprocess.Popen[str]:
     recipe = data.parent / "recipe.json"
     RECIPE.save(recipe)
-    script = SCRIPT.format(tests=str(Path(__file__).parent), data=str(data), recipe=str(recipe), output=str(output))
+    script = SCRIPT.format(
+        tests=str(Path(__file__).parent), data=str(data), recipe=str(recipe), output=str(output), dies_at=dies_at
+    )
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -87,22 +99,26 @@ def uninterrupted(manifest_csv, tmp_path) -> Path:
 
 
 def test_killed_at_random_moments_a_run_ends_with_the_same_bits(manifest_csv, uninterrupted, tmp_path) -> None:
-    """Three kills, each some time after the process began to train; then it is left alone."""
+    """A kill in the middle of an epoch, and three a random part of a few batches later; then it is left alone.
+
+    A batch, not a second, is the clock: a faster machine must not be done before it is killed.
+    """
     moments = random.Random(os.environ.get("DIFFMICZOO_KILL_SEED", "7"))
-    seen = set()
+    checkpoint = tmp_path / "part" / "checkpoint.pt"
+    process = start(manifest_csv, tmp_path / "part", dies_at=("dcg", 0, 5))
+    assert process.communicate(timeout=120)[0].endswith("batch\n") and process.returncode == -signal.SIGKILL
+    state = load_checkpoint(checkpoint)
+    assert (state["stage"], state["position"]["epoch"], state["position"]["batch"]) == (0, 0, 4)
     for _ in range(3):
         process = start(manifest_csv, tmp_path / "part")
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        checkpoint = tmp_path / "part" / "checkpoint.pt"
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
-        while process.poll() is None and (checkpoint.stat().st_mtime_ns if checkpoint.exists() else None) == before:
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.6))
+        assert process.stdout is not None
+        begun = [(process.stdout.readline(), time.monotonic()) for _ in range(moments.randint(2, 3))]
+        assert [line for line, _ in begun] == ["batch\n"] * len(begun)
+        time.sleep(moments.uniform(0, 1.5) * (begun[-1][1] - begun[-2][1]))
         process.kill()
-        process.wait()
-        state = load_checkpoint(checkpoint)  # whole, whatever was being written
-        seen.add((state["stage"], state["position"]["epoch"], state["position"]["batch"]))
-    assert any(batch for _, _, batch in seen), "no kill came in the middle of an epoch"
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it was done before it was killed"
+        load_checkpoint(checkpoint)  # whole, whatever was being written
     process = start(manifest_csv, tmp_path / "part")
     output, errors = process.communicate(timeout=120)
     assert output.endswith("done\n"), errors

@@ -13,11 +13,13 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import read_manifest
+from diffmiczoo.evaluation.calibration import fit_temperature
 from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.depthwise import fast_depthwise
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.precision import autocast
+from diffmiczoo.prediction import score_logits
 from diffmiczoo.registry import model_config
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.loop import selection_value
@@ -50,6 +52,26 @@ def test_fit_learns_what_is_easy_and_leaves_a_loadable_model(manifest_csv, tmp_p
     assert [row["stage"] for row in rows] == ["dcg"] * 4 + ["diffusion"] * 24
     assert len(result.history) == 28 and all(float(row["train_loss"]) > 0 for row in rows)
     assert Recipe.load(tmp_path / "run" / "recipe.json") == recipe
+
+
+def test_a_calibrated_model_is_no_worse_on_validation_than_its_parts(manifest_csv, tmp_path) -> None:
+    """Pooled with the DCG's logits it contains both as special cases, so this holds however badly it learned."""
+    recipe = QUICK.replace(dcg_epochs=3, diffusion_epochs=2, dcg_lr=1e-2, select="nll")
+    result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
+    model = diffmiczoo.create_model(f"local-dir:{tmp_path}/run/best", pretrained=True)
+    assert model.config.prior_weight == result.model.config.prior_weight > 0
+    records = read_manifest(manifest_csv).split("val").records
+    truth = torch.tensor([model.config.labels.index(record.labels[0]) for record in records])
+    found = model.predict([record.path for record in records])
+
+    def loss(probs: torch.Tensor) -> float:
+        return float(torch.nn.functional.nll_loss(probs.double().log(), truth))
+
+    parts = score_logits(found.scores, model.config), found.dcg_scores
+    alone = [(part / fit_temperature(part, truth, task="multiclass")).softmax(-1) for part in parts]
+    assert loss(found.probs) <= min(map(loss, alone)) + 1e-6
+    kept = next(row for row in result.history if row["stage"] == "diffusion" and row["kept"])
+    assert loss(found.probs) == pytest.approx(kept["nll"], abs=1e-4)
 
 
 def test_stage_two_leaves_the_dcg_as_it_is(manifest_csv, tmp_path) -> None:

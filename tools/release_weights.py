@@ -5,8 +5,8 @@
 Of several RUNs that differ in the seed only, the one that is best on the validation split is released, by the metric
 that its recipe selects epochs with, and the card tells mean and standard deviation of all. FACTS is a JSON file with
 `training_data`, `split` and `limits` for the card (tools/facts/). COMMANDS.txt holds the commands that made the RUNs,
-for the card. Fields given with --config (sampling steps, runs) go into the config. The temperature is fitted on the
-validation split for the stored float16 file, and the metrics are those of that file.
+for the card. Fields given with --config (sampling steps, runs) go into the config. Temperature and prior
+weight are fitted on the validation split for the stored float16 file, and the metrics are those of that file.
 """
 
 from __future__ import annotations
@@ -29,46 +29,32 @@ from diffmiczoo.commands.common import assignments
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest, read_manifest
 from diffmiczoo.entries import ENTRIES, INDEX
-from diffmiczoo.evaluation.answers import Answers
-from diffmiczoo.evaluation.calibration import fit_temperature, fit_thresholds
-from diffmiczoo.evaluation.evaluate import probabilities
+from diffmiczoo.evaluation.calibration import fit_pool, fit_thresholds
+from diffmiczoo.evaluation.evaluate import answers_of_both
 from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.hub import FILES
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.prediction import score_logits
+from diffmiczoo.prediction import score_logits, scores_to_probs
 from diffmiczoo.storage import load_model
 from diffmiczoo.verification import sha256_of
 
 WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
 
 
-def _fitted_temperature(model: DiffMICv2, validation: Manifest) -> float:
-    scores = model.predict([record.item() for record in validation.records]).scores
-    logits = score_logits(scores, model.config)
-    return fit_temperature(logits, torch.from_numpy(validation.targets()), task=model.config.task)
-
-
 def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest) -> DiffMICConfig:
-    """Returns the config with the temperature, and for several labels the thresholds, fitted on validation images."""
-    model.config = config.replace(temperature=_fitted_temperature(model, validation), thresholds=())
+    """Returns the config with all that is fitted on validation images; thresholds only for several labels."""
+    found = model.predict([record.item() for record in validation.records])
+    logits, targets = score_logits(found.scores, config), torch.from_numpy(validation.targets())
+    temperature, prior_weight = fit_pool(logits, found.dcg_scores, targets, task=config.task)
+    fitted = config.uncalibrated().replace(temperature=temperature, prior_weight=prior_weight)
     if config.task == "multiclass":
-        return model.config
-    limits = fit_thresholds(probabilities(model, validation), validation.targets())
-    return model.config.replace(thresholds=limits)
+        return fitted
+    return fitted.replace(thresholds=fit_thresholds(scores_to_probs(found.scores, fitted, found.dcg_scores), targets))
 
 
 def _measured(model: DiffMICv2, split: Manifest) -> dict[str, Any]:
     """Returns the metrics of the model and of its DCG alone, and their differences, for the images of one split."""
-    config = model.config
-    answers = {
-        part: Answers.of(
-            split,
-            probabilities(model, split, dcg_alone=part == "dcg"),
-            config,
-            config.thresholds if part == "model" else None,
-        )
-        for part in ("model", "dcg")
-    }
+    answers = answers_of_both(model, split)
     report: dict[str, Any] = {part: each.metrics().to_dict() for part, each in answers.items()}
     return report | {"difference": answers["model"].difference(answers["dcg"])}
 

@@ -43,21 +43,12 @@ def evaluate(
     with clear_errors():
         if save and not name.startswith("local-dir:"):
             raise ValueError("--save needs the weights of a local-dir: model; others are not yours to change")
-        from diffmiczoo.evaluation.answers import Answers
-        from diffmiczoo.evaluation.evaluate import images_to_judge, probabilities
+        from diffmiczoo.evaluation.evaluate import answers_of_both, images_to_judge
         from diffmiczoo.registry import create_model
 
         model = create_model(name, pretrained=True, device=checked_device(device))
         manifest = images_to_judge(model.config, data, split)
-        parts = {
-            part: Answers.of(
-                manifest,
-                probabilities(model, manifest, dcg_alone=part == "dcg", batch_size=batch_size),
-                model.config,
-                model.config.thresholds if part == "model" else None,
-            )
-            for part in ("model", "dcg")
-        }
+        parts = answers_of_both(model, manifest, batch_size)
         for part, path in (("model", predictions), ("dcg", dcg_predictions)):
             if path is not None:
                 parts[part].save(path)

@@ -74,20 +74,21 @@ def fit(
         if wrong:
             raise ValueError(f"--config {wrong[0]}: comes from the data; see --task for the task")
         names = manifest.class_names
-        data = own.replace(task=manifest.task, num_classes=len(names), class_names=names, ordinal=False, thresholds=())
+        classes = {"task": manifest.task, "num_classes": len(names), "class_names": names}
+        data = own.uncalibrated().replace(**classes, ordinal=False)
         images = len(plan_run(data, manifest, val, seed=0).train)
         preset = finetune_recipe if pretrained else preset_recipe
         base = Recipe.load(recipe) if recipe else preset(own, images)
         chosen = Recipe.from_dict({**base.to_dict(), **assignments(settings)}, source="--set")
         torch.manual_seed(chosen.seed)
-        classes: dict[str, Any] = {} if pretrained else {"class_names": names, "task": manifest.task}
+        new: dict[str, Any] = {} if pretrained else {"class_names": names, "task": manifest.task}
         model = diffmiczoo.create_model(
             name,
             pretrained,
             device=checked_device(device),
             pretrained_backbones=pretrained_backbones,
             ablation=ablation,
-            **classes,
+            **new,
             **fields,
         )
         adapt_classes(model, names, manifest.task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +21,11 @@ TEMPERATURE_RANGE = (1e-3, 1e2)
 #: Images with and without a label that a threshold for it needs.
 LEAST_IMAGES = 5
 
-# Halves the range of log T until it is smaller than the float's last digit.
-_HALVINGS = 60
+#: Where `fit_pool` searches for the prior weight ends.
+LARGEST_WEIGHT = 10.0
+
+# Halves a range until it is smaller than any use of it: ten digits of T and of the prior weight.
+_HALVINGS = 40
 
 
 def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
@@ -46,14 +50,58 @@ def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
     """
     logits = checked_matrix(logits, "logits")
     truth = indicator(targets, logits.shape, task).double()
-    low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
+    return _best_temperature(logits, torch.zeros_like(logits), truth, task)
+
+
+def fit_pool(logits: Any, dcg_scores: Any, targets: Any, *, task: str) -> tuple[float, float]:
+    """Finds the temperature T and the prior weight w with the smallest negative log-likelihood of logits / T + w · ŷ.
+
+    A model that has seen its training images and a DCG that has seen the same ones err in different places; the sum of
+    their logarithms is more often right about how sure to be than either. The likelihood is log-concave in 1/T and w
+    together, so at each w's best T its slope by w changes sign once, and halving finds that place. Where w does not
+    matter the answer is the smallest.
+
+    Args:
+        logits: (N, C), what `diffmiczoo.prediction.score_logits` gives.
+        dcg_scores: (N, C), ŷ = 0.5 · (ŷ_g + ŷ_l), the DCG's own logits.
+        targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
+        task: "multiclass" or "multilabel".
+
+    Returns:
+        T in `TEMPERATURE_RANGE` and w in 0..`LARGEST_WEIGHT`, for `DiffMICConfig.temperature` and `prior_weight`.
+
+    Raises:
+        ValueError: there are no rows, logits are not finite or have different shapes, or targets do not fit.
+    """
+    logits, prior = checked_matrix(logits, "logits"), checked_matrix(dcg_scores, "dcg_scores")
+    if logits.shape != prior.shape:
+        raise ValueError(f"logits and dcg_scores have shapes {tuple(logits.shape)} and {tuple(prior.shape)}")
+    truth = indicator(targets, logits.shape, task).double()
+
+    def gains(weight: float) -> bool:
+        temperature = _best_temperature(logits, weight * prior, truth, task)
+        return _slope(prior, logits / temperature + weight * prior, truth, task) < 0
+
+    weight = _sign_change(gains, 0.0, LARGEST_WEIGHT) if gains(0.0) else 0.0
+    return _best_temperature(logits, weight * prior, truth, task), weight
+
+
+def _best_temperature(logits: Tensor, offset: Tensor, truth: Tensor, task: str) -> float:
+    """Returns the T of the smallest negative log-likelihood of logits / T + offset."""
+
+    def gains(log_t: float) -> bool:
+        return _slope(logits, logits / math.exp(log_t) + offset, truth, task) > 0
+
+    low, high = TEMPERATURE_RANGE
+    return min(max(math.exp(_sign_change(gains, math.log(low), math.log(high))), low), high)
+
+
+def _sign_change(gains: Callable[[float], bool], low: float, high: float) -> float:
+    """Returns the place from which on a larger value gains nothing."""
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if _slope(logits, truth, task, math.exp(middle)) > 0:
-            low = middle
-        else:
-            high = middle
-    return min(max(math.exp((low + high) / 2), TEMPERATURE_RANGE[0]), TEMPERATURE_RANGE[1])
+        low, high = (middle, high) if gains(middle) else (low, middle)
+    return (low + high) / 2
 
 
 def fit_thresholds(probs: Any, targets: Any) -> tuple[float, ...]:
@@ -96,9 +144,9 @@ def _best_threshold(probs: Tensor, truth: Tensor) -> float:
     return float(best[(best - 0.5).abs().argmin()])
 
 
-def _slope(logits: Tensor, truth: Tensor, task: str, temperature: float) -> float:
-    """Returns the derivative of the summed negative log-likelihood by 1/T, which grows with 1/T."""
-    return float(((logits_to_probs(logits / temperature, task) - truth) * logits).sum())
+def _slope(part: Tensor, logits: Tensor, truth: Tensor, task: str) -> float:
+    """Returns the derivative of the summed negative log-likelihood by the factor that `part` has in `logits`."""
+    return float(((logits_to_probs(logits, task) - truth) * part).sum())
 
 
 def expected_calibration_error(confidence: Any, outcome: Any, bins: int = BINS) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from diffmiczoo.condition import fused_prior
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import Manifest, as_manifest
@@ -91,10 +92,32 @@ def probabilities(
     return logits_to_probs(collect_scores(model, dcg_scores, loader, progress)[0], model.config.task)
 
 
+def answers_of_both(
+    model: DiffMICv2, manifest: Manifest, batch_size: int = 32, progress: bool | None = None
+) -> dict[str, Answers]:
+    """Returns what a model ("model") and its DCG alone ("dcg") answer for the images of a manifest, from one pass.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    config, items = model.config, [record.item() for record in manifest.records]
+    prediction = model.predict(items, batch_size=batch_size, progress=progress)
+    dcg_probs = logits_to_probs(prediction.dcg_scores, config.task)
+    return {
+        "model": Answers.of(manifest, prediction.probs, config, config.thresholds),
+        "dcg": Answers.of(manifest, dcg_probs, config, None),
+    }
+
+
 def dcg_scores(model: DiffMICv2, images: Tensor) -> Tensor:
     """Returns the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), (B, C) logits, for preprocessed images."""
+    return fused_prior(model.priors(images))
+
+
+def both_scores(model: DiffMICv2, images: Tensor) -> Tensor:
+    """Returns the model's scores and its DCG's, (B, 2, C), for preprocessed images; the DCG is computed once."""
     priors = model.priors(images)
-    return 0.5 * (priors["global_prior"] + priors["local_prior"])
+    return torch.stack([model.scores(images, priors, model.config.sampling_steps, None), fused_prior(priors)], dim=1)
 
 
 @torch.inference_mode()
@@ -104,7 +127,7 @@ def collect_scores(
     loader: Loader,
     progress: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the scores (N, C) that `scores` gives for the batches of a loader, and the targets, on the CPU."""
+    """Returns what `scores` gives for the batches of a loader, (N, …), and the targets, on the CPU."""
     like = model.default_noise
     hide = None if progress is None else not progress
     with evaluation_mode(model):

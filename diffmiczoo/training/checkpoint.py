@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 # Counts the ways in which the state of a run has been laid out.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:

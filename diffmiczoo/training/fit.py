@@ -176,7 +176,7 @@ def finetune(
 def adapt_classes(model: DiffMICv2, class_names: tuple[str, ...], task: str) -> None:
     """Gives a model other classes; nothing changes where they are its own."""
     if task != model.config.task:
-        model.config = model.config.replace(task=task, ordinal=False, thresholds=())
+        model.config = model.config.uncalibrated().replace(task=task, ordinal=False)
     elif class_names == model.config.class_names:
         return
     with warnings.catch_warnings():

@@ -15,7 +15,7 @@ from diffmiczoo.card import CARD_FILE, METRICS_FILE, RECIPE_FILE, REPORTED
 from diffmiczoo.data.checks import DataReport
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.evaluation.calibration import fit_thresholds
-from diffmiczoo.evaluation.evaluate import collect_scores, dcg_scores
+from diffmiczoo.evaluation.evaluate import both_scores, collect_scores
 from diffmiczoo.evaluation.metrics import compute_metrics
 from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.model import DiffMICv2
@@ -61,7 +61,7 @@ def leave_results(
 ) -> Metrics | None:
     """Writes weights, pictures and pages of a finished run, and returns the metrics of its best weights on validation.
 
-    Thresholds of a multi-label model are fitted here, as the temperature was by the run.
+    Thresholds of a multi-label model are fitted here, as temperature and prior weight were by the run.
     """
     output = run.output
     measured = _measured(model, validation, run.recipe.batch_size, run.progress) if model.trained else None
@@ -86,10 +86,10 @@ class _Measured:
 
 def _measured(model: DiffMICv2, validation: ImageDataset, batch_size: int, progress: bool | None) -> _Measured:
     loader = DataLoader(validation, batch_size)
-    scores, targets = collect_scores(model, DiffMICv2.forward, loader, progress)
-    logits, _ = collect_scores(model, dcg_scores, loader, progress)
+    both, targets = collect_scores(model, both_scores, loader, progress)
+    scores, logits = both.unbind(1)
     config = model.config
-    probs = scores_to_probs(scores, config)
+    probs = scores_to_probs(scores, config, logits)
     if config.task == "multilabel":
         model.config = config = config.replace(thresholds=fit_thresholds(probs, targets))
 

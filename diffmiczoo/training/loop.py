@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.evaluation.calibration import fit_temperature
+from diffmiczoo.evaluation.calibration import fit_pool, fit_temperature
 from diffmiczoo.evaluation.evaluate import collect_scores
 from diffmiczoo.evaluation.metrics import compute_metrics
 from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.prediction import logits_to_probs, score_logits
+from diffmiczoo.prediction import logits_to_probs, score_logits, scores_to_probs
 from diffmiczoo.training.batches import BatchSampler, batches_per_epoch
 from diffmiczoo.training.checkpoint import save_checkpoint
 from diffmiczoo.training.interruption import Interruption
@@ -134,7 +135,7 @@ class Run:
         batches = batches_per_epoch(len(self.training), self.recipe.batch_size, self.processes.share)
         steps = Steps(self.model, stage, self.recipe, self.training.targets, batches, self.processes)
         position = Position()
-        best: dict[str, Any] = {"value": -math.inf, "state": None, "temperature": None, "epoch": 0, "improved": 0}
+        best: dict[str, Any] = {"value": -math.inf, "state": None, "calibration": {}, "epoch": 0, "improved": 0}
         if self._resumed is not None:
             steps.load_state_dict(self._resumed["steps"])
             best, position = self._resumed["best"], Position(**self._resumed["position"])
@@ -216,7 +217,7 @@ class Run:
         if epoch % self.recipe.validate_every == 0 or epoch == stage.epochs:
             judged = steps.judged
             self.processes.same_everywhere(judged)
-            metrics, temperature = self._validate(judged, stage)
+            metrics, calibration = self._validate(judged, stage)
             row |= metrics.values
             value = selection_value(metrics, self.recipe.select)
             # Of equally good epochs the later one: it has seen more, and the average has settled.
@@ -224,7 +225,7 @@ class Run:
                 best = {
                     "value": value,
                     "state": _cpu_copy(judged),
-                    "temperature": temperature,
+                    "calibration": calibration,
                     "epoch": epoch,
                     "improved": epoch if value > best["value"] else best["improved"],
                 }
@@ -235,22 +236,20 @@ class Run:
             self.log(row)
         return best
 
-    def _validate(self, model: DiffMICv2, stage: Stage) -> tuple[Metrics, float]:
-        """Judges a stage on validation data by calibrated probabilities, and returns their temperature.
+    def _validate(self, model: DiffMICv2, stage: Stage) -> tuple[Metrics, dict[str, float]]:
+        """Judges a stage on validation data by calibrated probabilities, and returns the config's fields for them.
 
-        Without the temperature, which is fitted on the same data, epochs would be chosen for how timid they are.
+        Without the calibration, which is fitted on the same data, epochs would be chosen for how timid they are.
         """
         share = Subset(self.validation, self.processes.rows(len(self.validation)))
         loader = DataLoader(share, self.recipe.batch_size)
         scores, targets = collect_scores(model, stage.scores, loader, self.progress)
         scores, targets = self.processes.gathered(scores), self.processes.gathered(targets)
         config = model.config
-        logits = score_logits(scores, config) if stage.answers else scores
-        temperature = fit_temperature(logits, targets, task=config.task)
-        probs = logits_to_probs(logits / temperature, config.task)
+        probs, calibration = _calibrated(scores, targets, config)
         names, ordinal = config.labels, config.ordinal
         metrics = compute_metrics(probs, targets, task=config.task, class_names=names, ordinal=ordinal, bootstrap=0)
-        return metrics, temperature
+        return metrics, calibration
 
     def _keep(self, stage: Stage, steps: Steps, best: dict[str, Any]) -> None:
         """Puts the best weights of a finished stage into the model and marks their epoch."""
@@ -258,7 +257,7 @@ class Run:
         self.last = _cpu_copy(steps.judged) if stage.answers else None
         model.load_state_dict(best["state"])
         if stage.answers:
-            model.config = model.config.replace(temperature=best["temperature"])
+            model.config = model.config.replace(**best["calibration"])
         for row in self.history:
             if row["stage"] == stage.name:
                 row["kept"] = row["epoch"] == best["epoch"]
@@ -282,8 +281,8 @@ class Run:
         self._saved = time.monotonic()
 
     def _config(self) -> dict[str, Any]:
-        """Returns what a checkpoint's config has to equal; temperature and thresholds are results of training."""
-        return self.model.config.replace(temperature=None, thresholds=()).to_dict()
+        """Returns what a checkpoint's config has to equal; calibration is a result of training."""
+        return self.model.config.uncalibrated().to_dict()
 
     def _write_history(self) -> None:
         if not self.processes.is_main:
@@ -307,6 +306,17 @@ def selection_value(metrics: Metrics, name: str) -> float:
     if math.isnan(value):
         return -math.inf
     return -value if name == "nll" else value
+
+
+def _calibrated(scores: Tensor, targets: Tensor, config: DiffMICConfig) -> tuple[Tensor, dict[str, float]]:
+    """Returns probabilities of a stage's scores, calibrated on these targets, and the config's fields that say how."""
+    if scores.ndim == 2:
+        temperature = fit_temperature(scores, targets, task=config.task)
+        return logits_to_probs(scores / temperature, config.task), {"temperature": temperature}
+    own, dcg_scores = scores.unbind(1)
+    temperature, prior_weight = fit_pool(score_logits(own, config), dcg_scores, targets, task=config.task)
+    fields = {"temperature": temperature, "prior_weight": prior_weight}
+    return scores_to_probs(own, config.replace(**fields), dcg_scores), fields
 
 
 def _cpu_copy(model: DiffMICv2) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.evaluation.evaluate import dcg_scores
+from diffmiczoo.evaluation.evaluate import both_scores, dcg_scores
 from diffmiczoo.losses import Draws
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.recipe import Recipe
@@ -26,8 +26,9 @@ class Stage:
         modules: names of the model's children that it trains.
         epochs, lr: from the recipe.
         loss: (model, images, labels, weights, draws) → scalar.
-        scores: (model, images) → (B, C), for validation.
-        answers: whether the scores are the model's own, to be calibrated, or only the DCG's on the way.
+        scores: (model, images) → (B, C), for validation; (B, 2, C), the model's and its DCG's, where both are to be
+            pooled.
+        answers: whether the scores are the model's own, or only the DCG's on the way.
     """
 
     name: str
@@ -47,7 +48,7 @@ def create_stages(recipe: Recipe, config: DiffMICConfig) -> tuple[Stage, ...]:
     if alone:
         return (dcg,)
     children, epochs, lr = ("feature_prior", "unet"), recipe.diffusion_epochs, recipe.diffusion_lr
-    return dcg, Stage("diffusion", 1, children, epochs, lr, _diffusion_loss, DiffMICv2.forward, True)
+    return dcg, Stage("diffusion", 1, children, epochs, lr, _diffusion_loss, both_scores, True)
 
 
 def _dcg_loss(model: DiffMICv2, images: Tensor, labels: Tensor, weights: Tensor | None, draws: Draws | None) -> Tensor:
