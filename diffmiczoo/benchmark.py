@@ -22,6 +22,7 @@ from diffmiczoo.limits import Limits, now
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import evaluation_mode
+from diffmiczoo.nn.compiled import Compiled
 from diffmiczoo.nn.folded_encoder import plain_encoders
 from diffmiczoo.nn.packed import plain_weights
 from diffmiczoo.precision import PRECISIONS, autocast
@@ -45,7 +46,7 @@ class Variant:
         kept_memory: freed memory stays in the process.
         channels_last: memory layout of the convolutions.
         precision: of matrix products and convolutions.
-        compiled: encoders and U-Net through torch.compile.
+        compiled: encoders through torch.compile.
     """
 
     name: str
@@ -238,6 +239,7 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
     layout = torch.channels_last if variant.channels_last else torch.contiguous_format
     steps = model.config.sampling_steps
     draws = model.draw_noise(steps, 1)
+    compiled = Compiled(model.encoders()) if variant.compiled else None
 
     def start_of(condition: Condition) -> Tensor:
         return sampling.start_from(model.config, condition, draws.start)
@@ -274,8 +276,8 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
         with torch.inference_mode(False):
             model.to(memory_format=layout)
         with contextlib.ExitStack() as stack:
-            if variant.compiled:
-                stack.enter_context(_compiled(model))
+            if compiled is not None:
+                stack.enter_context(compiled.used())
             if not variant.fold_encoders:
                 stack.enter_context(plain_encoders())
             if not variant.packed:
@@ -283,23 +285,6 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
             return once() if variant.encode_once else every_step()
 
     return run
-
-
-@contextlib.contextmanager
-def _compiled(model: DiffMICv2) -> Iterator[None]:
-    """Runs the encoders through torch.compile."""
-    parts = [model.dcg.global_encoder, model.dcg.local_encoder, model.feature_prior]
-    encoders = [part for part in parts if part is not None]
-    originals = [encoder.forward for encoder in encoders]
-    for encoder in encoders:
-        if "_compiled_forward" not in encoder.__dict__:
-            encoder.__dict__["_compiled_forward"] = torch.compile(encoder.forward)
-        encoder.forward = encoder.__dict__["_compiled_forward"]
-    try:
-        yield
-    finally:
-        for encoder, original in zip(encoders, originals, strict=True):
-            encoder.forward = original
 
 
 def _gmac(model: DiffMICv2, variant: Variant) -> float:

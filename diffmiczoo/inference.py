@@ -228,7 +228,7 @@ def _answer_if_it_fits(
     """Returns None where memory is too small for several images; what was computed is free once this has returned."""
     like = model.default_noise
     try:
-        images = preprocessing.normalize(squares.to(like.device), model.config).to(like)
+        images = preprocessing.normalize(_on_device(squares, like.device), model.config).to(like)
         return _answer(model, images, steps, draws, dtype)
     except torch.OutOfMemoryError:
         if len(squares) == 1:
@@ -236,24 +236,37 @@ def _answer_if_it_fits(
     return None
 
 
+def _on_device(squares: Tensor, device: torch.device) -> Tensor:
+    """Returns pixels on the device; memory that the system may not move goes to a GPU without a copy in between."""
+    if device.type != "cuda":
+        return squares.to(device)
+    return squares.pin_memory().to(device, non_blocking=True)
+
+
 def _answer(model: DiffMICv2, images: Tensor, steps: int, draws: Draws, dtype: torch.dtype) -> dict[str, Tensor]:
     """Returns the tensors of a `Prediction` for one batch, on the CPU."""
     images = images.to(memory_format=torch.channels_last)
     priors = model.local_priors(images, *_global_stream(model, images))
     own = dtype if dtype != torch.float32 else None
-    scores = model.scores(images, priors, steps, draws, own).float().cpu()
-    dcg_scores = fused_prior(priors).float().cpu()
-    probs = scores_to_probs(scores, model.config, dcg_scores)
     left_top = priors["roi_top_left"].flip(-1)
-    return {
-        "scores": scores,
-        "dcg_scores": dcg_scores,
-        "probs": probs,
-        "uncertainty": uncertainty(probs, model.config.task),
-        "rois": torch.cat([left_top, left_top + model.config.roi_size], dim=-1).float().cpu(),
-        "roi_attention": priors["roi_attention"].float().cpu(),
-        "saliency": priors["saliency"].float().cpu(),
-    }
+    row = _on_cpu(
+        {
+            "scores": model.scores(images, priors, steps, draws, own),
+            "dcg_scores": fused_prior(priors),
+            "rois": torch.cat([left_top, left_top + model.config.roi_size], dim=-1),
+            "roi_attention": priors["roi_attention"],
+            "saliency": priors["saliency"],
+        }
+    )
+    probs = scores_to_probs(row["scores"], model.config, row["dcg_scores"])
+    return row | {"probs": probs, "uncertainty": uncertainty(probs, model.config.task)}
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors (B, …) as float32 on the CPU, brought there at once: every transfer waits for the device."""
+    flat = torch.cat([tensor.flatten(1).float() for tensor in tensors.values()], dim=1).cpu()
+    parts = flat.split([tensor[0].numel() for tensor in tensors.values()], dim=1)
+    return {name: part.reshape(tensor.shape) for (name, tensor), part in zip(tensors.items(), parts, strict=True)}
 
 
 def _global_stream(model: DiffMICv2, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,10 @@ class DiffMICv2(PretrainedModel, nn.Module):
         self.default_noise = self._fixed_noise().to(device, dtype)
         self.to(device, dtype)
 
+    def encoders(self) -> list[nn.Module]:
+        """Returns the backbones of the DCG and of the image feature prior."""
+        return [child for part in self.children() for name, child in part.named_children() if "encoder" in name]
+
     def _fixed_noise(self) -> Tensor:
         """Returns the noise that all images start from, (num_samples, C, Np, Np)."""
         return sampling.draw_start(self.config, self.config.num_samples, 1, seeded_generator(0))[:, 0]

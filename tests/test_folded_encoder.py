@@ -11,6 +11,7 @@ from torch import nn
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn import folded_encoder
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.nn.folded_encoder import as_inferred, plain_encoders
 
@@ -69,6 +70,28 @@ def test_under_autocast_the_copy_is_as_near_as_autocast_is(name: str) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             plain, quick = encoder(IMAGES).float(), as_inferred(encoder, IMAGES)(IMAGES).float()
     assert (quick - exact).norm() < 1.5 * (plain - exact).norm() + 1e-3 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("tf_efficientnet_lite0", 2), ("resnet18", 1), ("efficientsam_ti", 1), ("densenet121", 1)]
+)
+def test_under_autocast_images_are_seen_as_they_are(name: str, count: int, monkeypatch) -> None:
+    """The first convolutions of the copy are in full precision: digits that bf16 has not make a difference."""
+    rounded = IMAGES.bfloat16().float()
+
+    def features(encoder: nn.Module) -> list[torch.Tensor]:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            return [as_inferred(encoder, IMAGES)(images).float() for images in (IMAGES, rounded)]
+
+    found = []
+    choose = folded_encoder._first_convolutions
+    monkeypatch.setattr(folded_encoder, "_first_convolutions", lambda *a: found.extend(choose(*a)) or found)
+    exact, coarse = features(trained_like(name))
+    assert len(found) == count and all(conv.weight.dtype == torch.float32 for conv in found)
+    assert not torch.equal(exact, coarse)
+    monkeypatch.setattr(folded_encoder, "_first_convolutions", lambda *_: [])
+    exact, coarse = features(trained_like(name))
+    assert torch.equal(exact, coarse)
 
 
 def test_the_copy_is_kept_until_a_weight_changes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -18,8 +19,10 @@ from diffmiczoo.modes import seeded_generator
 from diffmiczoo.registry import model_config
 from diffmiczoo.training.batches import BatchSampler, seed_of
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
+from diffmiczoo.training.processes import Processes
 from diffmiczoo.training.recipe import Recipe
-from diffmiczoo.training.stages import create_stages, encoders, parameter_groups, set_training
+from diffmiczoo.training.stages import create_stages, learning, parameter_groups, set_training
+from diffmiczoo.training.steps import Steps
 
 
 def config(**fields) -> DiffMICConfig:
@@ -101,7 +104,7 @@ def test_frozen_backbones_keep_weights_and_statistics(manifest_csv, tmp_path) ->
     model = tiny_model()
     before = {
         name: tensor.clone()
-        for encoder in encoders(model)
+        for encoder in model.encoders()
         for name, tensor in encoder.state_dict(prefix=f"{id(encoder)}.").items()
     }
     assert any("running_mean" in name for name in before)
@@ -109,12 +112,12 @@ def test_frozen_backbones_keep_weights_and_statistics(manifest_csv, tmp_path) ->
     result = diffmiczoo.fit(model, manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
     after = {
         name: tensor
-        for encoder in encoders(result.model)
+        for encoder in result.model.encoders()
         for name, tensor in encoder.state_dict(prefix=f"{id(encoder)}.").items()
     }
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     set_training(model, recipe)
-    assert not any(module.training for encoder in encoders(model) for module in encoder.modules())
+    assert not any(module.training for encoder in model.encoders() for module in encoder.modules())
     assert model.unet.training
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -220,3 +223,23 @@ def test_finetune_may_change_the_task(manifest_csv, tmp_path) -> None:
         for row in prediction.probs.tolist()
     ]
     assert prediction.labels == wanted
+
+
+@pytest.mark.parametrize("stage", ["dcg", "diffusion"])
+def test_compiled_steps_learn_the_same(stage: str, monkeypatch) -> None:
+    """Through torch.compile up to its code generator, which needs a C++ compiler and minutes."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    losses, weights = {}, {}
+    for compile in (False, True):
+        model = tiny_model()
+        recipe = QUICK.replace(compile=compile, ema_decay=0.9)
+        chosen = next(each for each in create_stages(recipe, model.config) if each.name == stage)
+        with learning(model, chosen, recipe):
+            steps = Steps(model, chosen, recipe, torch.tensor([0, 1] * 4), 2, Processes(torch.device("cpu")))
+            images = torch.randn(8, 3, model.config.image_size, model.config.image_size)
+            losses[compile] = [steps.take(images, torch.tensor([0, 1] * 4), 0, batch) for batch in range(2)]
+            weights[compile] = steps.judged.state_dict()
+        assert not any("forward" in vars(module) for module in model.modules())
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+    for name, tensor in weights[True].items():
+        torch.testing.assert_close(tensor, weights[False][name], rtol=1e-4, atol=1e-5)

@@ -215,6 +215,27 @@ def test_a_gradient_that_is_not_finite_stops_with_its_place_and_keeps_the_checkp
     assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values() if tensor.is_floating_point())
 
 
+def test_two_runs_in_one_directory_are_refused(manifest_csv, uninterrupted, tmp_path, monkeypatch) -> None:
+    """The second says so before it has written anything, and the first ends as if nothing had happened."""
+    from test_training import tiny_model
+
+    take, refused = loop.Steps.take, []
+
+    def interfered(self, *arguments):
+        if not refused:
+            refused.append(True)
+            before = {path: path.stat().st_mtime_ns for path in (tmp_path / "part").iterdir()}
+            process = start(manifest_csv, tmp_path / "part")
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode and "part: another run is going on in this directory; wait for it" in errors
+            assert {path: path.stat().st_mtime_ns for path in (tmp_path / "part").iterdir()} == before
+        return take(self, *arguments)
+
+    monkeypatch.setattr(loop.Steps, "take", interfered)
+    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=RECIPE, output=tmp_path / "part", progress=False)
+    assert_equal(tensors(tmp_path / "part" / "best"), tensors(uninterrupted / "best"))
+
+
 def test_a_finished_run_is_not_trained_again(manifest_csv, uninterrupted, monkeypatch) -> None:
     from test_training import tiny_model
 

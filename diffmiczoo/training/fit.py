@@ -21,6 +21,7 @@ from diffmiczoo.modes import kept_modes
 from diffmiczoo.training.checkpoint import load_checkpoint
 from diffmiczoo.training.interruption import Interruption
 from diffmiczoo.training.leavings import leave_results, tensorboard_log
+from diffmiczoo.training.lock import only_run_in
 from diffmiczoo.training.loop import Run
 from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, write_split
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
@@ -92,8 +93,8 @@ def fit(
             without validation images.
 
     Raises:
-        ValueError: the classes are not the model's, a class has no training image, the loss became NaN or infinite, or
-            the checkpoint belongs to another model, recipe or data.
+        ValueError: the classes are not the model's, a class has no training image, the loss became NaN or infinite, the
+            checkpoint belongs to another model, recipe or data, or another run is going on in `output`.
         ImageError: images cannot be read; the message names them.
         OSError: the disk is full; the last checkpoint is intact.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the checkpoint is written.
@@ -110,8 +111,9 @@ def fit(
     model.config = model.config.replace(class_names=plan.train.class_names, loss=loss)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
+    lock = only_run_in(output) if processes.is_main else nullcontext()
     # Loaders draw a number for each of their passes.
-    with torch.random.fork_rng(), kept_modes(model):
+    with lock, torch.random.fork_rng(), kept_modes(model):
         training, validation = _datasets(model, recipe, plan, output, progress if processes.is_main else False)
         report = _checked(plan, training, validation, output, processes)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -81,6 +81,7 @@ class Recipe:
     clip_grad: float = 0.0  # largest gradient norm; 0 turns clipping off
     ema_decay: float = 0.0  # of the weights; 0 turns the average off
     precision: str = "fp32"
+    compile: bool = False  # encoders and U-Net through torch.compile
 
     # Augmentation
     hflip: float = 0.5
@@ -102,6 +103,8 @@ class Recipe:
         for name, allowed in CHOICES.items():
             if not isinstance(getattr(self, name), str | None) or getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, allowed))}")
+        if not isinstance(self.compile, bool):
+            raise ValueError(f"compile={self.compile!r} is not true or false")
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is None and name == "encoder_lr":

@@ -91,13 +91,8 @@ def set_training(model: DiffMICv2, recipe: Recipe) -> None:
     """Puts a model into training mode, but for frozen encoders: the statistics of their BatchNorm stay."""
     model.train()
     if recipe.freeze == "backbones":
-        for encoder in encoders(model):
+        for encoder in model.encoders():
             encoder.eval()
-
-
-def encoders(model: DiffMICv2) -> list[nn.Module]:
-    """Returns the backbones of the DCG and of the image feature prior."""
-    return [child for part in model.children() for name, child in part.named_children() if "encoder" in name]
 
 
 def parameter_groups(model: DiffMICv2, stage: Stage, recipe: Recipe) -> list[dict[str, list[nn.Parameter]]]:

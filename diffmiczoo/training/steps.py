@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from diffmiczoo.losses import Balance, draw, label_vectors
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import seeded_generator
+from diffmiczoo.nn.compiled import Compiled
 from diffmiczoo.nn.depthwise import fast_depthwise
 from diffmiczoo.precision import autocast
 from diffmiczoo.training.batches import seed_of
@@ -67,6 +68,7 @@ class Steps:
         self.balance = Balance(targets, model.config) if recipe.class_weights == "balanced" else None
         self.mixup = v2.MixUp(alpha=recipe.mixup) if recipe.mixup else None
         self.batches = batches
+        self.compiled = Compiled(_parts(model)) if recipe.compile else None
         self.loss = processes.together(StageLoss(model, stage))
 
     @property
@@ -149,11 +151,15 @@ class Steps:
         share, count = self.processes.share, len(images)
         all_draws = draw(self.model.config, count * share.processes, seeded_generator(seed_of(*seeds)))
         draws = all_draws.share(*share.of(count), self.device)
-        mixed_on_cpu = self.recipe.precision == "bf16" and self.device.type == "cpu"
-        grouped = fast_depthwise(self.model) if mixed_on_cpu else nullcontext()
-        with grouped, autocast(self.recipe.precision, self.device):
+        with self._fast_forwards(), autocast(self.recipe.precision, self.device):
             loss: Tensor = self.loss(images, labels, weights, draws)
         return loss
+
+    def _fast_forwards(self) -> AbstractContextManager[None]:
+        if self.compiled is not None:
+            return self.compiled.used()
+        mixed_on_cpu = self.recipe.precision == "bf16" and self.device.type == "cpu"
+        return fast_depthwise(self.model) if mixed_on_cpu else nullcontext()
 
     def _step(self) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -167,6 +173,11 @@ class Steps:
         self.taken += 1
         if self.average is not None:
             self.average.update(self.model, step=self.taken)
+
+
+def _parts(model: DiffMICv2) -> list[nn.Module]:
+    """Returns what is worth compiling: all that has many operations and no choices that depend on the data."""
+    return [*model.encoders(), *(child for name, child in model.named_children() if name == "unet")]
 
 
 def cosine_with_warmup(steps: int, warmup: int, floor: float) -> Any:
