@@ -22,8 +22,9 @@ from diffmiczoo.memory import kept_memory
 from diffmiczoo.modes import evaluation_mode, seeded_generator
 from diffmiczoo.nn.roi import roi_margin
 from diffmiczoo.precision import PRECISIONS, autocast, check_precision
-from diffmiczoo.prediction import Prediction, scores_to_probs, uncertainty
+from diffmiczoo.prediction import Prediction
 from diffmiczoo.preprocessing import ImageError, Item
+from diffmiczoo.probabilities import scores_to_probs, uncertainty
 from diffmiczoo.sampling import Draws
 
 if TYPE_CHECKING:
@@ -228,19 +229,12 @@ def _answer_if_it_fits(
     """Returns None where memory is too small for several images; what was computed is free once this has returned."""
     like = model.default_noise
     try:
-        images = preprocessing.normalize(_on_device(squares, like.device), model.config).to(like)
+        images = preprocessing.normalize(squares.to(like.device), model.config).to(like)
         return _answer(model, images, steps, draws, dtype)
     except torch.OutOfMemoryError:
         if len(squares) == 1:
             raise
     return None
-
-
-def _on_device(squares: Tensor, device: torch.device) -> Tensor:
-    """Returns pixels on the device; memory that the system may not move goes to a GPU without a copy in between."""
-    if device.type != "cuda":
-        return squares.to(device)
-    return squares.pin_memory().to(device, non_blocking=True)
 
 
 def _answer(model: DiffMICv2, images: Tensor, steps: int, draws: Draws, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -265,7 +259,7 @@ def _answer(model: DiffMICv2, images: Tensor, steps: int, draws: Draws, dtype: t
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns tensors (B, …) as float32 on the CPU, brought there at once: every transfer waits for the device."""
     flat = torch.cat([tensor.flatten(1).float() for tensor in tensors.values()], dim=1).cpu()
-    parts = flat.split([tensor[0].numel() for tensor in tensors.values()], dim=1)
+    parts = flat.split([tensor.shape[1:].numel() for tensor in tensors.values()], dim=1)
     return {name: part.reshape(tensor.shape) for (name, tensor), part in zip(tensors.items(), parts, strict=True)}
 
 

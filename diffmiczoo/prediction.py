@@ -1,10 +1,9 @@
-"""`Prediction`: what a model answers for a list of images, and the way from scores to probabilities."""
+"""`Prediction`: what a model answers for a list of images."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import operator
 import os
 from dataclasses import dataclass
@@ -19,101 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-#: Of a model whose temperature was not fitted: takes a score as the probability that it estimates.
-UNCALIBRATED_TEMPERATURE = 1.0
-
-#: Scores below about this size are noise of the sampler; docs/method.md has the measurements behind it.
-SCORE_NOISE = 0.05
-
 _TENSORS = ("scores", "dcg_scores", "probs", "uncertainty", "rois", "roi_attention", "saliency")
-
-
-def scores_to_probs(scores: Tensor, config: DiffMICConfig, dcg_scores: Tensor | None = None) -> Tensor:
-    """Turns scores into probabilities, with the config's temperature (or `UNCALIBRATED_TEMPERATURE`) and prior weight.
-
-    Args:
-        scores: (B, C) means of the ŷ_0 map over its points, about 0..1.
-        config: the model's, for `task`, `num_classes`, `temperature` and `prior_weight`.
-        dcg_scores: (B, C) the DCG's own logits 0.5 · (ŷ_g + ŷ_l); needed where `prior_weight` is not 0.
-
-    Returns:
-        (B, C) in [0, 1], at least float32: softmax (multi-label: sigmoid) of `score_logits` / T + w · `dcg_scores`.
-        Rows sum to 1 for "multiclass", each label is for itself for "multilabel".
-
-    Raises:
-        ValueError: a shape is not (B, C), or `dcg_scores` is missing.
-
-    Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2; the sum is a logarithmic
-    opinion pool, Genest and Zidek, *Combining Probability Distributions* (Statistical Science 1986), section 3.
-    """
-    _check_scores("scores", scores, config)
-    temperature = UNCALIBRATED_TEMPERATURE if config.temperature is None else config.temperature
-    logits = score_logits(scores, config) / temperature
-    if config.prior_weight:
-        if dcg_scores is None:
-            raise ValueError(f"prior_weight={config.prior_weight} needs dcg_scores")
-        _check_scores("dcg_scores", dcg_scores, config)
-        logits = logits + config.prior_weight * dcg_scores
-    return logits_to_probs(logits, config.task)
-
-
-def _check_scores(name: str, scores: Tensor, config: DiffMICConfig) -> None:
-    if scores.ndim != 2 or scores.shape[1] != config.num_classes:
-        raise ValueError(f"expected {name} of shape (B, {config.num_classes}), found {tuple(scores.shape)}")
-
-
-def score_logits(scores: Tensor, config: DiffMICConfig) -> Tensor:
-    """Takes the logarithm of scores as of probabilities, smoothly bounded where they are negative.
-
-    The model regresses one-hot labels, so a score estimates a probability and a softmax of it would rank images by
-    their other scores too. "multiclass": log softplus(ŷ / `SCORE_NOISE`). "multilabel": the same less that of 1 - ŷ.
-    Where the DCG answers alone, its scores are logits already.
-
-    Args:
-        scores: (B, C) means of the ŷ_0 map, about 0..1.
-        config: the model's, for `task` and `predictor`.
-
-    Returns:
-        (B, C) logits, at least float32.
-    """
-    # Half precision would keep two to three digits, and users compare probabilities.
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    if config.predictor != "diffusion":
-        return scores
-    if config.task == "multiclass":
-        return _log_softplus(scores / SCORE_NOISE)
-    return _log_softplus(scores / SCORE_NOISE) - _log_softplus((1 - scores) / SCORE_NOISE)
-
-
-def _log_softplus(x: Tensor) -> Tensor:
-    # softplus(x) = eˣ to the last digit below -40, where taking its logarithm would underflow.
-    return torch.where(x < -40, x, torch.nn.functional.softplus(x.clamp(min=-40)).log())
-
-
-def logits_to_probs(logits: Tensor, task: str) -> Tensor:
-    """Returns softmax ("multiclass") or sigmoid ("multilabel") of logits (B, C)."""
-    return logits.softmax(-1) if task == "multiclass" else logits.sigmoid()
-
-
-def uncertainty(probs: Tensor, task: str) -> Tensor:
-    """Measures how little probabilities say: normalised entropy, 0 = sure, 1 = knows nothing.
-
-    "multiclass": -Σ_c p_c log p_c / log C. "multilabel": the mean over the labels of their binary entropy / log 2.
-    It says how evenly the model spreads its belief. It does not tell whether an image is of a kind that the model
-    never saw, and it is only as good as the calibration of the probabilities.
-
-    Args:
-        probs: (B, C) in [0, 1], C ≥ 2.
-        task: "multiclass" or "multilabel".
-
-    Returns:
-        (B,) in [0, 1].
-    """
-    if task == "multiclass":
-        entropy: Tensor = torch.special.entr(probs).sum(-1) / math.log(probs.shape[-1])
-    else:
-        entropy = (torch.special.entr(probs) + torch.special.entr(1 - probs)).mean(-1) / math.log(2)
-    return entropy.clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,8 +29,8 @@ class Prediction:
         names: B names: the path, or "images[3]" where an image has none.
         scores: (B, C) means of the sampler's ŷ_0 map, about 0..1; logits where the DCG answers alone.
         dcg_scores: (B, C) the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), logits.
-        probs: (B, C) in [0, 1], see `scores_to_probs`.
-        uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing; defined in `diffmiczoo.prediction.uncertainty`.
+        probs: (B, C) in [0, 1], see `diffmiczoo.probabilities.scores_to_probs`.
+        uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing; defined in `diffmiczoo.probabilities.uncertainty`.
         rois: (B, K, 4) left, top, right, bottom in pixels of the model's S×S input; right and bottom are exclusive.
             `diffmiczoo.preprocessing.square_to_original_box` maps them to the picture as it was handed in.
         roi_attention: (B, K) in [0, 1], rows sum to 1.
@@ -264,8 +169,9 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-ready values: a record per image under "images", then what holds for all of them.
 
-        A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs" and "scores" by
-        class name, and "rois": box (left, top, right, bottom in pixels of the square of "image_size") and attention.
+        A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores" and
+        "dcg_scores" by class name, and "rois": box (left, top, right, bottom in pixels of the square of "image_size")
+        and attention.
         """
         labels: list[Any] = list(self.labels)
         return {
@@ -289,6 +195,7 @@ class Prediction:
             "uncertainty": self.uncertainty[row].item(),
             "probs": dict(zip(self.class_names, self.probs[row].tolist(), strict=True)),
             "scores": dict(zip(self.class_names, self.scores[row].tolist(), strict=True)),
+            "dcg_scores": dict(zip(self.class_names, self.dcg_scores[row].tolist(), strict=True)),
             "rois": [{"box": box, "attention": attention} for box, attention in boxes],
         }
 

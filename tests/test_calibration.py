@@ -14,10 +14,11 @@ from diffmiczoo.evaluation.calibration import (
     LARGEST_WEIGHT,
     TEMPERATURE_RANGE,
     expected_calibration_error,
+    fit_calibration,
     fit_pool,
     fit_temperature,
 )
-from diffmiczoo.prediction import logits_to_probs, score_logits, scores_to_probs
+from diffmiczoo.probabilities import logits_to_probs, score_logits, scores_to_probs
 
 
 def _calibrated(
@@ -159,6 +160,27 @@ def test_a_dcg_that_is_wrong_or_not_needed_weighs_nothing() -> None:
     temperature, weight = fit_pool(logits, -prior, targets, task="multiclass")
     assert weight == 0 and temperature == fit_temperature(logits, targets, task="multiclass")
     assert fit_pool(torch.eye(3), torch.eye(3), [0, 1, 2], task="multiclass")[1] == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_weight_that_changes_nothing_is_none(seed: int) -> None:
+    """Nothing but rounding says whether a weight is good where the DCG repeats the scores or says the same of all."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(100, 4, generator=generator)
+    targets = torch.randint(4, (100,), generator=generator)
+    same_for_all = torch.randn(100, 1, generator=generator).expand(-1, 4)
+    for prior in (logits, same_for_all, torch.zeros(100, 4)):
+        assert fit_pool(logits, prior, targets, task="multiclass")[1] == 0
+
+
+def test_only_a_diffusion_is_pooled() -> None:
+    logits, prior, targets = _pooled("multiclass", 0.7, 0.5, count=200)
+    alone = fit_calibration(logits, prior, targets, DiffMICConfig(num_classes=4, predictor="dcg"))
+    assert alone == {"temperature": fit_temperature(logits, targets, task="multiclass")}
+    config = DiffMICConfig(num_classes=4)
+    pooled = fit_calibration(logits, prior, targets, config)
+    assert tuple(pooled.values()) == fit_pool(score_logits(logits, config), prior, targets, task="multiclass")
+    assert config.replace(**pooled).uncalibrated() == config
 
 
 def test_a_diffusion_that_knows_nothing_leaves_it_to_the_dcg() -> None:

@@ -14,8 +14,10 @@ from test_training import QUICK, tiny_model
 
 import diffmiczoo
 from diffmiczoo.cli import main
+from diffmiczoo.data.manifest import read_manifest
 from diffmiczoo.evaluation.answers import Answers
 from diffmiczoo.evaluation.calibration import fit_thresholds
+from diffmiczoo.evaluation.evaluate import answers_of_both, probabilities
 from diffmiczoo.evaluation.metrics import compute_metrics, metric_names
 from diffmiczoo.evaluation.significance import delong, paired_tests
 
@@ -186,6 +188,18 @@ def test_the_commands_evaluate_and_compare(weights, manifest_csv, tmp_path) -> N
     assert result.exit_code == 2 and "needs the columns name, target and prob_<class>" in result.output
     result = runner.invoke(main, ["evaluate", str(manifest_csv), "--model", "diffmicv2_ham10000", "--save"])
     assert result.exit_code == 2 and "--save needs the weights of a local-dir:" in result.output
+
+
+def test_one_pass_answers_for_the_model_and_for_its_dcg(manifest_csv) -> None:
+    model = tiny_model(temperature=0.5, prior_weight=0.4)
+    manifest = read_manifest(manifest_csv, class_names=("dark", "light")).split("test")
+    model.config = model.config.replace(class_names=("dark", "light"))
+    model.trained = True
+    both = answers_of_both(model, manifest, progress=False)
+    for part, dcg_alone in (("model", False), ("dcg", True)):
+        alone = probabilities(model, manifest, dcg_alone=dcg_alone, progress=False)
+        torch.testing.assert_close(both[part].probs, alone, rtol=0, atol=1e-6)
+    assert both["model"].names == both["dcg"].names and not torch.equal(both["model"].probs, both["dcg"].probs)
 
 
 def test_evaluate_takes_an_npz(tmp_path, weights) -> None:

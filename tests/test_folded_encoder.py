@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn import folded_encoder
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.nn.folded_encoder import as_inferred, plain_encoders
+from diffmiczoo.nn.packed import plain_weights
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -92,6 +94,18 @@ def test_under_autocast_images_are_seen_as_they_are(name: str, count: int, monke
     monkeypatch.setattr(folded_encoder, "_first_convolutions", lambda *_: [])
     exact, coarse = features(trained_like(name))
     assert torch.equal(exact, coarse)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "efficientsam_ti"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_encoders_of_another_type_are_folded_too(name: str, dtype: torch.dtype, packed: bool) -> None:
+    encoder = trained_like(name)
+    with torch.inference_mode():
+        exact = encoder(IMAGES)
+        with torch.autocast("cpu", torch.bfloat16), nullcontext() if packed else plain_weights():
+            found = as_inferred(encoder.to(dtype), IMAGES.to(dtype))(IMAGES.to(dtype))
+    assert (found.float() - exact).norm() < 0.2 * exact.norm()
 
 
 def test_the_copy_is_kept_until_a_weight_changes() -> None:

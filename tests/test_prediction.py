@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.prediction import (
+from diffmiczoo.prediction import Prediction
+from diffmiczoo.preprocessing import Item
+from diffmiczoo.probabilities import (
     SCORE_NOISE,
     UNCALIBRATED_TEMPERATURE,
-    Prediction,
     logits_to_probs,
     score_logits,
     scores_to_probs,
     uncertainty,
 )
-from diffmiczoo.preprocessing import Item
 
 CONFIG = DiffMICConfig(
     num_classes=3, class_names=("cat", "dog", "eel"), image_size=64, roi_size=16, num_rois=2, temperature=0.7
@@ -196,7 +196,7 @@ def test_rows(key: Any, rows: list[int]) -> None:
     selected = prediction[key]
     assert selected.names == [prediction.names[row] for row in rows]
     assert [item.name for item in selected.items] == selected.names
-    for field in ("scores", "probs", "uncertainty", "rois", "roi_attention", "saliency"):
+    for field in ("scores", "dcg_scores", "probs", "uncertainty", "rois", "roi_attention", "saliency"):
         assert torch.equal(getattr(selected, field), getattr(prediction, field)[rows])
     assert (selected.seed, selected.errors) == (7, prediction.errors)
     assert selected.labels == [prediction.labels[row] for row in rows]
@@ -271,6 +271,7 @@ def test_to_dict_through_json() -> None:
     assert (record["name"], record["label"]) == ("scan1.png", "eel")
     assert record["probs"] == pytest.approx(dict(zip(CONFIG.labels, prediction.probs[1].tolist(), strict=True)))
     assert record["scores"] == pytest.approx({"cat": 0.2, "dog": 0.3, "eel": 0.9})
+    assert list(record["dcg_scores"].values()) == pytest.approx(prediction.dcg_scores[1].tolist())
     assert record["uncertainty"] == pytest.approx(prediction.uncertainty[1].item())
     assert record["rois"][1] == {"box": [32, 48, 48, 64], "attention": 0.75}
     rest = {key: value for key, value in values.items() if key != "images"}

@@ -16,6 +16,7 @@ from diffmiczoo.data.manifest import read_manifest
 from diffmiczoo.losses import Balance, dcg_loss, diffusion_loss, draw, label_vectors
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import seeded_generator
+from diffmiczoo.nn.compiled import Compiled
 from diffmiczoo.registry import model_config
 from diffmiczoo.training.batches import BatchSampler, seed_of
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
@@ -223,6 +224,21 @@ def test_finetune_may_change_the_task(manifest_csv, tmp_path) -> None:
         for row in prediction.probs.tolist()
     ]
     assert prediction.labels == wanted
+
+
+def test_compiling_leaves_a_forward_that_somebody_has_set() -> None:
+    module, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    module.forward = own = lambda x: x + 1
+    compiled = Compiled([module, other])
+    with compiled.used():
+        assert module.forward is not own and "forward" in vars(other)
+    assert module.forward is own and "forward" not in vars(other)
+
+
+def test_compiling_is_refused_where_it_would_cost_the_fast_gradients(manifest_csv, tmp_path) -> None:
+    recipe = QUICK.replace(compile=True, precision="bf16")
+    with pytest.raises(ValueError, match="compile=True would do without the fast gradients"):
+        diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
 
 
 @pytest.mark.parametrize("stage", ["dcg", "diffusion"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import diffmiczoo
-from diffmiczoo.training import loop
+from diffmiczoo.training import lock, loop
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.recipe import Recipe
 
@@ -234,6 +235,15 @@ def test_two_runs_in_one_directory_are_refused(manifest_csv, uninterrupted, tmp_
     monkeypatch.setattr(loop.Steps, "take", interfered)
     diffmiczoo.fit(tiny_model(), manifest_csv, recipe=RECIPE, output=tmp_path / "part", progress=False)
     assert_equal(tensors(tmp_path / "part" / "best"), tensors(uninterrupted / "best"))
+
+
+def test_file_systems_without_locks_keep_nobody_out(manifest_csv, tmp_path, monkeypatch) -> None:
+    def lockf(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock.fcntl, "lockf", lockf)
+    with lock.only_run_in(tmp_path), lock.only_run_in(tmp_path, rank=1):
+        assert sorted(path.name for path in tmp_path.glob(".lock*")) == [".lock0", ".lock1"]
 
 
 def test_a_finished_run_is_not_trained_again(manifest_csv, uninterrupted, monkeypatch) -> None:

@@ -19,7 +19,7 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.depthwise import fast_depthwise
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.precision import autocast
-from diffmiczoo.prediction import score_logits
+from diffmiczoo.probabilities import score_logits
 from diffmiczoo.registry import model_config
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.loop import selection_value
@@ -72,6 +72,13 @@ def test_a_calibrated_model_is_no_worse_on_validation_than_its_parts(manifest_cs
     assert loss(found.probs) <= min(map(loss, alone)) + 1e-6
     kept = next(row for row in result.history if row["stage"] == "diffusion" and row["kept"])
     assert loss(found.probs) == pytest.approx(kept["nll"], abs=1e-4)
+
+
+def test_a_dcg_that_learns_alone_takes_the_calibration_with_it(manifest_csv, tmp_path) -> None:
+    model = tiny_model(temperature=0.123, prior_weight=7.0)
+    recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0)
+    diffmiczoo.fit(model, manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
+    assert model.config == model.config.uncalibrated()
 
 
 def test_stage_two_leaves_the_dcg_as_it_is(manifest_csv, tmp_path) -> None:

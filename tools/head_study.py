@@ -30,7 +30,7 @@ from diffmiczoo.evaluation.calibration import fit_temperature
 from diffmiczoo.evaluation.metrics import compute_metrics
 from diffmiczoo.losses import diffusion_loss, draw, label_vectors
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.prediction import logits_to_probs, score_logits
+from diffmiczoo.probabilities import logits_to_probs, score_logits
 
 Cache = dict[str, Tensor]
 COLUMNS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece")

@@ -29,12 +29,12 @@ from diffmiczoo.commands.common import assignments
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest, read_manifest
 from diffmiczoo.entries import ENTRIES, INDEX
-from diffmiczoo.evaluation.calibration import fit_pool, fit_thresholds
+from diffmiczoo.evaluation.calibration import fit_calibration, fit_thresholds
 from diffmiczoo.evaluation.evaluate import answers_of_both
 from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.hub import FILES
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.prediction import score_logits, scores_to_probs
+from diffmiczoo.probabilities import scores_to_probs
 from diffmiczoo.storage import load_model
 from diffmiczoo.verification import sha256_of
 
@@ -44,9 +44,8 @@ WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
 def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest) -> DiffMICConfig:
     """Returns the config with all that is fitted on validation images; thresholds only for several labels."""
     found = model.predict([record.item() for record in validation.records])
-    logits, targets = score_logits(found.scores, config), torch.from_numpy(validation.targets())
-    temperature, prior_weight = fit_pool(logits, found.dcg_scores, targets, task=config.task)
-    fitted = config.uncalibrated().replace(temperature=temperature, prior_weight=prior_weight)
+    targets = torch.from_numpy(validation.targets())
+    fitted = config.uncalibrated().replace(**fit_calibration(found.scores, found.dcg_scores, targets, config))
     if config.task == "multiclass":
         return fitted
     return fitted.replace(thresholds=fit_thresholds(scores_to_probs(found.scores, fitted, found.dcg_scores), targets))

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.evaluation.targets import checked_matrix, indicator, on_cpu
-from diffmiczoo.prediction import logits_to_probs
+from diffmiczoo.probabilities import logits_to_probs, score_logits
 
 #: Equal-width bins of the expected calibration error.
 BINS = 15
@@ -24,8 +25,8 @@ LEAST_IMAGES = 5
 #: Where `fit_pool` searches for the prior weight ends.
 LARGEST_WEIGHT = 10.0
 
-# Halves a range until it is smaller than any use of it: ten digits of T and of the prior weight.
-_HALVINGS = 40
+# Halves a range until it is smaller than any use of it: ten digits of T, six of the prior weight.
+_HALVINGS, _HALVINGS_OF_WEIGHT = 40, 24
 
 
 def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
@@ -36,7 +37,7 @@ def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
     is the lower end of `TEMPERATURE_RANGE`; where logits and targets have nothing to do with each other, the upper.
 
     Args:
-        logits: (N, C), what `diffmiczoo.prediction.score_logits` gives.
+        logits: (N, C), what `diffmiczoo.probabilities.score_logits` gives.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
         task: "multiclass" or "multilabel".
 
@@ -54,16 +55,16 @@ def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
 
 
 def fit_pool(logits: Any, dcg_scores: Any, targets: Any, *, task: str) -> tuple[float, float]:
-    """Finds the temperature T and the prior weight w with the smallest negative log-likelihood of logits / T + w · ŷ.
+    """Finds the temperature T and the prior weight w with the smallest negative log-likelihood of logits / T + w · d.
 
     A model that has seen its training images and a DCG that has seen the same ones err in different places; the sum of
     their logarithms is more often right about how sure to be than either. The likelihood is log-concave in 1/T and w
     together, so at each w's best T its slope by w changes sign once, and halving finds that place. Where w does not
-    matter the answer is the smallest.
+    matter the answer is 0.
 
     Args:
-        logits: (N, C), what `diffmiczoo.prediction.score_logits` gives.
-        dcg_scores: (N, C), ŷ = 0.5 · (ŷ_g + ŷ_l), the DCG's own logits.
+        logits: (N, C), what `diffmiczoo.probabilities.score_logits` gives.
+        dcg_scores: (N, C), d = 0.5 · (ŷ_g + ŷ_l), the DCG's own logits.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
         task: "multiclass" or "multilabel".
 
@@ -78,12 +79,37 @@ def fit_pool(logits: Any, dcg_scores: Any, targets: Any, *, task: str) -> tuple[
         raise ValueError(f"logits and dcg_scores have shapes {tuple(logits.shape)} and {tuple(prior.shape)}")
     truth = indicator(targets, logits.shape, task).double()
 
+    # Sums of so many numbers are no nearer to 0 than this where they should be 0.
+    noise = 1e-9 * float(prior.abs().sum())
+
     def gains(weight: float) -> bool:
         temperature = _best_temperature(logits, weight * prior, truth, task)
-        return _slope(prior, logits / temperature + weight * prior, truth, task) < 0
+        return _slope(prior, logits / temperature + weight * prior, truth, task) < -noise
 
-    weight = _sign_change(gains, 0.0, LARGEST_WEIGHT) if gains(0.0) else 0.0
+    weight = _sign_change(gains, 0.0, LARGEST_WEIGHT, _HALVINGS_OF_WEIGHT) if gains(0.0) else 0.0
     return _best_temperature(logits, weight * prior, truth, task), weight
+
+
+def fit_calibration(scores: Tensor, dcg_scores: Tensor, targets: Any, config: DiffMICConfig) -> dict[str, float]:
+    """Finds the fields of a config that turn scores into calibrated probabilities, on validation data.
+
+    Args:
+        scores: (N, C) of the model, as `diffmiczoo.prediction.Prediction` holds them.
+        dcg_scores: (N, C) of its DCG.
+        targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
+        config: the model's; only a diffusion is pooled with the DCG.
+
+    Returns:
+        "temperature", and for a diffusion "prior_weight".
+
+    Raises:
+        ValueError: there are no rows, scores are not finite, or targets do not fit.
+    """
+    logits = score_logits(scores, config)
+    if config.predictor != "diffusion":
+        return {"temperature": fit_temperature(logits, targets, task=config.task)}
+    temperature, prior_weight = fit_pool(logits, dcg_scores, targets, task=config.task)
+    return {"temperature": temperature, "prior_weight": prior_weight}
 
 
 def _best_temperature(logits: Tensor, offset: Tensor, truth: Tensor, task: str) -> float:
@@ -93,12 +119,12 @@ def _best_temperature(logits: Tensor, offset: Tensor, truth: Tensor, task: str) 
         return _slope(logits, logits / math.exp(log_t) + offset, truth, task) > 0
 
     low, high = TEMPERATURE_RANGE
-    return min(max(math.exp(_sign_change(gains, math.log(low), math.log(high))), low), high)
+    return min(max(math.exp(_sign_change(gains, math.log(low), math.log(high), _HALVINGS)), low), high)
 
 
-def _sign_change(gains: Callable[[float], bool], low: float, high: float) -> float:
+def _sign_change(gains: Callable[[float], bool], low: float, high: float, halvings: int) -> float:
     """Returns the place from which on a larger value gains nothing."""
-    for _ in range(_HALVINGS):
+    for _ in range(halvings):
         middle = (low + high) / 2
         low, high = (middle, high) if gains(middle) else (low, middle)
     return (low + high) / 2

@@ -18,7 +18,7 @@ from diffmiczoo.evaluation.answers import Answers
 from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import evaluation_mode
-from diffmiczoo.prediction import logits_to_probs
+from diffmiczoo.probabilities import logits_to_probs
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
 

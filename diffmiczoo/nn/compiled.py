@@ -21,11 +21,15 @@ class Compiled:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Lets the modules compute through what was compiled."""
+        """Lets the modules compute through what was compiled, and leaves them as they were found."""
+        found = [vars(module).get("forward") for module, _ in self._forwards]
         for module, forward in self._forwards:
             module.forward = forward
         try:
             yield
         finally:
-            for module, _ in self._forwards:
-                del module.forward
+            for (module, _), before in zip(self._forwards, found, strict=True):
+                if before is None:
+                    del module.forward
+                else:
+                    module.forward = before

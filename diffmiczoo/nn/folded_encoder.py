@@ -55,11 +55,13 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
     """
     if _switched_off.get() or encoder.training or torch.is_grad_enabled() or images.is_meta or _is_changed(encoder):
         return encoder
-    device = images.device.type
-    half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    device, own = images.device.type, next(encoder.parameters()).dtype
+    # Autocast leaves double precision as it is.
+    is_half = torch.is_autocast_enabled(device) and own != torch.float64
+    half = torch.get_autocast_dtype(device) if is_half else None
     if half is None and not torch.is_inference_mode_enabled():
         return encoder
-    packed = can_be_packed(images.device, half or next(encoder.parameters()).dtype)
+    packed = can_be_packed(images.device, half or own)
     return _kept.get(encoder, (half, packed), lambda: _folded(encoder, images[:1], half, packed))
 
 
@@ -81,7 +83,7 @@ def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed:
         if pairs and not _is_near(copy(image), wanted):
             copy, pairs = _bare_copy(encoder), []
     if half is not None:
-        first = _first_convolutions(copy, image)
+        first = _first_convolutions(copy, image) if image.dtype == torch.float32 else []
         for module in copy.modules():
             # Others may compute with their weights first, as normalised ones do, which takes full precision.
             if type(module) in _LAYERS and module not in first:
@@ -95,7 +97,7 @@ def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed:
 
 
 def _first_convolutions(encoder: nn.Module, image: Tensor) -> list[nn.Module]:
-    """Returns the convolution that an image meets first, and those after it while all are little work.
+    """Returns the plain convolution that an image meets first, and those after it while all are little work.
 
     Half precision rounds pixels there, and few weights that all of the image shares; no later layer averages that out.
     It is half of all that half precision does to an EfficientNet's answers (docs/performance.md), and costs nothing.

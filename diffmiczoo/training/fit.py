@@ -67,7 +67,7 @@ def fit(
 
     Leaves in `output`:
 
-    - `best/` and `last/`: weights and config with a temperature fitted on the validation data, for
+    - `best/` and `last/`: weights and config, calibrated on the validation data, for
       `create_model("local-dir:OUTPUT/best", pretrained=True)`;
     - `README.md`, `curves.png`, `confusion.png` (needs matplotlib), `metrics.csv` (a row per epoch);
     - `recipe.json`, `data_report.json` and, where splits were made, `split.csv`;
@@ -111,9 +111,8 @@ def fit(
     model.config = model.config.replace(class_names=plan.train.class_names, loss=loss)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    lock = only_run_in(output) if processes.is_main else nullcontext()
     # Loaders draw a number for each of their passes.
-    with lock, torch.random.fork_rng(), kept_modes(model):
+    with only_run_in(output, processes.share.rank), torch.random.fork_rng(), kept_modes(model):
         training, validation = _datasets(model, recipe, plan, output, progress if processes.is_main else False)
         report = _checked(plan, training, validation, output, processes)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -19,7 +19,7 @@ from diffmiczoo.evaluation.evaluate import both_scores, collect_scores
 from diffmiczoo.evaluation.metrics import compute_metrics
 from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.prediction import logits_to_probs, scores_to_probs
+from diffmiczoo.probabilities import logits_to_probs, scores_to_probs
 
 if TYPE_CHECKING:
     from diffmiczoo.training.loop import Run

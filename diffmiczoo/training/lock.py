@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
-def only_run_in(output: Path) -> Iterator[None]:
-    """Keeps other processes from running in a directory; the system lets go of it where this one is killed.
+def only_run_in(output: Path, rank: int = 0) -> Iterator[None]:
+    """Keeps other runs out of a directory. The system lets go of it when the process ends, however it does.
+
+    Where a file system has no locks, nobody is kept out.
+
+    Args:
+        output: the directory.
+        rank: of this process among those of its run; each has a lock of its own, so that all are refused alike.
 
     Raises:
         ValueError: another run is going on there.
     """
-    lock = FileLock(output / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(
-            f"{output}: another run is going on in this directory; wait for it, stop it, or choose another output"
-        ) from error
-    except NotImplementedError:
-        # Some network file systems have no locks.
+    if fcntl is None:
         yield
         return
-    try:
+    with (output / f".lock{rank}").open("w") as file:
+        try:
+            # Record locks are not inherited: processes that decode images do not keep it when this one is killed.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise ValueError(
+                    f"{output}: another run is going on in this directory; wait for it, stop it, or choose another "
+                    "output"
+                ) from error
         yield
-    finally:
-        lock.release()

@@ -17,12 +17,12 @@ from tqdm.auto import tqdm
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.evaluation.calibration import fit_pool, fit_temperature
+from diffmiczoo.evaluation.calibration import fit_calibration, fit_temperature
 from diffmiczoo.evaluation.evaluate import collect_scores
 from diffmiczoo.evaluation.metrics import compute_metrics
 from diffmiczoo.evaluation.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.prediction import logits_to_probs, score_logits, scores_to_probs
+from diffmiczoo.probabilities import logits_to_probs, scores_to_probs
 from diffmiczoo.training.batches import BatchSampler, batches_per_epoch
 from diffmiczoo.training.checkpoint import save_checkpoint
 from diffmiczoo.training.interruption import Interruption
@@ -218,7 +218,7 @@ class Run:
             judged = steps.judged
             self.processes.same_everywhere(judged)
             metrics, calibration = self._validate(judged, stage)
-            row |= metrics.values
+            row |= metrics.values | calibration
             value = selection_value(metrics, self.recipe.select)
             # Of equally good epochs the later one: it has seen more, and the average has settled.
             if value >= best["value"]:
@@ -256,8 +256,8 @@ class Run:
         model = self.model
         self.last = _cpu_copy(steps.judged) if stage.answers else None
         model.load_state_dict(best["state"])
-        if stage.answers:
-            model.config = model.config.replace(**best["calibration"])
+        # Where only the DCG has learned, what was fitted to the old one is not right any more.
+        model.config = model.config.uncalibrated().replace(**best["calibration"] if stage.answers else {})
         for row in self.history:
             if row["stage"] == stage.name:
                 row["kept"] = row["epoch"] == best["epoch"]
@@ -314,8 +314,7 @@ def _calibrated(scores: Tensor, targets: Tensor, config: DiffMICConfig) -> tuple
         temperature = fit_temperature(scores, targets, task=config.task)
         return logits_to_probs(scores / temperature, config.task), {"temperature": temperature}
     own, dcg_scores = scores.unbind(1)
-    temperature, prior_weight = fit_pool(score_logits(own, config), dcg_scores, targets, task=config.task)
-    fields = {"temperature": temperature, "prior_weight": prior_weight}
+    fields = fit_calibration(own, dcg_scores, targets, config)
     return scores_to_probs(own, config.replace(**fields), dcg_scores), fields
 
 

@@ -127,6 +127,10 @@ def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, share: 
         ValueError: the recipe does not fit the data, the task or the device.
     """
     check_precision(recipe.precision, device)
+    if recipe.compile and recipe.precision == "bf16" and device.type == "cpu":
+        raise ValueError(
+            "compile=True would do without the fast gradients that precision='bf16' has on CPUs; leave out one of them"
+        )
     together = recipe.batch_size * share.processes
     if not batches_per_epoch(len(train), recipe.batch_size, share):
         several = f" of {share.processes} processes" if share.processes > 1 else ""
