@@ -240,7 +240,8 @@ class DiffMICv2(PretrainedModel, nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps preprocessed images (B, 3, S, S) to scores (B, C): the mean of the ŷ_0 map, about 0..1.
 
-        Where the DCG answers alone they are its logits 0.5 · (ŷ_g + ŷ_l).
+        Where the DCG answers alone they are its logits 0.5 · (ŷ_g + ŷ_l). `predict` pools the two, so that its label
+        may be another one than the highest score's.
         """
         return self.scores(images, self.priors(images), self.config.sampling_steps, None)
 

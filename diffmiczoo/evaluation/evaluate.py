@@ -37,7 +37,7 @@ def evaluate(
     """Computes metrics with 95 % bootstrap intervals on labelled images; groups are drawn whole.
 
     Args:
-        model: predicts with its own sampling steps, temperature and thresholds.
+        model: predicts with its own sampling steps, calibration and thresholds.
         data: anything that `fit` takes.
         split: which images; by default "test" where the data have splits, else all.
         dcg_alone: judge the DCG's own prediction, softmax (multi-label: sigmoid) of 0.5 · (ŷ_g + ŷ_l), instead.

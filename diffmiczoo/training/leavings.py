@@ -174,7 +174,7 @@ def _validation(run: Run, measured: _Measured | None) -> str:
         ]
         lines += ["| metric | model | its DCG alone |\n|---|---|---|\n" + "\n".join(rows)]
         lines += [
-            "The epoch, the temperature and any thresholds were chosen on these very images, so that they look a "
+            "The epoch, the calibration and any thresholds were chosen on these very images, so that they look a "
             "little better than new ones will: see `diffmiczoo evaluate` for test images."
         ]
     pictures = [picture for picture in ("curves.png", "confusion.png") if (run.output / picture).is_file()]

@@ -29,7 +29,9 @@ def only_run_in(output: Path, rank: int = 0) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    with (output / f".lock{rank}").open("w") as file:
+    path = output / f".lock{rank}"
+    # Opening for "a" leaves the file as it is for whoever has it.
+    with path.open("a") as file:
         try:
             # Record locks are not inherited: processes that decode images do not keep it when this one is killed.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,4 +41,7 @@ def only_run_in(output: Path, rank: int = 0) -> Iterator[None]:
                     f"{output}: another run is going on in this directory; wait for it, stop it, or choose another "
                     "output"
                 ) from error
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
