@@ -100,7 +100,7 @@ def _first_convolutions(encoder: nn.Module, image: Tensor) -> list[nn.Module]:
     """Returns the plain convolution that an image meets first, and those after it while all are little work.
 
     Half precision rounds pixels there, and few weights that all of the image shares; no later layer averages that out.
-    It is half of all that half precision does to an EfficientNet's answers (docs/performance.md), and costs nothing.
+    It costs nothing; what it gains depends on the weights (docs/performance.md).
     """
     work: list[tuple[nn.Module, int]] = []
 
