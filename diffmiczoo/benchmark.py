@@ -18,6 +18,7 @@ from diffmiczoo import sampling
 from diffmiczoo.complexity import count_macs
 from diffmiczoo.condition import Condition
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.inference import exact_priors
 from diffmiczoo.limits import Limits, now
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.model import DiffMICv2
@@ -247,7 +248,7 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
     def encoded(priors: dict[str, Tensor] | None = None) -> Condition:
         pictures = images.to(memory_format=layout)
         with autocast(variant.precision, images.device):
-            return model.complete(pictures, priors or model.priors(pictures)).to(images.dtype)
+            return model.complete(pictures, priors or exact_priors(model, pictures)).to(images.dtype)
 
     def once() -> Tensor:
         condition = encoded()
@@ -260,8 +261,7 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
 
     def every_step() -> Tensor:
         timesteps = model.schedule.timesteps(steps)
-        with autocast(variant.precision, images.device):
-            priors = model.priors(images.to(memory_format=layout))
+        priors = exact_priors(model, images.to(memory_format=layout))
         y = draws.start[0].expand(len(images), -1, -1, -1)
         for t, previous_t in zip(timesteps, [*timesteps[1:], None], strict=True):
             condition = encoded(priors)

@@ -21,7 +21,7 @@ from diffmiczoo.decoding import decoded
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.modes import evaluation_mode, seeded_generator
 from diffmiczoo.nn.roi import roi_margin
-from diffmiczoo.precision import PRECISIONS, autocast, check_precision
+from diffmiczoo.precision import PRECISIONS, autocast, check_precision, full_precision
 from diffmiczoo.prediction import Prediction
 from diffmiczoo.preprocessing import ImageError, Item
 from diffmiczoo.probabilities import scores_to_probs, uncertainty
@@ -240,7 +240,7 @@ def _answer_if_it_fits(
 def _answer(model: DiffMICv2, images: Tensor, steps: int, draws: Draws, dtype: torch.dtype) -> dict[str, Tensor]:
     """Returns the tensors of a `Prediction` for one batch, on the CPU."""
     images = images.to(memory_format=torch.channels_last)
-    priors = model.local_priors(images, *_global_stream(model, images))
+    priors = exact_priors(model, images)
     own = dtype if dtype != torch.float32 else None
     left_top = priors["roi_top_left"].flip(-1)
     row = _on_cpu(
@@ -263,20 +263,28 @@ def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: part.reshape(tensor.shape) for (name, tensor), part in zip(tensors.items(), parts, strict=True)}
 
 
+def exact_priors(model: DiffMICv2, images: Tensor) -> dict[str, Tensor]:
+    """Returns what `DiffMICv2.priors` does, in full precision also under autocast, with ROIs as for each image alone.
+
+    Labels start from the DCG's answers and probabilities add its logits: what is rounded there is averaged out nowhere.
+    """
+    with full_precision(images.device):
+        return model.local_priors(images, *_global_stream(model, images))
+
+
 def _global_stream(model: DiffMICv2, images: Tensor) -> tuple[Tensor, Tensor]:
     """Returns saliency and global prior such that the ROIs do not depend on the batch.
 
     The order of sums in a convolution follows the batch's size. Where two windows are as salient as each other to
     within that, the choice would follow it too, so such images, about one in a hundred, are computed alone.
     """
-    with torch.autocast(images.device.type, enabled=False):
-        saliency, global_prior = model.dcg.global_stream(images)
-        if len(images) == 1 or saliency.dtype != torch.float32:
-            return saliency, global_prior
-        close = roi_margin(saliency, model.config.num_rois, model.roi_window(saliency)) < TIE
-        for row in close.nonzero().flatten().tolist():
-            saliency[row : row + 1], global_prior[row : row + 1] = model.dcg.global_stream(images[row : row + 1])
+    saliency, global_prior = model.dcg.global_stream(images)
+    if len(images) == 1 or saliency.dtype != torch.float32:
         return saliency, global_prior
+    close = roi_margin(saliency, model.config.num_rois, model.roi_window(saliency)) < TIE
+    for row in close.nonzero().flatten().tolist():
+        saliency[row : row + 1], global_prior[row : row + 1] = model.dcg.global_stream(images[row : row + 1])
+    return saliency, global_prior
 
 
 def _warn_if_untrained(model: DiffMICv2) -> None:

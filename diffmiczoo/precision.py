@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from diffmiczoo.nn.quantized import can_quantize
@@ -22,6 +24,13 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     """
     dtype = torch.bfloat16 if precision == "int8" else PRECISIONS[precision]
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Returns a context that switches autocast off; "meta" tensors have none that could be."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def check_precision(precision: str, device: torch.device) -> None:

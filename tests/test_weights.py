@@ -18,6 +18,7 @@ from diffmiczoo.cli import main
 from diffmiczoo.data.manifest import read_manifest
 from diffmiczoo.entries import ENTRIES
 from diffmiczoo.evaluation.evaluate import evaluate
+from diffmiczoo.nn.quantized import can_quantize
 
 WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
 SHIPPED = sorted(path.name for path in WEIGHTS.iterdir() if path.is_dir() and path.name in ENTRIES)
@@ -83,6 +84,21 @@ def test_predict_on_the_test_split_reproduces_the_card(name: str, shared: Path) 
     model = diffmiczoo.create_model(name, pretrained=True)
     alone = evaluate(model, data, dcg_alone=True, bootstrap=0, progress=False)
     assert alone.values["accuracy"] == pytest.approx(metrics["dcg"]["values"]["accuracy"], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_half_precision_and_integers_change_no_answer_that_matters(name: str, shared: Path) -> None:
+    dataset = ENTRIES[name].dataset
+    records = read_manifest(shared / "data" / DATA.get(dataset, dataset)).split("test").records[:200]
+    model = diffmiczoo.create_model(name, pretrained=True)
+    exact, *others = (
+        model.predict([record.item() for record in records], precision=precision, progress=False)
+        for precision in ("fp32", "bf16", *(["int8"] if can_quantize() else []))
+    )
+    for found in others:
+        same = [label == wanted for label, wanted in zip(found.labels, exact.labels, strict=True)]
+        assert sum(same) >= 0.995 * len(same)
+        assert 0 < (found.probs - exact.probs).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -14,6 +14,8 @@ from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same_arg
 from torch import Tensor, nn
 
+from diffmiczoo.precision import full_precision
+
 #: Largest kernel whose weight gradient the library computes fast in bf16.
 _TILE = 3
 
@@ -151,6 +153,6 @@ def _zeros_around(conv: nn.Conv2d, x: Tensor) -> tuple[int, int, int, int]:
 
 
 def _in_fp32(forward: Any, x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x.device):
         y: Tensor = forward(x.float())
     return y

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.nn.folded_encoder import as_inferred
+from diffmiczoo.precision import full_precision
 
 #: EfficientSAM's image encoders: width and number of heads; 12 blocks, patches of 16 pixels.
 EFFICIENTSAM = {"efficientsam_s": (384, 6), "efficientsam_ti": (192, 3)}
@@ -148,15 +149,30 @@ class FeaturePrior(nn.Module):
 
     def forward(self, images: Tensor, rois: Tensor) -> Tensor:
         """Maps images (B, 3, S, S) and ROIs (B, K, 3, r, r) to F (B, H)."""
-        # A 1×1 convolution and a mean over positions commute: projecting the mean costs h · w times less.
-        raw: Tensor = self.raw_norm(self.raw_proj(as_inferred(self.raw_encoder, images)(images).mean((2, 3))))
+        raw = as_inferred(self.raw_encoder, images)(images).mean((2, 3))
         if self.roi_encoder is None:
-            return raw
+            return self._projected(raw, self.raw_proj, self.raw_norm)
         patches = rearrange(rois, "b k c h w -> (b k) c h w")
         roi = as_inferred(self.roi_encoder, patches)(patches).mean((2, 3))
-        roi = rearrange(self.roi_norm(self.roi_proj(roi)), "(b k) h -> b h k", b=rois.shape[0])
+        parts = torch.cat(
+            [
+                self._projected(raw, self.raw_proj, self.raw_norm)[:, :, None],
+                rearrange(self._projected(roi, self.roi_proj, self.roi_norm), "(b k) h -> b h k", b=rois.shape[0]),
+            ],
+            dim=-1,
+        )
         weights = self.Q.softmax(-1) if self.feature_weighting == "softmax" else self.Q
-        return (weights * torch.cat([raw[:, :, None], roi], dim=-1)).sum(-1)
+        return (weights * parts).sum(-1)
+
+    @staticmethod
+    def _projected(mean: Tensor, proj: nn.Linear, norm: nn.Module) -> Tensor:
+        """Maps mean features (N, D) to (N, H), in full precision also under autocast: all noise points share them.
+
+        A 1×1 convolution and a mean over positions commute: projecting the mean costs h · w times less.
+        """
+        with full_precision(mean.device):
+            projected: Tensor = norm(proj(mean.to(proj.weight.dtype)))
+        return projected
 
 
 def packaged_weights(name: str) -> dict[str, Tensor] | None:

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from functools import partial
-from itertools import accumulate, takewhile
-from typing import Any, cast
+from typing import Any
 
 import torch
 from timm.layers import Attention, Conv2dSame, Mlp
@@ -16,15 +15,13 @@ from torch import Tensor, nn
 
 from diffmiczoo.nn.kept import KeptByWeights
 from diffmiczoo.nn.packed import PackedConv, PackedLinear, can_be_fused, can_be_packed, is_plain_conv
+from diffmiczoo.precision import full_precision
 
 #: A folded encoder whose features differ by more, relative to the largest, is not what was meant.
 _TOLERANCE = 1e-3
 
 # Of the features' norm; rounding in half precision takes a few hundredths, a mistake takes all of it.
 _HALF_TOLERANCE = 0.2
-
-# Of all multiply-accumulates of an encoder; what its first convolutions may take in full precision.
-_LITTLE_WORK = 0.05
 
 _LAYERS = (nn.Conv2d, Conv2dSame, nn.Linear)
 
@@ -46,8 +43,9 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
     """Returns what computes an encoder's features fastest: a folded copy of it in inference mode or under autocast.
 
     The copy is kept and used again while no weight changes. Under autocast its weights have autocast's type already. An
-    encoder that trains, with hooks, or with a forward of its own such as a compiled one, is left alone; so it is with
-    gradients merely switched off, where results are compared to the last digits.
+    encoder of depthwise convolutions is inferred with in full precision on CPUs, where half precision gains it no time.
+    An encoder that trains, with hooks, or with a forward of its own such as a compiled one, is left alone; so it is
+    with gradients merely switched off, where results are compared to the last digits.
 
     Args:
         encoder: images → features.
@@ -59,10 +57,21 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
     # Autocast leaves double precision as it is.
     is_half = torch.is_autocast_enabled(device) and own != torch.float64
     half = torch.get_autocast_dtype(device) if is_half else None
-    if half is None and not torch.is_inference_mode_enabled():
+    is_inferred = torch.is_inference_mode_enabled()
+    if half is None and not is_inferred:
         return encoder
+    gains_nothing = is_half and is_inferred and device == "cpu" and _is_depthwise(encoder)
+    if gains_nothing:
+        half = None
     packed = can_be_packed(images.device, half or own)
-    return _kept.get(encoder, (half, packed), lambda: _folded(encoder, images[:1], half, packed))
+    folded = _kept.get(encoder, (half, packed), lambda: _folded(encoder, images[:1], half, packed))
+    return partial(_in_full_precision, folded) if gains_nothing else folded
+
+
+def _is_depthwise(encoder: nn.Module) -> bool:
+    """Returns whether some convolutions take each channel by itself: then reading and writing takes the time."""
+    convolutions = (module for module in encoder.modules() if isinstance(module, nn.Conv2d))
+    return any(1 < conv.groups == conv.in_channels for conv in convolutions)
 
 
 def _is_changed(encoder: nn.Module) -> bool:
@@ -73,7 +82,7 @@ def _is_changed(encoder: nn.Module) -> bool:
 
 def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed: bool) -> nn.Module:
     """Returns a copy with as much folded as gives the same features."""
-    with torch.autocast(image.device.type, enabled=False):
+    with full_precision(image.device):
         image = image.to(next(encoder.parameters()).dtype)
         copy = _bare_copy(encoder)
         wanted = copy(image)
@@ -83,45 +92,20 @@ def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed:
         if pairs and not _is_near(copy(image), wanted):
             copy, pairs = _bare_copy(encoder), []
     if half is not None:
-        first = _first_convolutions(copy, image) if image.dtype == torch.float32 else []
         for module in copy.modules():
             # Others may compute with their weights first, as normalised ones do, which takes full precision.
-            if type(module) in _LAYERS and module not in first:
+            if type(module) in _LAYERS:
                 module.to(half)
-        for module in first:
-            module.forward = partial(_in_full_precision, module.forward)
     if not packed:
         return copy
     _pack(copy, dict(pairs), half)
     return copy if _has_features(copy, image, wanted, half) else _folded(encoder, image, half, packed=False)
 
 
-def _first_convolutions(encoder: nn.Module, image: Tensor) -> list[nn.Module]:
-    """Returns the plain convolution that an image meets first, and those after it while all are little work.
-
-    Half precision rounds pixels there, and few weights that all of the image shares; no later layer averages that out.
-    It costs nothing; what it gains depends on the weights (docs/performance.md).
-    """
-    work: list[tuple[nn.Module, int]] = []
-
-    def after(module: nn.Module, _: object, output: Tensor) -> None:
-        weight = cast(Tensor, module.weight)
-        outputs = output.numel() // weight.shape[0]
-        work.append((module, outputs * weight.numel()))
-
-    hooks = [module.register_forward_hook(after) for module in encoder.modules() if type(module) in _LAYERS]
-    encoder(image)
-    for hook in hooks:
-        hook.remove()
-    done = list(accumulate(macs for _, macs in work))
-    few = [module for (module, _), macs in zip(work, done, strict=True) if macs <= _LITTLE_WORK * done[-1]]
-    first = list(takewhile(lambda module: isinstance(module, nn.Conv2d), few))
-    return first or [module for module, _ in work[:1] if isinstance(module, nn.Conv2d)]
-
-
-def _in_full_precision(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return forward(x.float())
+def _in_full_precision(encoder: nn.Module, images: Tensor) -> Tensor:
+    with full_precision(images.device):
+        features: Tensor = encoder(images.to(next(encoder.parameters()).dtype))
+    return features
 
 
 def _has_features(encoder: nn.Module, image: Tensor, wanted: Tensor, half: torch.dtype | None) -> bool:
@@ -157,7 +141,7 @@ def _attend_by_products(attention: Attention, half: torch.dtype | None) -> None:
         return
 
     def forward(x: Tensor, *arguments: Any, **options: Any) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             attended: Tensor = Attention.forward(attention, x.to(half), *arguments, **options)
         return attended
 
