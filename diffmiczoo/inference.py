@@ -21,6 +21,7 @@ from diffmiczoo.decoding import decoded
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.modes import evaluation_mode, seeded_generator
 from diffmiczoo.nn.roi import roi_margin
+from diffmiczoo.nn.walk import tensors_of
 from diffmiczoo.precision import PRECISIONS, autocast, check_precision, full_precision
 from diffmiczoo.prediction import Prediction
 from diffmiczoo.preprocessing import ImageError, Item
@@ -167,7 +168,7 @@ def _lay_out(model: DiffMICv2) -> None:
     Once: to change a weight's memory while another thread computes with it would give that thread wrong answers.
     """
     with _LAYING_OUT:
-        if not all(_is_laid_out(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        if not all(_is_laid_out(tensor) for tensor in tensors_of(model)):
             model.to(memory_format=torch.channels_last)
 
 

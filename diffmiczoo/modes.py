@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-Modes = list[tuple[nn.Module, bool]]
+from diffmiczoo.nn.walk import modules_of
 
 _changing = threading.Lock()
 
-#: Model → how many contexts hold it in eval mode now, and what its modules were in before.
-_inside: dict[nn.Module, tuple[int, Modes]] = {}
+#: Model → how many contexts hold it in eval mode now, and which of its modules trained before.
+_inside: dict[nn.Module, tuple[int, list[nn.Module]]] = {}
 
 
 def seeded_generator(seed: int) -> torch.Generator:
@@ -26,35 +26,32 @@ def seeded_generator(seed: int) -> torch.Generator:
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Puts a model in eval mode, and every one of its modules back as found when the last thread is done with it."""
     with _changing:
-        count, modes = _inside.get(model) or (0, _modes(model))
-        _inside[model] = (count + 1, modes)
-        model.eval()
+        count, training = _inside.get(model) or (0, [module for module in modules_of(model) if module.training])
+        _inside[model] = (count + 1, training)
+        if training:
+            model.eval()
     try:
         yield
     finally:
         with _changing:
-            count, modes = _inside.pop(model)
+            count, training = _inside.pop(model)
             if count > 1:
-                _inside[model] = (count - 1, modes)
+                _inside[model] = (count - 1, training)
             else:
-                _restore(modes)
+                _restore([(module, True) for module in training])
 
 
 @contextmanager
 def kept_modes(model: nn.Module) -> Iterator[None]:
     """Puts every module of a model back into the mode, training or eval, that it was found in."""
-    modes = _modes(model)
+    modes = [(module, module.training) for module in modules_of(model)]
     try:
         yield
     finally:
         _restore(modes)
 
 
-def _modes(model: nn.Module) -> Modes:
-    return [(module, module.training) for module in model.modules()]
-
-
-def _restore(modes: Modes) -> None:
+def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
     for module, mode in modes:
         module.training = mode
 

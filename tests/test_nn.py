@@ -14,6 +14,7 @@ from diffmiczoo.nn.folded import softplus
 from diffmiczoo.nn.guidance import band_index, interpolate_over_points
 from diffmiczoo.nn.roi import cells_to_pixels, crop_rois, roi_cells, roi_margin, select_roi_cells
 from diffmiczoo.nn.unet import DenoisingUNet
+from diffmiczoo.nn.walk import modules_of, tensors_of
 
 
 def windows_by_loop(saliency: np.ndarray, num_rois: int, cells: int) -> np.ndarray:
@@ -220,3 +221,14 @@ def test_margin_is_the_narrowest_of_the_choices() -> None:
     torch.testing.assert_close(roi_margin(saliency, 1, 1), torch.tensor([0.1, 0.5, 1.0]))
     # With two windows the second choice counts as well; where nothing salient is left, the first window is certain.
     torch.testing.assert_close(roi_margin(saliency, 2, 1), torch.tensor([0.1, 0.01, 1.0]))
+
+
+def test_a_walk_finds_what_pytorch_finds() -> None:
+    shared = torch.nn.Linear(3, 3)
+    module = torch.nn.Sequential(shared, torch.nn.BatchNorm1d(3), torch.nn.Sequential(shared, torch.nn.ReLU()))
+    module.register_module("absent", None)
+    module.register_buffer("none", None)
+    assert set(modules_of(module)) == set(module.modules()) and len(modules_of(module)) == 5
+    tensors = tensors_of(module)
+    assert {id(tensor) for tensor in tensors} == {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    assert len(tensors) == 7 and tensors_of(module)[0] is tensors[0]

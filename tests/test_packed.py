@@ -73,13 +73,15 @@ def test_linear(shape: tuple[int, ...], activation: nn.Module, dtype: torch.dtyp
         (nn.Conv2d(16, 24, 3, padding=(0, 1), groups=4), nn.Identity()),
         (Conv2dSame(16, 24, 3, stride=2), nn.ReLU6()),
         (Conv2dSame(16, 16, 5, stride=2, groups=16), nn.ReLU6()),
+        (Conv2dSame(16, 32, 4, stride=(2, 3), groups=16), nn.ReLU()),
+        (Conv2dSame(16, 16, 3, stride=2, dilation=2, groups=16), nn.Identity()),
     ],
 )
 def test_convolution(conv: nn.Conv2d, activation: nn.Module, layout: torch.memory_format, dtype: torch.dtype) -> None:
     with torch.inference_mode(False), torch.no_grad():
         conv = conv.requires_grad_(False).float().to(dtype=dtype, memory_format=layout)
     assert is_plain_conv(conv)
-    for images in (drawn(1, 16, 9, 11), drawn(3, 16, 9, 11)):
+    for images in (drawn(1, 16, 9, 11), drawn(3, 16, 9, 11), drawn(2, 16, 8, 12), drawn(2, 16, 10, 7)):
         found = PackedConv(conv, activation)(images.to(memory_format=layout))
         assert found.dtype == dtype
         near(found, activation(conv.float()(images.to(dtype).float())), dtype)

@@ -14,7 +14,8 @@ from timm.layers import Attention, Conv2dSame, Mlp
 from torch import Tensor, nn
 
 from diffmiczoo.nn.kept import KeptByWeights
-from diffmiczoo.nn.packed import PackedConv, PackedLinear, can_be_fused, can_be_packed, is_plain_conv
+from diffmiczoo.nn.packed import PackedConv, PackedLinear, can_be_fused, can_be_packed, is_depthwise, is_plain_conv
+from diffmiczoo.nn.walk import modules_of
 from diffmiczoo.precision import full_precision
 
 #: A folded encoder whose features differ by more, relative to the largest, is not what was meant.
@@ -60,7 +61,7 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
     is_inferred = torch.is_inference_mode_enabled()
     if half is None and not is_inferred:
         return encoder
-    gains_nothing = is_half and is_inferred and device == "cpu" and _is_depthwise(encoder)
+    gains_nothing = is_half and is_inferred and device == "cpu" and _is_mobile(encoder)
     if gains_nothing:
         half = None
     packed = can_be_packed(images.device, half or own)
@@ -68,16 +69,15 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
     return partial(_in_full_precision, folded) if gains_nothing else folded
 
 
-def _is_depthwise(encoder: nn.Module) -> bool:
-    """Returns whether some convolutions take each channel by itself: then reading and writing takes the time."""
-    convolutions = (module for module in encoder.modules() if isinstance(module, nn.Conv2d))
-    return any(1 < conv.groups == conv.in_channels for conv in convolutions)
+def _is_mobile(encoder: nn.Module) -> bool:
+    """Returns whether an encoder has depthwise convolutions: reading and writing takes its time, not multiplying."""
+    return any(isinstance(module, nn.Conv2d) and is_depthwise(module) for module in modules_of(encoder))
 
 
 def _is_changed(encoder: nn.Module) -> bool:
     if "forward" in vars(encoder):
         return True
-    return any(module._forward_hooks or module._forward_pre_hooks for module in encoder.modules())
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules_of(encoder))
 
 
 def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed: bool) -> nn.Module:

@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 
+from diffmiczoo.nn.walk import tensors_of
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,7 @@ class KeptByWeights(Generic[T]):
             build: called where nothing is kept or a weight has changed.
             only: keep nothing for other keys.
         """
-        state = [*module.parameters(), *module.buffers()]
+        state = tensors_of(module)
         # Tensors made in inference mode count no changes, so what was computed from them is not kept.
         if any(tensor.is_inference() for tensor in state):
             return build()

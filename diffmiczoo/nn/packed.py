@@ -15,6 +15,7 @@ from typing import TypeGuard
 import torch
 import torch.nn.functional as F
 from timm.layers import Conv2dSame, pad_same
+from timm.layers.padding import pad_same_arg
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
@@ -131,6 +132,7 @@ class PackedConv(nn.Module):
             self.weight = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, self.padding, self.stride, self.dilation, self.groups, []
             )
+        self.widened = _widened(conv) if self.same and is_depthwise(conv) and max(conv.dilation) == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (B, in, h, w), of any floating type, to (B, out, h', w')."""
@@ -139,10 +141,14 @@ class PackedConv(nn.Module):
         if self.rows is not None:
             y = self.rows(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             return y
-        if self.same:
+        weight, padding = self.weight, self.padding
+        if self.widened is not None:
+            left, right, top, bottom = pad_same_arg(list(x.shape[2:]), self.kernel, self.stride, self.dilation)
+            weight, padding = self.widened[bottom - top, right - left], [bottom, right]
+        elif self.same:
             x = pad_same(x, self.kernel, self.stride, self.dilation)
-        geometry = (self.padding, self.stride, self.dilation, self.groups)
-        y = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *geometry, *self.activation)
+        geometry = (padding, self.stride, self.dilation, self.groups)
+        y = torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *geometry, *self.activation)
         return y
 
 
@@ -152,6 +158,23 @@ def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
         return False
     # oneDNN's layouts are slow for the large kernels that cut an image into patches.
     return module.padding_mode == "zeros" and not isinstance(module.padding, str) and max(module.kernel_size) <= 7
+
+
+def is_depthwise(conv: nn.Conv2d) -> bool:
+    """Returns whether a convolution takes each channel by itself."""
+    return 1 < conv.groups == conv.in_channels
+
+
+def _widened(conv: nn.Conv2d) -> dict[tuple[int, int], Tensor]:
+    """Returns a weight with as many more zeros in front of its rows and columns as there are fewer around an image.
+
+    TensorFlow's "same" has up to one zero less above and to the left of an image than below and to the right. oneDNN
+    wants as many on both sides; the kernel's own zero makes up for it, with less work than copying the image takes.
+    """
+    weight = conv.weight.detach()
+    layout = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    shifts = [(row, column) for row in (0, 1) for column in (0, 1)]
+    return {shift: F.pad(weight, (shift[1], 0, shift[0], 0)).contiguous(memory_format=layout) for shift in shifts}
 
 
 def _product_of_pixels(conv: nn.Conv2d, activation: nn.Module) -> PackedLinear | None:

@@ -1,0 +1,23 @@
+"""What a module consists of, found in a fraction of the time that `Module.modules` takes: every batch asks for it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def modules_of(module: nn.Module) -> list[nn.Module]:
+    """Returns a module and all within it, each once; in the same order as long as nothing changes."""
+    found: dict[nn.Module, None] = {}
+    waiting: list[nn.Module | None] = [module]
+    while waiting:
+        inner = waiting.pop()
+        if inner is not None and inner not in found:
+            found[inner] = None
+            waiting.extend(inner._modules.values())
+    return list(found)
+
+
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """Returns the parameters and buffers of a module and of all within it; those that are shared more than once."""
+    stores = (store for inner in modules_of(module) for store in (inner._parameters, inner._buffers))
+    return [tensor for store in stores for tensor in store.values() if tensor is not None]
