@@ -196,6 +196,10 @@ def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, 
         for repeat in range(repeats + 1):
             for index, run in enumerate(runs):
                 _reset_peak(images.device)
+                # Once, as in `predict`, and not while the clock runs. Weights that are laid out anew in inference mode
+                # count no changes, so nothing made of them would be kept.
+                with torch.inference_mode(False):
+                    model.to(memory_format=_layout(rows[index]))
                 taken, scores = _steady(run, rows[index], images.device)
                 bar.update()
                 if repeat == 0:
@@ -235,9 +239,14 @@ def _clocked(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Te
     return now(device) - started, scores.float().cpu()
 
 
+def _layout(variant: Variant) -> torch.memory_format:
+    """Returns the layout of images and of convolutions over them; weights of linear layers stay as they are."""
+    return torch.channels_last if variant.channels_last else torch.contiguous_format
+
+
 def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[], Tensor]:
     """Returns a function that computes the scores of all images as the variant does."""
-    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+    layout = _layout(variant)
     steps = model.config.sampling_steps
     draws = model.draw_noise(steps, 1)
     compiled = Compiled(model.encoders()) if variant.compiled else None
@@ -271,10 +280,6 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
         return y.mean((2, 3))
 
     def run() -> Tensor:
-        # Only the layout of convolutions over images; it does not move weights of linear layers.
-        # Weights that are laid out anew in inference mode count no changes, so nothing made of them would be kept.
-        with torch.inference_mode(False):
-            model.to(memory_format=layout)
         with contextlib.ExitStack() as stack:
             if compiled is not None:
                 stack.enter_context(compiled.used())

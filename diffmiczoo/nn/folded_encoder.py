@@ -44,9 +44,10 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
     """Returns what computes an encoder's features fastest: a folded copy of it in inference mode or under autocast.
 
     The copy is kept and used again while no weight changes. Under autocast its weights have autocast's type already. An
-    encoder of depthwise convolutions is inferred with in full precision on CPUs, where half precision gains it no time.
-    An encoder that trains, with hooks, or with a forward of its own such as a compiled one, is left alone; so it is
-    with gradients merely switched off, where results are compared to the last digits.
+    encoder of depthwise convolutions is inferred with in full precision on CPUs: half precision gains it little time
+    there, and is what answers would differ by (docs/performance.md). An encoder that trains, with hooks, or with a
+    forward of its own such as a compiled one, is left alone; so it is with gradients merely switched off, where results
+    are compared to the last digits.
 
     Args:
         encoder: images → features.
@@ -61,12 +62,12 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
     is_inferred = torch.is_inference_mode_enabled()
     if half is None and not is_inferred:
         return encoder
-    gains_nothing = is_half and is_inferred and device == "cpu" and _is_mobile(encoder)
-    if gains_nothing:
+    stays_exact = is_half and is_inferred and device == "cpu" and _is_mobile(encoder)
+    if stays_exact:
         half = None
     packed = can_be_packed(images.device, half or own)
     folded = _kept.get(encoder, (half, packed), lambda: _folded(encoder, images[:1], half, packed))
-    return partial(_in_full_precision, folded) if gains_nothing else folded
+    return partial(_in_full_precision, folded) if stays_exact else folded
 
 
 def _is_mobile(encoder: nn.Module) -> bool:
