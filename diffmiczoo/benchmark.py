@@ -26,7 +26,7 @@ from diffmiczoo.modes import evaluation_mode
 from diffmiczoo.nn.compiled import Compiled
 from diffmiczoo.nn.folded_encoder import plain_encoders
 from diffmiczoo.nn.packed import plain_weights
-from diffmiczoo.precision import PRECISIONS, autocast
+from diffmiczoo.precision import PRECISIONS, autocast, full_precision
 
 # Seconds from which on a run is not made twice.
 _LONG = 1.0
@@ -196,8 +196,8 @@ def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, 
         for repeat in range(repeats + 1):
             for index, run in enumerate(runs):
                 _reset_peak(images.device)
-                # Once, as in `predict`, and not while the clock runs. Weights that are laid out anew in inference mode
-                # count no changes, so nothing made of them would be kept.
+                # `predict` does it once, so not while the clock runs. Weights that are laid out anew in inference mode
+                # count no changes, and nothing made of them would be kept.
                 with torch.inference_mode(False):
                     model.to(memory_format=_layout(rows[index]))
                 taken, scores = _steady(run, rows[index], images.device)
@@ -270,7 +270,8 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
 
     def every_step() -> Tensor:
         timesteps = model.schedule.timesteps(steps)
-        priors = exact_priors(model, images.to(memory_format=layout))
+        with full_precision(images.device):
+            priors = model.priors(images.to(memory_format=layout))
         y = draws.start[0].expand(len(images), -1, -1, -1)
         for t, previous_t in zip(timesteps, [*timesteps[1:], None], strict=True):
             condition = encoded(priors)

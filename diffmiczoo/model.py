@@ -350,10 +350,10 @@ class DiffMICv2(PretrainedModel, nn.Module):
             num_samples: runs of the sampler to average, ≥ 1; the config's `num_samples` by default.
             seed: of the starting noise.
             on_error: "raise", or "skip" to leave out what cannot be read and report it in `Prediction.errors`.
-            precision: "fp32", or "bf16" or (on GPUs) "fp16" for matrix products and convolutions: several times faster
-                where the processor has them. The ROIs are chosen in fp32 all the same, and the sampler's state is fp32.
-                "int8" (on CPUs) is "bf16" with 8-bit integers in the U-Net's two hidden layers: faster where they are
-                large, as the paper's.
+            precision: "fp32", or "bf16" or (on GPUs) "fp16" for the products of the U-Net and of large encoders: up to
+                twice as fast for the paper's size where the processor has them. The DCG, small encoders on CPUs and
+                the sampler's state stay in fp32. "int8" (on CPUs) is "bf16" with 8-bit integers in the U-Net's two
+                hidden layers: faster where they are large, as the paper's.
             progress: show a bar; by default where the standard error is a terminal.
 
         Raises:

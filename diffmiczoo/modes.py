@@ -11,10 +11,12 @@ from torch import nn
 
 from diffmiczoo.nn.walk import modules_of
 
+Modes = list[tuple[nn.Module, bool]]
+
 _changing = threading.Lock()
 
-#: Model → how many contexts hold it in eval mode now, and which of its modules trained before.
-_inside: dict[nn.Module, tuple[int, list[nn.Module]]] = {}
+#: Model → how many contexts hold it in eval mode now, and what its modules were in before.
+_inside: dict[nn.Module, tuple[int, Modes]] = {}
 
 
 def seeded_generator(seed: int) -> torch.Generator:
@@ -26,34 +28,41 @@ def seeded_generator(seed: int) -> torch.Generator:
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Puts a model in eval mode, and every one of its modules back as found when the last thread is done with it."""
     with _changing:
-        count, training = _inside.get(model) or (0, [module for module in modules_of(model) if module.training])
-        _inside[model] = (count + 1, training)
-        if training:
+        found = _modes(model)
+        count, modes = _inside.get(model) or (0, found)
+        _inside[model] = (count + 1, modes)
+        # To set a mode takes long; mostly they all are in it.
+        if any(mode for _, mode in found):
             model.eval()
     try:
         yield
     finally:
         with _changing:
-            count, training = _inside.pop(model)
+            count, modes = _inside.pop(model)
             if count > 1:
-                _inside[model] = (count - 1, training)
+                _inside[model] = (count - 1, modes)
             else:
-                _restore([(module, True) for module in training])
+                _restore(modes)
 
 
 @contextmanager
 def kept_modes(model: nn.Module) -> Iterator[None]:
     """Puts every module of a model back into the mode, training or eval, that it was found in."""
-    modes = [(module, module.training) for module in modules_of(model)]
+    modes = _modes(model)
     try:
         yield
     finally:
         _restore(modes)
 
 
-def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
+def _modes(model: nn.Module) -> Modes:
+    return [(module, module.training) for module in modules_of(model)]
+
+
+def _restore(modes: Modes) -> None:
     for module, mode in modes:
-        module.training = mode
+        if module.training != mode:
+            module.training = mode
 
 
 @contextmanager

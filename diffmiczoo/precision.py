@@ -27,8 +27,8 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Returns a context that switches autocast off; "meta" tensors have none that could be."""
-    if not torch.amp.is_autocast_available(device.type):
+    """Returns a context that switches autocast off, where a device has it and it is on; recorded programs tell."""
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 

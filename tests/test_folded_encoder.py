@@ -14,7 +14,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.nn.folded_encoder import as_inferred, plain_encoders
-from diffmiczoo.nn.packed import plain_weights
+from diffmiczoo.nn.packed import PackedConv, can_be_packed, plain_weights
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -73,8 +73,11 @@ def test_under_autocast_the_copy_is_as_near_as_autocast_is(name: str) -> None:
     assert (quick - exact).norm() < 1.5 * (plain - exact).norm() + 1e-3 * exact.norm()
 
 
-@pytest.mark.parametrize(("name", "exact"), [("tf_efficientnet_lite0", True), ("resnet18", False)])
-def test_depthwise_encoders_stay_in_full_precision_under_autocast(name: str, exact: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [("tf_efficientnet_lite0", True), ("mobilenetv2_100", True), ("convnext_atto", False), ("resnet18", False)],
+)
+def test_encoders_for_small_devices_stay_in_full_precision_under_autocast(name: str, exact: bool) -> None:
     """On CPUs, while images are predicted; the frozen DCG of a training keeps autocast's precision."""
     encoder = trained_like(name)
     with torch.inference_mode():
@@ -84,6 +87,20 @@ def test_depthwise_encoders_stay_in_full_precision_under_autocast(name: str, exa
     assert torch.equal(found.float(), wanted) == exact
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert not torch.equal(as_inferred(encoder, IMAGES)(IMAGES).float(), wanted)
+
+
+def test_full_precision_is_the_same_whichever_is_asked_for_first() -> None:
+    """A kernel of 9 × 9 is not packed, autocast would compute it in half; the other layers lose their parameters."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 9), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 8, 1)
+    encoder = nn.Sequential(*layers).eval().requires_grad_(False)
+    with torch.inference_mode():
+        with torch.autocast("cpu", torch.bfloat16):
+            found = as_inferred(encoder, IMAGES)(IMAGES)
+        copy = as_inferred(encoder, IMAGES)
+        assert torch.equal(found, copy(IMAGES))
+    packed = sum(isinstance(module, PackedConv) for module in copy.modules())
+    assert packed == (2 if can_be_packed(IMAGES.device, torch.float32) else 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -151,28 +151,24 @@ class FeaturePrior(nn.Module):
         """Maps images (B, 3, S, S) and ROIs (B, K, 3, r, r) to F (B, H)."""
         raw = as_inferred(self.raw_encoder, images)(images).mean((2, 3))
         if self.roi_encoder is None:
-            return self._projected(raw, self.raw_proj, self.raw_norm)
+            return _projected(raw.to(images.dtype), self.raw_proj, self.raw_norm)
         patches = rearrange(rois, "b k c h w -> (b k) c h w")
         roi = as_inferred(self.roi_encoder, patches)(patches).mean((2, 3))
-        parts = torch.cat(
-            [
-                self._projected(raw, self.raw_proj, self.raw_norm)[:, :, None],
-                rearrange(self._projected(roi, self.roi_proj, self.roi_norm), "(b k) h -> b h k", b=rois.shape[0]),
-            ],
-            dim=-1,
-        )
+        raw = _projected(raw.to(images.dtype), self.raw_proj, self.raw_norm)
+        roi = _projected(roi.to(images.dtype), self.roi_proj, self.roi_norm)
+        roi = rearrange(roi, "(b k) h -> b h k", b=rois.shape[0])
         weights = self.Q.softmax(-1) if self.feature_weighting == "softmax" else self.Q
-        return (weights * parts).sum(-1)
+        return (weights * torch.cat([raw[:, :, None], roi], dim=-1)).sum(-1)
 
-    @staticmethod
-    def _projected(mean: Tensor, proj: nn.Linear, norm: nn.Module) -> Tensor:
-        """Maps mean features (N, D) to (N, H), in full precision also under autocast: all noise points share them.
 
-        A 1×1 convolution and a mean over positions commute: projecting the mean costs h · w times less.
-        """
-        with full_precision(mean.device):
-            projected: Tensor = norm(proj(mean.to(proj.weight.dtype)))
-        return projected
+def _projected(mean: Tensor, proj: nn.Linear, norm: nn.Module) -> Tensor:
+    """Maps mean features (N, D) to (N, H), in full precision also under autocast: all noise points share them.
+
+    A 1×1 convolution and a mean over positions commute: projecting the mean costs h · w times less.
+    """
+    with full_precision(mean.device):
+        projected: Tensor = norm(proj(mean))
+    return projected
 
 
 def packaged_weights(name: str) -> dict[str, Tensor] | None:

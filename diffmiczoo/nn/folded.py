@@ -31,12 +31,12 @@ class FoldedBlock:
 
 
 def softplus_(x: Tensor) -> Tensor:
-    """Returns ln(1 + eˣ) to within 1e-6, of any shape; may overwrite x.
+    """Returns ln(1 + eˣ) of any shape, to within 1e-6 in float32; may overwrite x.
 
     On CPUs without `log1p`, which PyTorch's own uses: depending on which kernels ran before, some processors (AMD
     Zen 5) take ten times as long for it as for `log`.
     """
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return F.softplus(x)
     below = x.abs().sigmoid_().log_()
     return x.relu_().sub_(below)

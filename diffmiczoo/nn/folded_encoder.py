@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers import Attention, Conv2dSame, Mlp
 from torch import Tensor, nn
 
 from diffmiczoo.nn.kept import KeptByWeights
-from diffmiczoo.nn.packed import PackedConv, PackedLinear, can_be_fused, can_be_packed, is_depthwise, is_plain_conv
+from diffmiczoo.nn.packed import PackedConv, PackedLinear, can_be_fused, can_be_packed, is_plain_conv
 from diffmiczoo.nn.walk import modules_of
 from diffmiczoo.precision import full_precision
 
@@ -24,9 +25,13 @@ _TOLERANCE = 1e-3
 # Of the features' norm; rounding in half precision takes a few hundredths, a mistake takes all of it.
 _HALF_TOLERANCE = 0.2
 
+# Multiply-accumulates for each number written, below which layers spend their time on memory. MobileNets and
+# EfficientNets up to B4 have 45 to 90, ConvNeXts 144 to 332, ResNets from 368.
+_FEW_MACS = 100
+
 _LAYERS = (nn.Conv2d, Conv2dSame, nn.Linear)
 
-_kept: KeptByWeights[nn.Module] = KeptByWeights()
+_kept: KeptByWeights[Callable[[Tensor], Tensor]] = KeptByWeights()
 _switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
 
 
@@ -43,9 +48,10 @@ def plain_encoders() -> Iterator[None]:
 def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
     """Returns what computes an encoder's features fastest: a folded copy of it in inference mode or under autocast.
 
-    The copy is kept and used again while no weight changes. Under autocast its weights have autocast's type already. An
-    encoder of depthwise convolutions is inferred with in full precision on CPUs: half precision gains it little time
-    there, and is what answers would differ by (docs/performance.md). An encoder that trains, with hooks, or with a
+    The copy is kept and used again while no weight changes. Under autocast its weights have autocast's type already. In
+    inference mode on CPUs an encoder for small devices, of depthwise convolutions mostly, is in full precision all the
+    same: half gains it little time there, and is what answers would differ by (docs/performance.md). An encoder that
+    trains, with hooks, or with a
     forward of its own such as a compiled one, is left alone; so it is with gradients merely switched off, where results
     are compared to the last digits.
 
@@ -62,17 +68,39 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
     is_inferred = torch.is_inference_mode_enabled()
     if half is None and not is_inferred:
         return encoder
-    stays_exact = is_half and is_inferred and device == "cpu" and _is_mobile(encoder)
-    if stays_exact:
-        half = None
-    packed = can_be_packed(images.device, half or own)
-    folded = _kept.get(encoder, (half, packed), lambda: _folded(encoder, images[:1], half, packed))
-    return partial(_in_full_precision, folded) if stays_exact else folded
+    if half is None or not is_inferred or device != "cpu":
+        return _kept_copy(encoder, images, half)
+    return _kept.get(encoder, (half, "where it pays"), lambda: _half_where_it_pays(encoder, images, half))
 
 
-def _is_mobile(encoder: nn.Module) -> bool:
-    """Returns whether an encoder has depthwise convolutions: reading and writing takes its time, not multiplying."""
-    return any(isinstance(module, nn.Conv2d) and is_depthwise(module) for module in modules_of(encoder))
+def _kept_copy(encoder: nn.Module, images: Tensor, half: torch.dtype | None) -> Callable[[Tensor], Tensor]:
+    packed = can_be_packed(images.device, half or next(encoder.parameters()).dtype)
+    return _kept.get(encoder, (half, packed), lambda: _folded(encoder, images[:1], half, packed))
+
+
+def _half_where_it_pays(encoder: nn.Module, images: Tensor, half: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Returns a copy in half precision, or one in full precision of an encoder that spends its time on memory."""
+    with full_precision(images.device):
+        own = next(encoder.parameters()).dtype
+        if _macs_per_output(_bare_copy(encoder), images[:1].to(own)) < _FEW_MACS:
+            return partial(_in_full_precision, _kept_copy(encoder, images, None), own)
+    return _kept_copy(encoder, images, half)
+
+
+def _macs_per_output(encoder: nn.Module, image: Tensor) -> float:
+    """Returns how many multiply-accumulates an encoder's layers do for each number they write, ∞ if it calls none."""
+    outputs: list[tuple[int, int]] = []
+
+    def after(module: nn.Module, _: object, output: Tensor) -> None:
+        weight = cast(Tensor, module.weight)
+        outputs.append((output.numel(), weight[0].numel()))
+
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(after)
+    encoder(image)
+    written = sum(count for count, _ in outputs)
+    return sum(count * macs for count, macs in outputs) / written if written else math.inf
 
 
 def _is_changed(encoder: nn.Module) -> bool:
@@ -103,10 +131,9 @@ def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed:
     return copy if _has_features(copy, image, wanted, half) else _folded(encoder, image, half, packed=False)
 
 
-def _in_full_precision(encoder: nn.Module, images: Tensor) -> Tensor:
+def _in_full_precision(encoder: Callable[[Tensor], Tensor], dtype: torch.dtype, images: Tensor) -> Tensor:
     with full_precision(images.device):
-        features: Tensor = encoder(images.to(next(encoder.parameters()).dtype))
-    return features
+        return encoder(images.to(dtype))
 
 
 def _has_features(encoder: nn.Module, image: Tensor, wanted: Tensor, half: torch.dtype | None) -> bool:

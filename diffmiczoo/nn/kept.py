@@ -41,13 +41,13 @@ class KeptByWeights(Generic[T]):
         if any(tensor.is_inference() for tensor in state):
             return build()
         versions = tuple((tensor.data_ptr(), tensor._version) for tensor in state)
-        entries = self._entries.get(module, {})
-        entry = entries.get(key)
+        entry = self._entries.get(module, {}).get(key)
         # Another tensor may come to lie where one that is gone lay, so they have to be the same objects as well.
         if entry is not None and entry.versions == versions and _same(entry.tensors, state):
             return entry.value
         entry = _Entry(versions, [ref(tensor) for tensor in state], build())
-        self._entries[module] = {key: entry} if only else {**entries, key: entry}
+        # Asked for anew: `build` may have kept something for another key.
+        self._entries[module] = {key: entry} if only else {**self._entries.get(module, {}), key: entry}
         return entry.value
 
 

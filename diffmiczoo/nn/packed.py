@@ -132,7 +132,8 @@ class PackedConv(nn.Module):
             self.weight = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, self.padding, self.stride, self.dilation, self.groups, []
             )
-        self.widened = _widened(conv) if self.same and is_depthwise(conv) and max(conv.dilation) == 1 else None
+        is_depthwise = 1 < conv.groups == conv.in_channels and max(conv.dilation) == 1
+        self.widened = _widened(conv) if self.same and is_depthwise else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (B, in, h, w), of any floating type, to (B, out, h', w')."""
@@ -160,21 +161,14 @@ def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     return module.padding_mode == "zeros" and not isinstance(module.padding, str) and max(module.kernel_size) <= 7
 
 
-def is_depthwise(conv: nn.Conv2d) -> bool:
-    """Returns whether a convolution takes each channel by itself."""
-    return 1 < conv.groups == conv.in_channels
-
-
 def _widened(conv: nn.Conv2d) -> dict[tuple[int, int], Tensor]:
     """Returns a weight with as many more zeros in front of its rows and columns as there are fewer around an image.
 
     TensorFlow's "same" has up to one zero less above and to the left of an image than below and to the right. oneDNN
     wants as many on both sides; the kernel's own zero makes up for it, with less work than copying the image takes.
     """
-    weight = conv.weight.detach()
-    layout = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     shifts = [(row, column) for row in (0, 1) for column in (0, 1)]
-    return {shift: F.pad(weight, (shift[1], 0, shift[0], 0)).contiguous(memory_format=layout) for shift in shifts}
+    return {(row, column): F.pad(conv.weight.detach(), (column, 0, row, 0)) for row, column in shifts}
 
 
 def _product_of_pixels(conv: nn.Conv2d, activation: nn.Module) -> PackedLinear | None:
