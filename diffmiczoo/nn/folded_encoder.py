@@ -51,9 +51,8 @@ def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
     The copy is kept and used again while no weight changes. Under autocast its weights have autocast's type already. In
     inference mode on CPUs an encoder for small devices, of depthwise convolutions mostly, is in full precision all the
     same: half gains it little time there, and is what answers would differ by (docs/performance.md). An encoder that
-    trains, with hooks, or with a
-    forward of its own such as a compiled one, is left alone; so it is with gradients merely switched off, where results
-    are compared to the last digits.
+    trains, with hooks, or with a forward of its own such as a compiled one, is left alone; so it is with gradients
+    merely switched off, where results are compared to the last digits.
 
     Args:
         encoder: images → features.
