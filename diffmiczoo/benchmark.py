@@ -18,7 +18,6 @@ from diffmiczoo import sampling
 from diffmiczoo.complexity import count_macs
 from diffmiczoo.condition import Condition
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.inference import exact_priors
 from diffmiczoo.limits import Limits, now
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.model import DiffMICv2
@@ -27,6 +26,7 @@ from diffmiczoo.nn.compiled import Compiled
 from diffmiczoo.nn.folded_encoder import plain_encoders
 from diffmiczoo.nn.packed import plain_weights
 from diffmiczoo.precision import PRECISIONS, autocast, full_precision
+from diffmiczoo.priors import exact_priors
 
 # Seconds from which on a run is not made twice.
 _LONG = 1.0
@@ -257,7 +257,7 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
     def encoded(priors: dict[str, Tensor] | None = None) -> Condition:
         pictures = images.to(memory_format=layout)
         with autocast(variant.precision, images.device):
-            return model.complete(pictures, priors or exact_priors(model, pictures)).to(images.dtype)
+            return model.complete(pictures, priors or exact_priors(model.dcg, model.config, pictures)).to(images.dtype)
 
     def once() -> Tensor:
         condition = encoded()

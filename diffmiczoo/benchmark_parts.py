@@ -15,12 +15,12 @@ from tqdm.auto import trange
 from diffmiczoo import sampling
 from diffmiczoo.benchmark import random_images, same_start, share_of_points
 from diffmiczoo.complexity import count_macs, count_parameters
-from diffmiczoo.inference import exact_priors
 from diffmiczoo.limits import Limits, now
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.modes import evaluation_mode
 from diffmiczoo.precision import PRECISIONS, autocast
+from diffmiczoo.priors import exact_priors
 
 # It computes in full precision whatever the other parts do.
 _DCG = "DCG"
@@ -79,7 +79,7 @@ def _clocked(model: DiffMICv2, images: Tensor, precision: str) -> list[float]:
     found: dict[str, Any] = {}
 
     def priors() -> None:
-        found["priors"] = exact_priors(model, images)
+        found["priors"] = exact_priors(model.dcg, model.config, images)
 
     def condition() -> None:
         found["condition"] = model.complete(images, found["priors"]).to(images.dtype)

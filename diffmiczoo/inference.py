@@ -20,11 +20,11 @@ from diffmiczoo.condition import fused_prior
 from diffmiczoo.decoding import decoded
 from diffmiczoo.memory import kept_memory
 from diffmiczoo.modes import evaluation_mode, seeded_generator
-from diffmiczoo.nn.roi import roi_margin
 from diffmiczoo.nn.walk import tensors_of
-from diffmiczoo.precision import PRECISIONS, autocast, check_precision, full_precision
+from diffmiczoo.precision import PRECISIONS, autocast, check_precision
 from diffmiczoo.prediction import Prediction
 from diffmiczoo.preprocessing import ImageError, Item
+from diffmiczoo.priors import exact_priors
 from diffmiczoo.probabilities import scores_to_probs, uncertainty
 from diffmiczoo.sampling import Draws
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 #: Items of a batch that were read, name → message of the others, and the tensors of the answers, empty without items.
 Answered = tuple[list[Item], dict[str, str], dict[str, Tensor]]
-
-#: Windows whose saliency differs by less may change places with the batch; thirty times what was seen in float32.
-TIE = 1e-4
 
 _LAYING_OUT = threading.Lock()
 
@@ -241,7 +238,7 @@ def _answer_if_it_fits(
 def _answer(model: DiffMICv2, images: Tensor, steps: int, draws: Draws, dtype: torch.dtype) -> dict[str, Tensor]:
     """Returns the tensors of a `Prediction` for one batch, on the CPU."""
     images = images.to(memory_format=torch.channels_last)
-    priors = exact_priors(model, images)
+    priors = exact_priors(model.dcg, model.config, images)
     own = dtype if dtype != torch.float32 else None
     left_top = priors["roi_top_left"].flip(-1)
     row = _on_cpu(
@@ -262,30 +259,6 @@ def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     flat = torch.cat([tensor.flatten(1).float() for tensor in tensors.values()], dim=1).cpu()
     parts = flat.split([tensor.shape[1:].numel() for tensor in tensors.values()], dim=1)
     return {name: part.reshape(tensor.shape) for (name, tensor), part in zip(tensors.items(), parts, strict=True)}
-
-
-def exact_priors(model: DiffMICv2, images: Tensor) -> dict[str, Tensor]:
-    """Returns what `DiffMICv2.priors` does, in full precision also under autocast, with ROIs as for each image alone.
-
-    Labels start from the DCG's answers and probabilities add its logits: what is rounded there is averaged out nowhere.
-    """
-    with full_precision(images.device):
-        return model.local_priors(images, *_global_stream(model, images))
-
-
-def _global_stream(model: DiffMICv2, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns saliency and global prior such that the ROIs do not depend on the batch.
-
-    The order of sums in a convolution follows the batch's size. Where two windows are as salient as each other to
-    within that, the choice would follow it too, so such images, about one in a hundred, are computed alone.
-    """
-    saliency, global_prior = model.dcg.global_stream(images)
-    if len(images) == 1 or saliency.dtype != torch.float32:
-        return saliency, global_prior
-    close = roi_margin(saliency, model.config.num_rois, model.roi_window(saliency)) < TIE
-    for row in close.nonzero().flatten().tolist():
-        saliency[row : row + 1], global_prior[row : row + 1] = model.dcg.global_stream(images[row : row + 1])
-    return saliency, global_prior
 
 
 def _warn_if_untrained(model: DiffMICv2) -> None:

@@ -19,10 +19,10 @@ from diffmiczoo.nn.classes import rebuild_class_layers
 from diffmiczoo.nn.dcg import DCG
 from diffmiczoo.nn.encoders import FeaturePrior, create_encoder
 from diffmiczoo.nn.guidance import build_guidance_map
-from diffmiczoo.nn.roi import cells_to_pixels, crop_rois, roi_cells, select_roi_cells
 from diffmiczoo.nn.unet import DenoisingUNet
 from diffmiczoo.prediction import Prediction
 from diffmiczoo.pretrained import PretrainedModel
+from diffmiczoo.priors import dcg_priors
 
 
 class DiffMICv2(PretrainedModel, nn.Module):
@@ -106,39 +106,8 @@ class DiffMICv2(PretrainedModel, nn.Module):
         Returns:
             `Condition`'s fields of these names.
         """
-        self._check_images(images)
-        return self.local_priors(images, *self.dcg.global_stream(images))
-
-    def local_priors(self, images: Tensor, saliency: Tensor, global_prior: Tensor) -> dict[str, Tensor]:
-        """Does what `priors` does, from the outputs of the global stream.
-
-        Args:
-            images: (B, 3, S, S) float, as `preprocess` gives them.
-            saliency: (B, C, h, w) logits.
-            global_prior: ŷ_g, (B, C) logits.
-        """
-        config, grid = self.config, (saliency.shape[-2], saliency.shape[-1])
-        cells = select_roi_cells(saliency.detach().float(), config.num_rois, self.roi_window(saliency))
-        top_left = cells_to_pixels(cells, grid, config.image_size)
-        source = images if config.roi_channels == "rgb" else images[:, :1].expand(-1, 3, -1, -1)
-        rois = crop_rois(source, top_left, config.roi_size)
-        if config.predictor == "global":
-            local_prior, attention = global_prior, torch.full_like(global_prior[:, :1], 1 / config.num_rois)
-            attention = attention.expand(-1, config.num_rois)
-        else:
-            local_prior, attention = self.dcg.local_stream(rois)
-        return {
-            "global_prior": global_prior,
-            "local_prior": local_prior,
-            "saliency": saliency,
-            "rois": rois,
-            "roi_top_left": top_left,
-            "roi_attention": attention,
-        }
-
-    def roi_window(self, saliency: Tensor) -> int:
-        """Returns how many cells of a saliency map (B, C, h, w) an ROI spans."""
-        return roi_cells(self.config.roi_size, self.config.image_size, saliency.shape[-2])
+        preprocessing.check_batch(images, self.config)
+        return dcg_priors(self.dcg, self.config, images)
 
     def condition(self, images: Tensor) -> Condition:
         """Computes everything that does not depend on the timestep (eq. 1-6).
@@ -365,14 +334,6 @@ class DiffMICv2(PretrainedModel, nn.Module):
             UserWarning: the model is not trained, or sampling in so few steps answers with its starting noise.
         """
         return inference.predict(self, images, steps, batch_size, num_samples, seed, on_error, precision, progress)
-
-    def _check_images(self, images: Tensor) -> None:
-        size = self.config.image_size
-        if images.ndim != 4 or images.shape[1:] != (3, size, size) or not images.is_floating_point():
-            raise ValueError(
-                f"expected normalised float images of shape (B, 3, {size}, {size}), found {images.dtype} "
-                f"{tuple(images.shape)}; model.preprocess turns files, PIL images and arrays into these"
-            )
 
     # ------------------------------------------------------------------ classes
 

@@ -230,6 +230,20 @@ def square_to_original_box(box: Any, original_size: tuple[int, int], config: Dif
     return torch.minimum(mapped.clamp(min=0), xy(original_size)).flatten(-2).float()
 
 
+def check_batch(images: Tensor, config: DiffMICConfig) -> None:
+    """Refuses what is not a batch of normalised images of the config's size.
+
+    Raises:
+        ValueError: the message tells what was expected and what was found.
+    """
+    size = config.image_size
+    if images.ndim != 4 or images.shape[1:] != (3, size, size) or not images.is_floating_point():
+        raise ValueError(
+            f"expected normalised float images of shape (B, 3, {size}, {size}), found {images.dtype} "
+            f"{tuple(images.shape)}; model.preprocess turns files, PIL images and arrays into these"
+        )
+
+
 def normalize(batch: Tensor, config: DiffMICConfig) -> Tensor:
     """Scales to [0, 1] and standardises by the model's mean and standard deviation: (x - mean) / std.
 
