@@ -21,7 +21,7 @@ def diffmicv2(name, pretrained=True, **options):
 
 
 def _entry_points():
-    from diffmiczoo.registry import describe, list_models
+    from diffmiczoo.zoo.registry import describe, list_models
 
     def entry_point(name):
         def load(pretrained=True, **options):

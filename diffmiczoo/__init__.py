@@ -8,38 +8,38 @@ from typing import TYPE_CHECKING, Any
 from diffmiczoo._version import __version__
 
 if TYPE_CHECKING:
-    from diffmiczoo.backbones import load_backbone
-    from diffmiczoo.condition import Condition
     from diffmiczoo.config import DiffMICConfig
-    from diffmiczoo.convert import convert_official
     from diffmiczoo.evaluation.evaluate import evaluate
-    from diffmiczoo.hub import HubError
-    from diffmiczoo.info import ModelInfo, model_info
+    from diffmiczoo.hub.client import HubError
+    from diffmiczoo.images.preprocessing import ImageError
+    from diffmiczoo.inference.prediction import Prediction
     from diffmiczoo.model import DiffMICv2
-    from diffmiczoo.prediction import Prediction
-    from diffmiczoo.preprocessing import ImageError
-    from diffmiczoo.registry import create_model, list_models
+    from diffmiczoo.nn.condition import Condition
     from diffmiczoo.training.fit import TrainingResult, finetune, fit
     from diffmiczoo.training.recipe import Recipe
+    from diffmiczoo.zoo.convert import convert_official
+    from diffmiczoo.zoo.encoder_weights import load_backbone
+    from diffmiczoo.zoo.info import ModelInfo, model_info
+    from diffmiczoo.zoo.registry import create_model, list_models
 
 _HOME = {
-    "Condition": "diffmiczoo.condition",
+    "Condition": "diffmiczoo.nn.condition",
     "DiffMICConfig": "diffmiczoo.config",
     "DiffMICv2": "diffmiczoo.model",
-    "HubError": "diffmiczoo.hub",
-    "ImageError": "diffmiczoo.preprocessing",
-    "ModelInfo": "diffmiczoo.info",
-    "Prediction": "diffmiczoo.prediction",
+    "HubError": "diffmiczoo.hub.client",
+    "ImageError": "diffmiczoo.images.preprocessing",
+    "ModelInfo": "diffmiczoo.zoo.info",
+    "Prediction": "diffmiczoo.inference.prediction",
     "Recipe": "diffmiczoo.training.recipe",
     "TrainingResult": "diffmiczoo.training.fit",
-    "convert_official": "diffmiczoo.convert",
-    "create_model": "diffmiczoo.registry",
+    "convert_official": "diffmiczoo.zoo.convert",
+    "create_model": "diffmiczoo.zoo.registry",
     "evaluate": "diffmiczoo.evaluation.evaluate",
     "finetune": "diffmiczoo.training.fit",
     "fit": "diffmiczoo.training.fit",
-    "list_models": "diffmiczoo.registry",
-    "load_backbone": "diffmiczoo.backbones",
-    "model_info": "diffmiczoo.info",
+    "list_models": "diffmiczoo.zoo.registry",
+    "load_backbone": "diffmiczoo.zoo.encoder_weights",
+    "model_info": "diffmiczoo.zoo.info",
 }
 
 __all__ = [

@@ -10,19 +10,21 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from diffmiczoo import inference, losses, preprocessing, sampling
-from diffmiczoo.condition import Condition, fused_prior
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.diffusion import NoiseSchedule
-from diffmiczoo.modes import frozen, seeded_generator
-from diffmiczoo.nn.classes import rebuild_class_layers
+from diffmiczoo.diffusion import losses, sampling
+from diffmiczoo.diffusion.schedule import NoiseSchedule
+from diffmiczoo.hub.mixin import PretrainedModel
+from diffmiczoo.images import preprocessing
+from diffmiczoo.inference import predictor as inference
+from diffmiczoo.inference.prediction import Prediction
+from diffmiczoo.nn.class_layers import rebuild_class_layers
+from diffmiczoo.nn.condition import Condition, fused_prior
 from diffmiczoo.nn.dcg import DCG
 from diffmiczoo.nn.encoders import FeaturePrior, create_encoder
 from diffmiczoo.nn.guidance import build_guidance_map
+from diffmiczoo.nn.priors import dcg_priors
 from diffmiczoo.nn.unet import DenoisingUNet
-from diffmiczoo.prediction import Prediction
-from diffmiczoo.pretrained import PretrainedModel
-from diffmiczoo.priors import dcg_priors
+from diffmiczoo.runtime.modes import frozen, seeded_generator
 
 
 class DiffMICv2(PretrainedModel, nn.Module):
@@ -31,7 +33,7 @@ class DiffMICv2(PretrainedModel, nn.Module):
     Args:
         config: what the model is.
         pretrained_backbones: start the timm encoders from timm's pretrained weights; for EfficientSAM see
-            `diffmiczoo.backbones.fetch_efficientsam`.
+            `diffmiczoo.zoo.encoder_weights.fetch_efficientsam`.
 
     Attributes:
         config: the `DiffMICConfig`.
@@ -257,7 +259,7 @@ class DiffMICv2(PretrainedModel, nn.Module):
             images: (B, 3, S, S) float, as `preprocess` gives them.
             targets: (B,) class numbers, or (B, C) with 0..1 per class.
             generator: of the images' device, for timesteps and noise; the global one by default.
-            weights: (B, C) ≥ 0, of the terms, see `diffmiczoo.losses.Balance`; 1 by default.
+            weights: (B, C) ≥ 0, of the terms, see `diffmiczoo.diffusion.losses.Balance`; 1 by default.
             draws: timesteps and noise, instead of drawing them.
 
         Raises:
@@ -275,7 +277,7 @@ class DiffMICv2(PretrainedModel, nn.Module):
         Args:
             images: (B, 3, S, S) float, as `preprocess` gives them.
             targets: (B,) class numbers, or (B, C) with 0..1 per class.
-            weights: (B, C) ≥ 0, of the terms, see `diffmiczoo.losses.Balance`; 1 by default.
+            weights: (B, C) ≥ 0, of the terms, see `diffmiczoo.diffusion.losses.Balance`; 1 by default.
 
         Raises:
             ValueError: `targets` has another shape.

@@ -21,7 +21,7 @@ WEIGHTS = tuple(f"diffmicv2_nano.{dataset}" for dataset in ("ham10000", "aptos20
 
 
 def pictures() -> list[Any]:
-    """Returns four photographs and four synthetic pictures, made of whole numbers so that every machine has the same."""
+    """Returns four photographs and four synthetic pictures, the same whole numbers on every machine."""
     examples = [np.asarray(_decoded(path)) for path in sorted(EXAMPLES.glob("*.jpg"))[:4]]
     return examples + [_synthetic(seed) for seed in range(4)]
 

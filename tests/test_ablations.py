@@ -11,13 +11,13 @@ import torch
 from conftest import SMALL_ENCODERS, TINY
 
 import diffmiczoo
-from diffmiczoo import losses
-from diffmiczoo.complexity import count_macs, count_parameters
-from diffmiczoo.losses import draw_timesteps, maximum_mean_discrepancy
+from diffmiczoo.diffusion import losses
+from diffmiczoo.diffusion.losses import draw_timesteps, maximum_mean_discrepancy
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.guidance import build_guidance_map
 from diffmiczoo.training.recipe import Recipe
-from diffmiczoo.variants import ABLATIONS
+from diffmiczoo.zoo.architectures import ABLATIONS
+from diffmiczoo.zoo.complexity import count_macs, count_parameters
 
 DIFFUSION = ["c2", "c3", "c4", "c5", "c6"]
 
@@ -136,7 +136,7 @@ def test_vanilla_rows_have_one_noise_vector() -> None:
 
 @pytest.mark.parametrize("ablation", list(ABLATIONS))
 def test_train_predict_save_load_and_count(ablation: str, image_folder: Path, tmp_path: Path) -> None:
-    from diffmiczoo.data.manifest import read_manifest
+    from diffmiczoo.data.readers import read_manifest
 
     model = build(ablation, num_classes=2)
     assert sum(count_parameters(model.config).values()) == 2 * sum(p.numel() for p in model.parameters())
@@ -199,7 +199,7 @@ def test_v1_starts_around_its_prior_and_ends_at_the_labels() -> None:
     model.unet = Oracle()
     torch.testing.assert_close(model.sample(condition), true, rtol=0, atol=1e-3)
     many = model.draw_noise(1, 4000, generator=torch.Generator().manual_seed(0)).start.expand(-1, 3, -1, -1, -1)
-    from diffmiczoo.sampling import start_from
+    from diffmiczoo.diffusion.sampling import start_from
 
     start = start_from(model.config, condition, many)
     torch.testing.assert_close(start.mean(0), condition.guidance_map, rtol=0, atol=0.06)

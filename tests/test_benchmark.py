@@ -10,15 +10,15 @@ from click.testing import CliRunner
 from conftest import SMALL_ENCODERS, TINY
 from PIL import Image
 
-from diffmiczoo.benchmark import as_table, benchmark, variants
-from diffmiczoo.benchmark_folder import benchmark_folder
-from diffmiczoo.benchmark_parts import benchmark_parts
+from diffmiczoo.benchmark.folder import benchmark_folder
+from diffmiczoo.benchmark.inference import as_table, benchmark, variants
+from diffmiczoo.benchmark.parts import benchmark_parts
+from diffmiczoo.benchmark.roofline import Limits, measure_limits
 from diffmiczoo.cli import main
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.limits import Limits, measure_limits
+from diffmiczoo.images.pixels import ImageError
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.quantized import can_quantize
-from diffmiczoo.pixels import ImageError
+from diffmiczoo.runtime.quantized import can_quantize
 
 
 def small(**fields) -> DiffMICv2:
@@ -46,7 +46,7 @@ def test_the_work_that_is_left_out_is_not_counted() -> None:
 
 
 def test_paper_size_work_is_the_published_one() -> None:
-    from diffmiczoo.benchmark import OURS, PLAIN, _gmac
+    from diffmiczoo.benchmark.inference import OURS, PLAIN, _gmac
 
     with torch.device("meta"):
         model = DiffMICv2(DiffMICConfig())

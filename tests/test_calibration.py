@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.evaluation.calibration import (
+from diffmiczoo.inference.probabilities import logits_to_probs, score_logits, scores_to_probs
+from diffmiczoo.metrics.calibration import (
     LARGEST_WEIGHT,
     TEMPERATURE_RANGE,
     expected_calibration_error,
@@ -18,7 +19,6 @@ from diffmiczoo.evaluation.calibration import (
     fit_pool,
     fit_temperature,
 )
-from diffmiczoo.probabilities import logits_to_probs, score_logits, scores_to_probs
 
 
 def _calibrated(

@@ -17,14 +17,14 @@ from test_golden import released_checkpoint
 from torch import Tensor
 
 import diffmiczoo
-from diffmiczoo import backbones
-from diffmiczoo.backbones import BackboneWeights, load_backbone
 from diffmiczoo.cli import main
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.convert import RELEASED, convert_official
-from diffmiczoo.hub import HubError
+from diffmiczoo.hub.client import HubError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import create_encoder
+from diffmiczoo.zoo import encoder_weights as backbones
+from diffmiczoo.zoo.convert import RELEASED, convert_official
+from diffmiczoo.zoo.encoder_weights import BackboneWeights, load_backbone
 
 
 @pytest.fixture(scope="module")

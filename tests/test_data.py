@@ -16,16 +16,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from diffmiczoo import decoding
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.data import squares as squares_module
+from diffmiczoo.data import image_cache as squares_module
 from diffmiczoo.data.checks import check_data
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.data.manifest import Manifest, Record, as_manifest, read_manifest
-from diffmiczoo.data.originals import original_of
+from diffmiczoo.data.downloads import original_of
+from diffmiczoo.data.image_cache import load_squares
+from diffmiczoo.data.manifest import Manifest, Record
+from diffmiczoo.data.readers import as_manifest, read_manifest
 from diffmiczoo.data.splits import complete_splits, leaks, make_splits
-from diffmiczoo.data.squares import load_squares
-from diffmiczoo.preprocessing import ImageError
+from diffmiczoo.images import loading as decoding
+from diffmiczoo.images.preprocessing import ImageError
 
 CONFIG = DiffMICConfig(**{"num_classes": 2, **TINY})
 

@@ -7,10 +7,10 @@ import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from diffmiczoo.memory import kept_memory
-from diffmiczoo.nn.depthwise import fast_depthwise
 from diffmiczoo.nn.encoders import create_encoder
-from diffmiczoo.precision import autocast
+from diffmiczoo.runtime.depthwise import fast_depthwise
+from diffmiczoo.runtime.malloc import kept_memory
+from diffmiczoo.runtime.precision import autocast
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.diffusion import NoiseSchedule
+from diffmiczoo.diffusion.schedule import NoiseSchedule
 
 
 def schedule(**fields) -> NoiseSchedule:

@@ -14,12 +14,12 @@ from test_training import QUICK, tiny_model
 
 import diffmiczoo
 from diffmiczoo.cli import main
-from diffmiczoo.data.manifest import read_manifest
-from diffmiczoo.evaluation.answers import Answers
-from diffmiczoo.evaluation.calibration import fit_thresholds
+from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.evaluation.evaluate import answers_of_both, probabilities
-from diffmiczoo.evaluation.metrics import compute_metrics, metric_names
+from diffmiczoo.evaluation.results import Answers
 from diffmiczoo.evaluation.significance import delong, paired_tests
+from diffmiczoo.metrics.calibration import fit_thresholds
+from diffmiczoo.metrics.classification import compute_metrics, metric_names
 
 
 def random_answers(count: int = 200, classes: int = 4, skill: float = 1.0, seed: int = 0, **fields) -> Answers:

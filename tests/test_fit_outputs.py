@@ -15,8 +15,8 @@ from test_training import QUICK, tiny_model
 from torch.utils.data import TensorDataset
 
 import diffmiczoo
-from diffmiczoo.card import IncompleteCardError, read_facts
-from diffmiczoo.data.manifest import read_manifest
+from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.hub.card import IncompleteCardError, read_facts
 
 BRIEF = QUICK.replace(dcg_epochs=1, diffusion_epochs=2)
 

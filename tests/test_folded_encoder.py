@@ -13,8 +13,8 @@ from torch import nn
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import create_encoder
-from diffmiczoo.nn.folded_encoder import as_inferred, plain_encoders
-from diffmiczoo.nn.packed import PackedConv, can_be_packed, plain_weights
+from diffmiczoo.runtime.folded_encoder import as_inferred, plain_encoders
+from diffmiczoo.runtime.packed import PackedConv, can_be_packed, plain_weights
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

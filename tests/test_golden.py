@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffmiczoo.condition import Condition
-from diffmiczoo.convert import convert_official
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn.condition import Condition
+from diffmiczoo.zoo.convert import convert_official
 
 
 def released_checkpoint(folder: Path, keys: str) -> dict[str, Tensor]:

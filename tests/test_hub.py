@@ -15,14 +15,14 @@ from conftest import SMALL_ENCODERS, TINY
 from hub_server import FOR_EVER, Account, Fault, flipped, shortened
 
 import diffmiczoo
-from diffmiczoo import registry
-from diffmiczoo.card import IncompleteCardError, read_facts
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.entries import ENTRIES
-from diffmiczoo.evaluation.metrics import compute_metrics
-from diffmiczoo.hub import HubError, parse_hub_name
+from diffmiczoo.hub.card import IncompleteCardError, read_facts
+from diffmiczoo.hub.checksums import Digest, sha256_of
+from diffmiczoo.hub.client import HubError, parse_hub_name
+from diffmiczoo.metrics.classification import compute_metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.verification import Digest, sha256_of
+from diffmiczoo.zoo import registry
+from diffmiczoo.zoo.weights import ENTRIES
 
 ENTRY, REPOSITORY = "diffmicv2_nano.pmg2000", "mirror/diffmicv2_nano.pmg2000"  # known, not shipped
 WEIGHTS = "model.safetensors"
@@ -44,7 +44,7 @@ def published(hub, hub_client, saved: Path, monkeypatch: pytest.MonkeyPatch):
     """An entry of the table whose weights are on the Hub of an organisation that the environment names."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setenv("DIFFMICZOO_HUB_ORG", "mirror")
-    monkeypatch.setattr("diffmiczoo.verification.cache_directory", lambda: hub_client.cache.parent / "verified")
+    monkeypatch.setattr("diffmiczoo.hub.checksums.cache_directory", lambda: hub_client.cache.parent / "verified")
     contents = {path.name: path.read_bytes() for path in saved.iterdir()}
     repo = hub.create_repo(REPOSITORY, contents)
     files = {name: Digest(sha256_of(saved / name), len(content)) for name, content in contents.items()}
@@ -82,7 +82,7 @@ def test_published_weights_are_fetched_once(hub, hub_client, published, saved: P
 
 def test_a_second_load_does_not_read_the_file_for_its_hash(published, saved, monkeypatch) -> None:
     load()
-    monkeypatch.setattr("diffmiczoo.verification.sha256_of", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr("diffmiczoo.hub.checksums.sha256_of", lambda path: pytest.fail(f"{path} was read again"))
     assert_right(load(), saved)
 
 
@@ -366,8 +366,8 @@ def test_push_and_pull_in_two_processes_give_the_same_predictions(hub, ready, hu
 def test_the_cards_metadata_is_what_the_hub_reads(ready: Path) -> None:
     from huggingface_hub import ModelCard
 
-    from diffmiczoo.card import render_card
-    from diffmiczoo.storage import load_model
+    from diffmiczoo.hub.card import render_card
+    from diffmiczoo.hub.serialization import load_model
 
     facts = read_facts(ready)
     card = ModelCard(render_card("name", load_model(ready).config, 10, facts))
@@ -378,8 +378,8 @@ def test_the_cards_metadata_is_what_the_hub_reads(ready: Path) -> None:
 
 
 def test_a_card_tells_mean_and_standard_deviation_of_all_seeds(ready: Path) -> None:
-    from diffmiczoo.card import render_card
-    from diffmiczoo.storage import load_model
+    from diffmiczoo.hub.card import render_card
+    from diffmiczoo.hub.serialization import load_model
 
     path = ready / "metrics.json"
     measured = json.loads(path.read_text())

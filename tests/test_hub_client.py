@@ -1,6 +1,6 @@
 """What `huggingface_hub` does when the Hub, the way to it or its own cache is broken.
 
-Exceptions, numbers of requests and waits are those of huggingface_hub 2.4: `diffmiczoo.hub` builds on them, so a test
+Exceptions, numbers of requests and waits are those of huggingface_hub 2.4: `hub.client` builds on them, so a test
 that fails with a later version says what to look at there.
 """
 

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffmiczoo.evaluation.bootstrap import WeightedMetrics
-from diffmiczoo.evaluation.metrics import _calibration, _decisions, _losses, compare_metrics, compute_metrics
-from diffmiczoo.evaluation.report import Metrics
+from diffmiczoo.metrics.bootstrap import WeightedMetrics
+from diffmiczoo.metrics.classification import _calibration, _decisions, _losses, compare_metrics, compute_metrics
+from diffmiczoo.metrics.report import Metrics
 
 
 def _data(task: str, count: int = 200, classes: int = 4, ties: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -283,7 +283,7 @@ def test_same_seed_same_intervals_and_the_global_state_is_left_alone() -> None:
 def test_chunks_do_not_change_the_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     probs, targets = _data("multilabel", count=50)
     whole = compute_metrics(probs, targets, task="multilabel", bootstrap=100)
-    monkeypatch.setattr("diffmiczoo.evaluation.bootstrap._CHUNK", 50 * 7)
+    monkeypatch.setattr("diffmiczoo.metrics.bootstrap._CHUNK", 50 * 7)
     pieces = compute_metrics(probs, targets, task="multilabel", bootstrap=100)
     for name, ends in whole.intervals.items():
         assert pieces.intervals[name] == pytest.approx(ends, abs=1e-12)

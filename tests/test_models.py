@@ -11,13 +11,13 @@ from conftest import SMALL_ENCODERS, TINY
 from PIL import Image
 
 import diffmiczoo
-from diffmiczoo.complexity import count_macs, count_parameters
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.modes import evaluation_mode
-from diffmiczoo.nn.folded import FoldedUNet
-from diffmiczoo.registry import model_config
-from diffmiczoo.variants import architectures
+from diffmiczoo.nn.unet_folded import FoldedUNet
+from diffmiczoo.runtime.modes import evaluation_mode
+from diffmiczoo.zoo.architectures import architectures
+from diffmiczoo.zoo.complexity import count_macs, count_parameters
+from diffmiczoo.zoo.registry import model_config
 
 NAMES = diffmiczoo.list_models()
 ARCHITECTURES = sorted(architectures())
@@ -223,7 +223,7 @@ def test_folded_sampling_equals_the_plain_network(fields: dict, start: dict, mon
         folded, scores = model.sample(condition), model(images)
         bands = start and fields.get("sampler") != "ancestral"
         assert {shape[1] for shape in rows} == {4 if bands else 16}
-        monkeypatch.setattr("diffmiczoo.sampling.can_be_folded", lambda unet: False)
+        monkeypatch.setattr("diffmiczoo.diffusion.sampling.can_be_folded", lambda unet: False)
         plain = model.sample(condition)
     torch.testing.assert_close(folded, plain, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scores, plain.mean((2, 3)), rtol=1e-5, atol=1e-5)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.nn.dcg import DCG, GatedAttention
 from diffmiczoo.nn.encoders import EfficientSAM, FeaturePrior, create_encoder, packaged_weights
-from diffmiczoo.nn.folded import softplus_
 from diffmiczoo.nn.guidance import band_index, interpolate_over_points
 from diffmiczoo.nn.roi import cells_to_pixels, crop_rois, roi_cells, roi_margin, select_roi_cells
 from diffmiczoo.nn.unet import DenoisingUNet
-from diffmiczoo.nn.walk import modules_of, tensors_of
+from diffmiczoo.nn.unet_folded import softplus_
+from diffmiczoo.runtime.module_walk import modules_of, tensors_of
 
 
 def windows_by_loop(saliency: np.ndarray, num_rois: int, cells: int) -> np.ndarray:

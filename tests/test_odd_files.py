@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from diffmiczoo.preprocessing import ImageError, as_items, read_image
+from diffmiczoo.images.preprocessing import ImageError, as_items, read_image
 
 TABLE = Path(__file__).with_name("odd_files.json")
 FOLDER = Path(__file__).parents[1].parent / "shared/data/odd_files/files"
@@ -94,8 +94,8 @@ HOSTILE = r"""
 import pathlib, re, sys
 import PIL.Image
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.decoding import decoded
-from diffmiczoo.preprocessing import ImageError, as_items
+from diffmiczoo.images.loading import decoded
+from diffmiczoo.images.preprocessing import ImageError, as_items
 PIL.Image.MAX_IMAGE_PIXELS = None
 for index, square in enumerate(decoded(as_items(sys.argv[1:]), DiffMICConfig(crop_mode="border"))):
     print(square if isinstance(square, ImageError) else f"{sys.argv[1 + index]}: read")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import create_encoder
-from diffmiczoo.nn.folded_encoder import as_inferred
-from diffmiczoo.nn.packed import (
+from diffmiczoo.runtime.folded_encoder import as_inferred
+from diffmiczoo.runtime.packed import (
     PackedConv,
     PackedLinear,
     _works,
@@ -24,8 +24,8 @@ from diffmiczoo.nn.packed import (
     is_plain_conv,
     matrix_product,
 )
-from diffmiczoo.nn.quantized import QuantizedLinear, can_quantize
-from diffmiczoo.precision import autocast, check_precision
+from diffmiczoo.runtime.precision import autocast, check_precision
+from diffmiczoo.runtime.quantized import QuantizedLinear, can_quantize
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.prediction import Prediction
-from diffmiczoo.preprocessing import Item
-from diffmiczoo.probabilities import (
+from diffmiczoo.images.preprocessing import Item
+from diffmiczoo.inference.prediction import Prediction
+from diffmiczoo.inference.probabilities import (
     SCORE_NOISE,
     UNCALIBRATED_TEMPERATURE,
     logits_to_probs,
@@ -309,7 +309,7 @@ def test_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r'pip install "diffmiczoo\[pandas\]"'):
         _prediction().to_frame()
-    monkeypatch.delitem(sys.modules, "diffmiczoo.overlay", raising=False)
+    monkeypatch.delitem(sys.modules, "diffmiczoo.inference.overlay", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "diffmiczoo\[plot\]"'):
         _prediction().plot()
@@ -411,6 +411,6 @@ def test_constant_saliency_and_attention_of_zero_can_be_drawn() -> None:
 
 def test_plotting_needs_no_pyplot(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.delitem(sys.modules, "diffmiczoo.overlay", raising=False)
+    monkeypatch.delitem(sys.modules, "diffmiczoo.inference.overlay", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     _pixels(_prediction().plot())

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import ExifTags, Image
 
-from diffmiczoo import decoding, pixels
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.preprocessing import (
+from diffmiczoo.images import loading as decoding
+from diffmiczoo.images import pixels
+from diffmiczoo.images.preprocessing import (
     IMAGE_EXTENSIONS,
     ImageError,
     Item,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffmiczoo.training.batches import BatchSampler, Share
-from diffmiczoo.training.processes import Processes
+from diffmiczoo.training.distributed import Processes
+from diffmiczoo.training.sampler import BatchSampler, Share
 
 SCRIPT = """
 import sys, json

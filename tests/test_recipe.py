@@ -12,18 +12,18 @@ from test_training import QUICK, tiny_model
 
 import diffmiczoo
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.data.manifest import read_manifest
-from diffmiczoo.losses import Balance, dcg_loss, diffusion_loss, draw, label_vectors
+from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.diffusion.losses import Balance, dcg_loss, diffusion_loss, draw, label_vectors
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.modes import seeded_generator
-from diffmiczoo.nn.compiled import Compiled
-from diffmiczoo.registry import model_config
-from diffmiczoo.training.batches import BatchSampler, seed_of
+from diffmiczoo.runtime.compiled import Compiled
+from diffmiczoo.runtime.modes import seeded_generator
+from diffmiczoo.training.distributed import Processes
+from diffmiczoo.training.optimization import Steps
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
-from diffmiczoo.training.processes import Processes
 from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.sampler import BatchSampler, seed_of
 from diffmiczoo.training.stages import create_stages, learning, parameter_groups, set_training
-from diffmiczoo.training.steps import Steps
+from diffmiczoo.zoo.registry import model_config
 
 
 def config(**fields) -> DiffMICConfig:

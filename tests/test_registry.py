@@ -13,9 +13,9 @@ from conftest import SMALL_ENCODERS, TINY
 from safetensors.torch import load_file, save_file
 
 import diffmiczoo
-from diffmiczoo.entries import DATASET_NAMES, ENTRIES
-from diffmiczoo.registry import describe, has_weights, model_config, resolve
-from diffmiczoo.variants import architectures, register_model
+from diffmiczoo.zoo.architectures import architectures, register_model
+from diffmiczoo.zoo.registry import describe, has_weights, model_config, resolve
+from diffmiczoo.zoo.weights import DATASET_NAMES, ENTRIES
 
 
 @pytest.fixture

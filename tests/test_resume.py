@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import diffmiczoo
-from diffmiczoo.training import lock, loop
+from diffmiczoo.training import lock
+from diffmiczoo.training import trainer as loop
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 from diffmiczoo.training.recipe import Recipe
 
@@ -43,7 +44,7 @@ SCRIPT = """
 import os, signal, sys
 import torch
 import diffmiczoo
-from diffmiczoo.training import loop
+from diffmiczoo.training import trainer as loop
 from diffmiczoo.training.recipe import Recipe
 sys.path.insert(0, {tests!r})
 from test_training import tiny_model

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 
 import diffmiczoo
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.hub.checksums import Digest, WrongContentError, sha256_of, verify
+from diffmiczoo.hub.serialization import build_without_memory, load_model, read_description
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.storage import build_without_memory, load_model, read_description
-from diffmiczoo.verification import Digest, WrongContentError, sha256_of, verify
 
 
 def small(**fields) -> DiffMICv2:
@@ -159,7 +159,7 @@ def test_hostile_descriptions_are_refused_before_memory_is_taken(
     tensors = load_file(path)
     save_file(tensors, path, {"diffmiczoo": json.dumps(description)} if inside else None)
     code = (
-        "import resource, sys, diffmiczoo.model, diffmiczoo.storage as storage\n"
+        "import resource, sys, diffmiczoo.model, diffmiczoo.hub.serialization as storage\n"
         "def peak():\n"
         "    return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM'))\n"
         "before = peak()\n"
@@ -195,7 +195,7 @@ def test_a_save_that_is_killed_leaves_one_whole_model(tmp_path: Path) -> None:
     first.save_pretrained(tmp_path / "first")
     second.save_pretrained(tmp_path / "second")
     code = (
-        "import sys\nfrom diffmiczoo.storage import load_model\n"
+        "import sys\nfrom diffmiczoo.hub.serialization import load_model\n"
         "models = [load_model(path) for path in sys.argv[2:]]\nprint('ready', flush=True)\n"
         "while True:\n    for model in models:\n        model.save_pretrained(sys.argv[1])\n"
     )
@@ -232,7 +232,7 @@ def test_config_json_is_what_the_weights_say(saved: Path) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("diffmiczoo.verification.cache_directory", lambda: tmp_path / "verified")
+    monkeypatch.setattr("diffmiczoo.hub.checksums.cache_directory", lambda: tmp_path / "verified")
     return tmp_path / "verified"
 
 
@@ -243,10 +243,10 @@ def test_a_file_is_read_once_while_it_stays_the_same(
     path.write_bytes(b"right")
     right = Digest(sha256_of(path), 5)
     verify(path, right)
-    monkeypatch.setattr("diffmiczoo.verification.sha256_of", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr("diffmiczoo.hub.checksums.sha256_of", lambda _: pytest.fail("read again"))
     verify(path, right)
     monkeypatch.undo()
-    monkeypatch.setattr("diffmiczoo.verification.cache_directory", lambda: cache)
+    monkeypatch.setattr("diffmiczoo.hub.checksums.cache_directory", lambda: cache)
     for wrong in (b"wrong", b"right!"):
         path.write_bytes(wrong)
         os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
@@ -264,7 +264,7 @@ def test_a_remembered_verification_is_for_that_content_only(tmp_path: Path, cach
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "occupied").write_text("a file, not a directory")
-    monkeypatch.setattr("diffmiczoo.verification.cache_directory", lambda: tmp_path / "occupied" / "verified")
+    monkeypatch.setattr("diffmiczoo.hub.checksums.cache_directory", lambda: tmp_path / "occupied" / "verified")
     path = tmp_path / "file"
     path.write_bytes(b"right")
     verify(path, Digest(sha256_of(path), 5))
@@ -273,7 +273,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypa
 def test_changed_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
-    import diffmiczoo.registry as registry
+    import diffmiczoo.zoo.registry as registry
 
     name = "diffmicv2_nano.ham10000"
     source = Path(diffmiczoo.__file__).parent / "weights" / name

@@ -12,20 +12,20 @@ import diffmiczoo
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.data.manifest import read_manifest
-from diffmiczoo.evaluation.calibration import fit_temperature
-from diffmiczoo.evaluation.report import Metrics
+from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.inference.probabilities import score_logits
+from diffmiczoo.metrics.calibration import fit_temperature
+from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.depthwise import fast_depthwise
 from diffmiczoo.nn.encoders import create_encoder
-from diffmiczoo.precision import autocast
-from diffmiczoo.probabilities import score_logits
-from diffmiczoo.registry import model_config
+from diffmiczoo.runtime.depthwise import fast_depthwise
+from diffmiczoo.runtime.precision import autocast
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
-from diffmiczoo.training.loop import selection_value
 from diffmiczoo.training.presets import preset_recipe
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import create_stages, parameter_groups
+from diffmiczoo.training.trainer import selection_value
+from diffmiczoo.zoo.registry import model_config
 
 QUICK = Recipe(
     dcg_epochs=2, diffusion_epochs=2, batch_size=8, dcg_lr=1e-2, diffusion_lr=1e-2, ema_decay=0.5, rotation=10, seed=3
@@ -106,7 +106,7 @@ def test_stage_one_touches_only_the_dcg_and_stays_untrained(manifest_csv, tmp_pa
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(manifest_csv, tmp_path, monkeypatch, stop_after) -> None:
     whole = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=QUICK, output=tmp_path / "whole", progress=False).model
 
-    import diffmiczoo.training.loop as loop
+    import diffmiczoo.training.trainer as loop
 
     saves = []
 

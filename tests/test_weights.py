@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 import diffmiczoo
-from diffmiczoo.card import NOT_CLINICAL, REPORTED
 from diffmiczoo.cli import main
-from diffmiczoo.data.manifest import read_manifest
-from diffmiczoo.entries import ENTRIES
+from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.evaluation.evaluate import evaluate
-from diffmiczoo.nn.quantized import can_quantize
-from diffmiczoo.prediction import Prediction
+from diffmiczoo.hub.card import NOT_CLINICAL, REPORTED
+from diffmiczoo.inference.prediction import Prediction
+from diffmiczoo.runtime.quantized import can_quantize
+from diffmiczoo.zoo.weights import ENTRIES
 
 WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
 SHIPPED = sorted(path.name for path in WEIGHTS.iterdir() if path.is_dir() and path.name in ENTRIES)

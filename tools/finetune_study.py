@@ -17,7 +17,8 @@ import click
 import torch
 
 import diffmiczoo
-from diffmiczoo.data.manifest import Manifest, read_manifest
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.data.splits import make_splits
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 

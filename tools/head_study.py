@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import diffmiczoo
-from diffmiczoo.condition import Condition
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.data.manifest import read_manifest
-from diffmiczoo.evaluation.calibration import fit_temperature
-from diffmiczoo.evaluation.metrics import compute_metrics
-from diffmiczoo.losses import diffusion_loss, draw, label_vectors
+from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.diffusion.losses import diffusion_loss, draw, label_vectors
+from diffmiczoo.inference.probabilities import logits_to_probs, score_logits
+from diffmiczoo.metrics.calibration import fit_temperature
+from diffmiczoo.metrics.classification import compute_metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.probabilities import logits_to_probs, score_logits
+from diffmiczoo.nn.condition import Condition
 
 Cache = dict[str, Tensor]
 COLUMNS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece")

@@ -24,19 +24,20 @@ import click
 import torch
 
 import diffmiczoo
-from diffmiczoo.card import CARD_FILE, METRICS_FILE, read_facts, render_card
-from diffmiczoo.commands.common import assignments
+from diffmiczoo.cli.common import assignments
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.data.manifest import Manifest, read_manifest
-from diffmiczoo.entries import ENTRIES, INDEX
-from diffmiczoo.evaluation.calibration import fit_calibration, fit_thresholds
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.evaluation.evaluate import answers_of_both
-from diffmiczoo.evaluation.report import Metrics
-from diffmiczoo.hub import FILES
+from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, read_facts, render_card
+from diffmiczoo.hub.checksums import sha256_of
+from diffmiczoo.hub.client import FILES
+from diffmiczoo.hub.serialization import load_model
+from diffmiczoo.inference.probabilities import scores_to_probs
+from diffmiczoo.metrics.calibration import fit_calibration, fit_thresholds
+from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.probabilities import scores_to_probs
-from diffmiczoo.storage import load_model
-from diffmiczoo.verification import sha256_of
+from diffmiczoo.zoo.weights import ENTRIES, INDEX
 
 WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
 

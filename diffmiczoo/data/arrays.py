@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffmiczoo.data.records import SPLITS, Record
+from diffmiczoo.data.manifest import SPLITS, Record
 
 
 def npz_records(path: Path, class_names: Sequence[str] | None = None) -> tuple[Record, ...]:

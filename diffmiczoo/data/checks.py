@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.data.records import Manifest
+from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.splits import leaks
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from diffmiczoo import preprocessing
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.data.records import Manifest
-from diffmiczoo.data.squares import load_squares
+from diffmiczoo.data.image_cache import load_squares
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.images import preprocessing
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):

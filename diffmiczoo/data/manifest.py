@@ -1,116 +1,107 @@
-"""`read_manifest`: labelled images from a table, a folder, arrays, a dataset of torch, or the paper's downloads."""
+"""`Record` and `Manifest`: labelled images of a data set, wherever they come from."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffmiczoo.data.arrays import dataset_records, npz_records
-from diffmiczoo.data.folders import folder_records
-from diffmiczoo.data.originals import original_of, original_records
-from diffmiczoo.data.records import SPLITS, Manifest, Record
-from diffmiczoo.data.tables import TABLES, read_files, table_records
+import numpy as np
 
-__all__ = ["SPLITS", "Manifest", "Record", "as_manifest", "read_files", "read_manifest"]
+from diffmiczoo.images.preprocessing import Item
+
+SPLITS = ("train", "val", "test")
 
 
-def as_manifest(data: Any, *, class_names: Sequence[str] | None = None, task: str | None = None) -> Manifest:
-    """Returns a `Manifest` as it is, and anything else as `read_manifest` reads it; a dataset of torch as well.
+@dataclass(frozen=True)
+class Record:
+    """One image.
 
-    Raises:
-        FileNotFoundError, ValueError, TypeError: as `read_manifest` does, or the dataset is none of (image, label).
+    Attributes:
+        path: where it is; for an image that is no file of its own, what it is called.
+        labels: one for multiclass, any number for multi-label.
+        split: "train", "val", "test" or None.
+        group: the lesion, patient or the like that it shows.
+        source: pixels, or a function that returns them, of an image that is no file of its own.
     """
-    if isinstance(data, Manifest):
-        return data
-    if isinstance(data, str | os.PathLike):
-        return read_manifest(data, class_names=class_names, task=task)
-    own = class_names or getattr(data, "classes", None)
-    return _manifest(type(data).__name__, type(data).__name__, dataset_records(data, class_names), own, task)
+
+    path: Path
+    labels: tuple[str, ...]
+    split: str | None = None
+    group: str | None = None
+    source: Any = field(default=None, compare=False, repr=False)
+
+    def item(self) -> Item:
+        """Returns the image as `predict` takes it; nothing is read yet."""
+        return Item(str(self.path), self.path if self.source is None else self.source)
 
 
-def read_manifest(
-    source: str | os.PathLike[str], *, class_names: Sequence[str] | None = None, task: str | None = None
-) -> Manifest:
-    """Reads labelled images from a table, a folder or an `.npz`.
+@dataclass(frozen=True)
+class Manifest:
+    """Labelled images of one data set, in file order.
 
-    Args:
-        source: one of
-            - a CSV, TSV or Parquet table with the columns `file` (relative to the table) and `label` (several joined by
-              `|`, an empty one means none of them), or a column of 0 and 1 per label instead; optionally `split`
-              (train, val, test) and `group` (a patient, a lesion);
-            - an `.npz` like MedMNIST's;
-            - a folder with `labels.csv`, with a sub-folder per class, or with such ones in `train`, `val` and `test`;
-            - the folder of HAM10000, APTOS2019 or ChestX-ray14 as downloaded, see `data.originals.original_records`.
-        class_names: the classes in order; by default the sorted labels found.
-        task: "multiclass" or "multilabel"; by default multi-label if any image has several labels.
-
-    Raises:
-        FileNotFoundError: `source` or a file that it lists does not exist.
-        ValueError: a column or value is wrong; the message names the file and line.
+    Attributes:
+        name: of the data set, for reports.
+        records: the images.
+        class_names: in the order of the model's outputs.
+        task: "multiclass" or "multilabel".
     """
-    path = Path(source)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected a table, an .npz or a folder of images")
-    if path.is_dir() and (path / "labels.csv").is_file():
-        path = path / "labels.csv"
-    name = _data_set_name(path)
-    if path.is_dir() and original_of(path) is not None:
-        records, names, own_task = original_records(path)
-        return _manifest(name, path, records, class_names or names, task or own_task)
-    return _manifest(name, path, _records(path, class_names), class_names, task)
 
+    name: str
+    records: tuple[Record, ...]
+    class_names: tuple[str, ...]
+    task: str
 
-def _records(path: Path, class_names: Sequence[str] | None) -> tuple[Record, ...]:
-    if path.is_dir():
-        return folder_records(path)
-    ending = path.suffix.lower()
-    if ending == ".npz":
-        return npz_records(path, class_names)
-    if ending in TABLES:
-        return table_records(path, class_names)
-    raise ValueError(f"{path}: expected a table ({', '.join(TABLES)}), an .npz or a folder of images")
+    def __len__(self) -> int:
+        return len(self.records)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Returns the number of images of each class, in the order of `class_names`."""
+        found = Counter(label for record in self.records for label in record.labels)
+        return {name: found[name] for name in self.class_names}
 
-def _manifest(
-    name: str, source: Any, records: tuple[Record, ...], class_names: Sequence[str] | None, task: str | None
-) -> Manifest:
-    """Checks that labels, classes and task belong together."""
-    task = task or _task_of(records, source)
-    found = {label for record in records for label in record.labels}
-    names = tuple(class_names) if class_names else tuple(sorted(found, key=_label_key))
-    unknown = sorted(found - set(names))
-    if unknown:
-        raise ValueError(f"{source}: labels {unknown} are not among the classes {list(names)}")
-    if task == "multiclass":
-        wrong = next((record for record in records if len(record.labels) != 1), None)
-        if wrong is not None:
-            raise ValueError(
-                f"{source}: {wrong.path.name} has {len(wrong.labels)} labels, a multiclass image needs one"
-            )
-    if len(names) < 2:
-        raise ValueError(f"{source}: found {len(names)} class ({list(names)}); at least two are needed")
-    return Manifest(name, records, names, task)
+    def with_records(self, records: Iterable[Record]) -> Manifest:
+        """Returns a manifest of the same classes with other images."""
+        return Manifest(self.name, tuple(records), self.class_names, self.task)
 
+    def split(self, name: str) -> Manifest:
+        """Returns the images of one split.
 
-def _label_key(label: str) -> tuple[bool, int, str]:
-    """Sorts numbers as numbers, before names."""
-    return (not label.isdecimal(), int(label) if label.isdecimal() else 0, label)
+        Raises:
+            ValueError: no image belongs to it.
+        """
+        records = tuple(record for record in self.records if record.split == name)
+        if not records:
+            have = ", ".join(sorted({str(record.split) for record in self.records}))
+            raise ValueError(f"{self.name}: no image belongs to split {name!r}; its splits are {have}")
+        return self.with_records(records)
 
+    @property
+    def has_splits(self) -> bool:
+        """Whether every image belongs to a split."""
+        return all(record.split is not None for record in self.records)
 
-def _task_of(records: Sequence[Record], source: Any) -> str:
-    """Tells the task from the labels; an empty label alone may as well be a mistake."""
-    if any(len(record.labels) > 1 for record in records):
-        return "multilabel"
-    empty = next((record for record in records if not record.labels), None)
-    if empty is not None:
-        raise ValueError(
-            f"{source}: {empty.path.name} has no label; give it one, or set the task to multilabel if no label applies"
-        )
-    return "multiclass"
+    def digest(self) -> str:
+        """Returns a hash of what the images are called, their labels, splits and groups, in order."""
+        rows = [[record.path.name, *record.labels, str(record.split), str(record.group)] for record in self.records]
+        return hashlib.sha256(json.dumps([self.class_names, self.task, rows]).encode()).hexdigest()
 
+    def targets(self) -> np.ndarray:
+        """Returns (N,) int64 class numbers, or (N, C) float32 zeros and ones for multi-label."""
+        index = {name: number for number, name in enumerate(self.class_names)}
+        if self.task == "multiclass":
+            return np.array([index[record.labels[0]] for record in self.records], dtype=np.int64)
+        targets = np.zeros((len(self.records), len(self.class_names)), dtype=np.float32)
+        for row, record in enumerate(self.records):
+            targets[row, [index[label] for label in record.labels]] = 1
+        return targets
 
-def _data_set_name(path: Path) -> str:
-    path = path.resolve()
-    return path.parent.name if path.name == "labels.csv" else path.stem
+    def groups(self) -> list[str] | None:
+        """Returns the group of every image (a lesion, a patient), or None where the images have none."""
+        groups = [record.group for record in self.records]
+        return None if any(group is None for group in groups) else [str(group) for group in groups]

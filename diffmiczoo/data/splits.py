@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffmiczoo.data.records import SPLITS, Manifest, Record
+from diffmiczoo.data.manifest import SPLITS, Manifest, Record
 
 #: Shares of validation and test images where a data set has no split.
 VAL, TEST = 0.1, 0.2

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from diffmiczoo.data.records import SPLITS, Record
+from diffmiczoo.data.manifest import SPLITS, Record
 
 #: Endings of the files that are read as tables.
 TABLES = (".csv", ".tsv", ".parquet")

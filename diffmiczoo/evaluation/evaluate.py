@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from diffmiczoo.condition import fused_prior
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.data.manifest import Manifest, as_manifest
-from diffmiczoo.evaluation.answers import Answers
-from diffmiczoo.evaluation.report import Metrics
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.data.readers import as_manifest
+from diffmiczoo.evaluation.results import Answers
+from diffmiczoo.inference.probabilities import logits_to_probs
+from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.modes import evaluation_mode
-from diffmiczoo.probabilities import logits_to_probs
+from diffmiczoo.nn.condition import fused_prior
+from diffmiczoo.runtime.modes import evaluation_mode
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffmiczoo.evaluation.answers import Answers
+from diffmiczoo.evaluation.results import Answers
 
 if TYPE_CHECKING:
     from types import ModuleType

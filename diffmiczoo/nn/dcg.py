@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.nn.folded_encoder import as_inferred
+from diffmiczoo.runtime.folded_encoder import as_inferred
 
 
 class GatedAttention(nn.Module):

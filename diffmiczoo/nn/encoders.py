@@ -14,8 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.nn.folded_encoder import as_inferred
-from diffmiczoo.precision import full_precision
+from diffmiczoo.runtime.folded_encoder import as_inferred
+from diffmiczoo.runtime.precision import full_precision
 
 #: EfficientSAM's image encoders: width and number of heads; 12 blocks, patches of 16 pixels.
 EFFICIENTSAM = {"efficientsam_s": (384, 6), "efficientsam_ti": (192, 3)}
@@ -109,7 +109,8 @@ def create_encoder(name: str, image_size: int, out_index: int = -1, pretrained: 
         name: "efficientsam_s", "efficientsam_ti" or any timm backbone.
         image_size: S in pixels.
         out_index: which feature map of a timm backbone, -1 the last; EfficientSAM has one.
-        pretrained: load pretrained weights of a timm backbone; EfficientSAM's are `diffmiczoo.backbones`' business.
+        pretrained: load pretrained weights of a timm backbone; EfficientSAM's come through
+            `diffmiczoo.load_backbone`.
 
     Raises:
         ValueError: unknown name, no such feature map, or a size that the encoder cannot take.

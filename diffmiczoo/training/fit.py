@@ -14,20 +14,20 @@ import torch
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.checks import DataReport, check_data
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.evaluation.report import Metrics
-from diffmiczoo.memory import kept_memory
+from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.modes import kept_modes
+from diffmiczoo.runtime.malloc import kept_memory
+from diffmiczoo.runtime.modes import kept_modes
+from diffmiczoo.training.artifacts import leave_results, tensorboard_log
 from diffmiczoo.training.checkpoint import load_checkpoint
-from diffmiczoo.training.interruption import Interruption
-from diffmiczoo.training.leavings import leave_results, tensorboard_log
+from diffmiczoo.training.distributed import Processes
 from diffmiczoo.training.lock import only_run_in
-from diffmiczoo.training.loop import Run
 from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, write_split
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
-from diffmiczoo.training.processes import Processes
 from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.signals import Interruption
 from diffmiczoo.training.stages import create_stages
+from diffmiczoo.training.trainer import Run
 
 
 @dataclass(frozen=True)

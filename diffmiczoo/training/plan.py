@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.data.manifest import Manifest, as_manifest
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.data.splits import complete_splits
-from diffmiczoo.evaluation.metrics import metric_names
-from diffmiczoo.precision import check_precision
-from diffmiczoo.training.batches import Share, batches_per_epoch
+from diffmiczoo.metrics.classification import metric_names
+from diffmiczoo.runtime.precision import check_precision
 from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.sampler import Share, batches_per_epoch
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.diffusion.losses import Draws
 from diffmiczoo.evaluation.evaluate import both_scores, dcg_scores
-from diffmiczoo.losses import Draws
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.recipe import Recipe
 

@@ -1,0 +1,1 @@
+"""How fast this machine is, with and without what makes ours fast."""

@@ -1,0 +1,103 @@
+"""From image files to answers: how fast decoding is alone, the model alone, and both together."""
+
+from __future__ import annotations
+
+import os
+import resource
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from diffmiczoo.benchmark.roofline import now
+from diffmiczoo.images.loading import decoded
+from diffmiczoo.images.preprocessing import ImageError, as_items
+from diffmiczoo.inference import predictor
+from diffmiczoo.model import DiffMICv2
+
+
+@dataclass(frozen=True)
+class FolderTiming:
+    """What one part of the way takes.
+
+    Attributes:
+        part: "decode alone", "model alone" or "together".
+        images_per_second: the number of images / seconds.
+        busy: processor time of all processes / (seconds · processors): 1 where none waited.
+        peak_mib: of the largest process so far.
+    """
+
+    part: str
+    images_per_second: float
+    busy: float
+    peak_mib: float
+
+
+def benchmark_folder(
+    model: DiffMICv2,
+    folder: str | Path,
+    *,
+    batch_size: int = 32,
+    precision: str = "fp32",
+    progress: bool | None = None,
+) -> list[FolderTiming]:
+    """Times what `predict` does with a folder: reading and resizing its files, answering, and both at once.
+
+    Args:
+        model: on its device.
+        folder: with images; files that cannot be read are passed over.
+        batch_size: images computed at once, ≥ 1.
+        precision: as `DiffMICv2.predict` takes it.
+        progress: show bars; by default where the standard error is a terminal.
+
+    Raises:
+        ImageError: the folder has no images.
+    """
+    items = as_items(folder)
+    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "on_error": "skip"}
+    few = [square for square in decoded(items[:batch_size], model.config) if isinstance(square, Tensor)]
+    if not few:
+        raise ImageError(str(folder), f"holds nothing that can be read among its first {batch_size} images")
+    squares = [few[index % len(few)] for index in range(len(items))]
+    device = model.default_noise.device
+
+    def answers_to(images: Any) -> Iterable[object]:
+        return predictor.predict_batches(model, as_items(images), progress=progress, **options)
+
+    parts: tuple[tuple[str, Callable[[], Iterable[object]]], ...] = (
+        ("decode alone", lambda: decoded(items, model.config)),
+        ("model alone", lambda: answers_to(squares)),
+        ("together", lambda: answers_to(items)),
+    )
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        deque(answers_to(few), maxlen=0)  # weights are laid out once
+        for name, run in parts:
+            started, worked = now(device), _processor_seconds()
+            deque(run(), maxlen=0)
+            seconds = now(device) - started
+            busy = (_processor_seconds() - worked) / (seconds * (os.cpu_count() or 1))
+            rows.append(FolderTiming(name, len(items) / seconds, busy, _peak_mib()))
+    return rows
+
+
+def _processor_seconds() -> float:
+    """Returns what this process and those that it started and that have ended worked so far."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def _peak_mib() -> float:
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+
+
+def as_table(rows: list[FolderTiming]) -> str:
+    """Returns timings as a Markdown table."""
+    lines = ["| | images/s | processors busy | peak memory, MiB |", "|---|---|---|---|"]
+    lines += [f"| {row.part} | {row.images_per_second:.1f} | {row.busy:.0%} | {row.peak_mib:.0f} |" for row in rows]
+    return "\n".join(lines)

@@ -1,0 +1,334 @@
+"""Speed of this machine: the plain order of work and ours side by side, each optimisation also switched off alone."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import resource
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from diffmiczoo.benchmark.roofline import Limits, now
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.diffusion import sampling
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn.condition import Condition
+from diffmiczoo.nn.priors import exact_priors
+from diffmiczoo.runtime.compiled import Compiled
+from diffmiczoo.runtime.folded_encoder import plain_encoders
+from diffmiczoo.runtime.malloc import kept_memory
+from diffmiczoo.runtime.modes import evaluation_mode
+from diffmiczoo.runtime.packed import plain_weights
+from diffmiczoo.runtime.precision import PRECISIONS, autocast, full_precision
+from diffmiczoo.zoo.complexity import count_macs
+
+# Seconds from which on a run is not made twice.
+_LONG = 1.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute the same answers.
+
+    Attributes:
+        name: for the table.
+        encode_once: F's encoders run once per image; otherwise again in every step, as the released program does (the
+            DCG runs once in either).
+        equal_points: points of equal |i - j| are computed once.
+        fold: γ(t), bias and BatchNorm of the U-Net are one scale and shift per step.
+        fold_encoders: BatchNorm of the encoders is in the convolution before it, half-precision weights are made once.
+        packed: weights are laid out once, attention is computed as products; on CPUs.
+        kept_memory: freed memory stays in the process.
+        channels_last: memory layout of the convolutions.
+        precision: of matrix products and convolutions.
+        compiled: encoders through torch.compile.
+    """
+
+    name: str
+    encode_once: bool = True
+    equal_points: bool = True
+    fold: bool = True
+    fold_encoders: bool = True
+    packed: bool = True
+    kept_memory: bool = True
+    channels_last: bool = True
+    precision: str = "fp32"
+    compiled: bool = False
+
+
+PLAIN = Variant(
+    "plain order of work, fp32",
+    encode_once=False,
+    equal_points=False,
+    fold=False,
+    fold_encoders=False,
+    packed=False,
+    kept_memory=False,
+    channels_last=False,
+)
+OURS = Variant("ours, fp32")
+
+
+def variants(half: str = "bf16", compiled: bool = False, integers: bool = False) -> list[Variant]:
+    """Returns the rows of the table: plain, ours, and ours with each optimisation switched off alone.
+
+    Args:
+        half: "bf16" or "fp16".
+        compiled: also with encoders through torch.compile.
+        integers: also with the U-Net's hidden layers in 8-bit integers.
+    """
+    best = replace(OURS, name=f"ours, {half}", precision=half)
+    rows = [
+        PLAIN,
+        OURS,
+        best,
+        replace(best, name=f"ours, {half}, without: encode once", encode_once=False),
+        replace(best, name=f"ours, {half}, without: equal points once", equal_points=False),
+        replace(best, name=f"ours, {half}, without: folding", fold=False, equal_points=False),
+        replace(best, name=f"ours, {half}, without: folding encoders", fold_encoders=False),
+        replace(best, name=f"ours, {half}, without: packing weights", packed=False),
+        replace(best, name=f"ours, {half}, without: keeping memory", kept_memory=False),
+        replace(best, name=f"ours, {half}, without: channels last", channels_last=False),
+    ]
+    if integers:
+        rows.append(replace(OURS, name="ours, int8", precision="int8"))
+    if compiled:
+        rows.append(replace(best, name=f"ours, {half}, compiled", compiled=True))
+    return rows
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one variant took.
+
+    Attributes:
+        variant: its name.
+        seconds: median for one batch; `fastest` and `slowest` of all runs.
+        images_per_second: batch / seconds.
+        ratio: to the first variant of the table.
+        gmac: multiply-accumulates for one image, in 10⁹.
+        max_difference: largest difference of a score from the first variant's.
+        peak_mib: of the process so far, or of the GPU during this variant.
+        precision: of matrix products and convolutions.
+    """
+
+    variant: str
+    seconds: float
+    fastest: float
+    slowest: float
+    images_per_second: float
+    ratio: float
+    gmac: float
+    max_difference: float
+    peak_mib: float
+    precision: str
+
+
+def benchmark(
+    model: DiffMICv2,
+    *,
+    batch_size: int = 32,
+    repeats: int = 5,
+    rows: list[Variant] | None = None,
+    progress: bool | None = None,
+) -> list[Timing]:
+    """Times `DiffMICv2.scores` for one batch of random images, from the same start for all variants.
+
+    The start is drawn per band of equal |i - j|, as in the released program, so that all variants have the same answer.
+    Variants take turns, so that a slow moment of the machine does not hit one of them alone.
+
+    Args:
+        model: on its device; its own sampling steps.
+        batch_size: images computed at once, ≥ 1.
+        repeats: timed runs of each variant after one to warm up, ≥ 1.
+        rows: the first is what the others are compared with; `variants()` by default.
+        progress: show a bar; by default where the standard error is a terminal.
+
+    Raises:
+        ValueError: the model has no diffusion.
+    """
+    images = random_images(model, batch_size)
+    with same_start(model), evaluation_mode(model), torch.inference_mode():
+        return _timed(model, images, rows or variants(), repeats, progress)
+
+
+def random_images(model: DiffMICv2, count: int) -> Tensor:
+    """Returns normalised images (count, 3, S, S) on the model's device, the same in every run."""
+    size = model.config.image_size
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)).to(model.default_noise)
+
+
+@contextlib.contextmanager
+def same_start(model: DiffMICv2) -> Iterator[None]:
+    """Lets a model start from one draw per band of equal |i - j|, then all ways to compute have the same answer.
+
+    Raises:
+        ValueError: the model has no diffusion.
+    """
+    own = model.config
+    if own.predictor != "diffusion":
+        raise ValueError(f"predictor={own.predictor!r} has no diffusion to time")
+    model.config = own.replace(shared_noise=True, init="gaussian")
+    try:
+        yield
+    finally:
+        model.config = own
+
+
+def share_of_points(config: DiffMICConfig) -> float:
+    """Returns which part of the noise points differ and are computed: one per band, with 1 × 1 kernels."""
+    return 1 / config.num_points if config.kernel_size == 1 else 1.0
+
+
+def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, progress: bool | None) -> list[Timing]:
+    runs = [_prepared(model, images, variant) for variant in rows]
+    seconds: list[list[float]] = [[] for _ in rows]
+    answers: list[Tensor] = []
+    peaks = []
+    bar = tqdm(total=len(rows) * (repeats + 1), desc="benchmark", disable=None if progress is None else not progress)
+    with bar:
+        for repeat in range(repeats + 1):
+            for index, run in enumerate(runs):
+                _reset_peak(images.device)
+                # `predict` does it once, so not while the clock runs. Weights that are laid out anew in inference mode
+                # count no changes, and nothing made of them would be kept.
+                with torch.inference_mode(False):
+                    model.to(memory_format=_layout(rows[index]))
+                taken, scores = _steady(run, rows[index], images.device)
+                bar.update()
+                if repeat == 0:
+                    answers.append(scores)
+                    peaks.append(_peak_mib(images.device))
+                else:
+                    seconds[index].append(taken)
+    first = statistics.median(seconds[0])
+    return [
+        Timing(
+            variant.name,
+            statistics.median(times),
+            min(times),
+            max(times),
+            len(images) / statistics.median(times),
+            first / statistics.median(times),
+            _gmac(model, variant),
+            float((scores - answers[0]).abs().max()),
+            peak,
+            variant.precision,
+        )
+        for variant, times, scores, peak in zip(rows, seconds, answers, peaks, strict=True)
+    ]
+
+
+def _steady(run: Callable[[], Tensor], variant: Variant, device: torch.device) -> tuple[float, Tensor]:
+    """Times one run as it is among many others: with caches and memory that one like it has left."""
+    with kept_memory() if variant.kept_memory else contextlib.nullcontext():
+        found = _clocked(run, device)
+        # A long run finds by itself what another has left, but for pages that were given back to the system.
+        return _clocked(run, device) if variant.kept_memory or found[0] < _LONG else found
+
+
+def _clocked(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
+    started = now(device)
+    scores = run()
+    return now(device) - started, scores.float().cpu()
+
+
+def _layout(variant: Variant) -> torch.memory_format:
+    """Returns the layout of images and of convolutions over them; weights of linear layers stay as they are."""
+    return torch.channels_last if variant.channels_last else torch.contiguous_format
+
+
+def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[], Tensor]:
+    """Returns a function that computes the scores of all images as the variant does."""
+    layout = _layout(variant)
+    steps = model.config.sampling_steps
+    draws = model.draw_noise(steps, 1)
+    compiled = Compiled(model.encoders()) if variant.compiled else None
+
+    def start_of(condition: Condition) -> Tensor:
+        return sampling.start_from(model.config, condition, draws.start)
+
+    def encoded(priors: dict[str, Tensor] | None = None) -> Condition:
+        pictures = images.to(memory_format=layout)
+        with autocast(variant.precision, images.device):
+            return model.complete(pictures, priors or exact_priors(model.dcg, model.config, pictures)).to(images.dtype)
+
+    def once() -> Tensor:
+        condition = encoded()
+        dtype = PRECISIONS[variant.precision]
+        with contextlib.nullcontext() if variant.fold else autocast(variant.precision, images.device):
+            y_0 = sampling.denoise(
+                model, condition, steps, start_of(condition), None, variant.equal_points, variant.fold, dtype
+            )
+        return y_0.float().mean((2, 3))
+
+    def every_step() -> Tensor:
+        timesteps = model.schedule.timesteps(steps)
+        with full_precision(images.device):
+            priors = model.priors(images.to(memory_format=layout))
+        y = draws.start[0].expand(len(images), -1, -1, -1)
+        for t, previous_t in zip(timesteps, [*timesteps[1:], None], strict=True):
+            condition = encoded(priors)
+            with autocast(variant.precision, images.device):
+                noise = model.predict_noise(y, t, condition).float()
+            y = model.schedule.ddim_step(y, noise, t, previous_t)
+        return y.mean((2, 3))
+
+    def run() -> Tensor:
+        with contextlib.ExitStack() as stack:
+            if compiled is not None:
+                stack.enter_context(compiled.used())
+            if not variant.fold_encoders:
+                stack.enter_context(plain_encoders())
+            if not variant.packed:
+                stack.enter_context(plain_weights())
+            return once() if variant.encode_once else every_step()
+
+    return run
+
+
+def _gmac(model: DiffMICv2, variant: Variant) -> float:
+    config = model.config
+    macs = count_macs(config.replace(num_samples=1))
+    share = share_of_points(config) if variant.equal_points and variant.fold and variant.encode_once else 1.0
+    encodings = 1 if variant.encode_once else config.sampling_steps
+    return (macs["dcg"] + macs["feature_prior"] * encodings + macs["unet"] * share * config.sampling_steps) / 1e9
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Returns what the timings were taken on: processor or GPU, threads, versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def as_table(timings: list[Timing], limits: Limits | None = None) -> str:
+    """Returns timings as a Markdown table; with limits also which part of the fastest matrix product each rate is."""
+    lines = [
+        "| way to compute | images/s | × | ms/image | GMAC/image | of the limit | largest difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in timings:
+        precision = "bf16" if row.precision == "int8" else row.precision
+        share = f"{limits.share(row.gmac, row.images_per_second, precision):.0%}" if limits else "–"
+        lines.append(
+            f"| {row.variant} | {row.images_per_second:.2f} | {row.ratio:.1f} | {1000 / row.images_per_second:.1f} | "
+            f"{row.gmac:.1f} | {share} | {row.max_difference:.1e} |"
+        )
+    return "\n".join(lines)

@@ -1,1 +1,0 @@
-"""The commands of `diffmiczoo`, each a thin call into the package."""

@@ -1,0 +1,131 @@
+"""The paper's data sets as they are downloaded, found by the file that holds their labels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from diffmiczoo.data.manifest import Record
+from diffmiczoo.data.tables import read_rows
+from diffmiczoo.zoo.weights import ENTRIES
+
+#: Metadata of HAM10000, as the archives of Kaggle and Dataverse call it.
+_HAM10000 = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
+
+
+def original_of(folder: Path) -> str | None:
+    """Returns which of the paper's data sets a folder holds as downloaded, or None."""
+    if any((folder / name).is_file() for name in _HAM10000):
+        return "ham10000"
+    if any(folder.glob("Data_Entry_2017*.csv")):
+        return "chestxray14"
+    table = folder / "train.csv"
+    if table.is_file() and {"id_code", "diagnosis"} <= set(_header(table)):
+        return "aptos2019"
+    return None
+
+
+def original_records(folder: Path) -> tuple[tuple[Record, ...], tuple[str, ...], str]:
+    """Reads HAM10000, APTOS2019 or ChestX-ray14 from the folder that its downloads were unpacked into.
+
+    HAM10000: `HAM10000_metadata.csv` and the JPEGs in any sub-folder; `group` is the lesion. APTOS2019: `train.csv` and
+    `train_images/`; the published test images have no labels. ChestX-ray14: `Data_Entry_2017*.csv`, the PNGs in any
+    sub-folder, `group` is the patient; with `train_val_list.txt` and `test_list.txt` their split. PMG2000 is a folder
+    per grade, which any folder may be.
+
+    Returns:
+        Records, class names in the order of the package's weights, and task.
+
+    Raises:
+        FileNotFoundError: an image of the metadata is missing.
+        ValueError: the folder holds none of them, or a table has other columns.
+    """
+    name = original_of(folder)
+    if name is None:
+        raise ValueError(f"{folder}: holds neither HAM10000, APTOS2019 nor ChestX-ray14 as downloaded")
+    config = ENTRIES[f"diffmicv2_nano.{name}"].config
+    classes, task = tuple(config["class_names"]), config.get("task", "multiclass")
+    return _READERS[name](folder, classes), classes, task
+
+
+def _ham10000(folder: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
+    table = next(folder / name for name in _HAM10000 if (folder / name).is_file())
+    rows = _checked_rows(table, ("image_id", "lesion_id", "dx"))
+    files = _by_stem(folder, (".jpg",))
+    _check_found(table, [row["image_id"] for row in rows], files)
+    return tuple(Record(files[row["image_id"]], (row["dx"],), group=row["lesion_id"]) for row in rows)
+
+
+def _aptos2019(folder: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
+    table = folder / "train.csv"
+    rows = _checked_rows(table, ("id_code", "diagnosis"))
+    files = _by_stem(folder, (".png", ".jpg", ".jpeg"))
+    _check_found(table, [row["id_code"] for row in rows], files)
+    wrong = next((row for row in rows if row["diagnosis"] not in tuple("01234")), None)
+    if wrong is not None:
+        raise ValueError(f"{table}: {wrong['id_code']} has diagnosis {wrong['diagnosis']!r}; expected 0 to 4")
+    return tuple(Record(files[row["id_code"]], (classes[int(row["diagnosis"])],)) for row in rows)
+
+
+def _chestxray14(folder: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
+    table = min(folder.glob("Data_Entry_2017*.csv"))
+    rows = _checked_rows(table, ("Image Index", "Finding Labels", "Patient ID"))
+    files = {path.name: path for path in folder.rglob("*.png")}
+    _check_found(table, [row["Image Index"] for row in rows], files)
+    records = [
+        Record(
+            files[row["Image Index"]],
+            tuple(label for label in row["Finding Labels"].split("|") if label != "No Finding"),
+            group=row["Patient ID"],
+        )
+        for row in rows
+    ]
+    return tuple(_official_split(folder, records))
+
+
+def _official_split(folder: Path, records: list[Record]) -> Iterable[Record]:
+    lists = {"train": folder / "train_val_list.txt", "test": folder / "test_list.txt"}
+    if not all(path.is_file() for path in lists.values()):
+        return records
+    split = {name: key for key, path in lists.items() for name in path.read_text(encoding="utf-8").split()}
+    missing = [record.path.name for record in records if record.path.name not in split]
+    if missing:
+        raise ValueError(
+            f"{folder}: {len(missing)} images are in neither list of the official split, first {missing[0]}"
+        )
+    return [replace(record, split=split[record.path.name]) for record in records]
+
+
+_READERS: dict[str, Callable[[Path, tuple[str, ...]], tuple[Record, ...]]] = {
+    "ham10000": _ham10000,
+    "aptos2019": _aptos2019,
+    "chestxray14": _chestxray14,
+}
+
+
+def _header(table: Path) -> list[str]:
+    with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        return next(csv.reader(file), [])
+
+
+def _checked_rows(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    rows = [row for _, row in read_rows(table)]
+    missing = [name for name in columns if not rows or name not in rows[0]]
+    if missing:
+        raise ValueError(f"{table}: has no column {', '.join(missing)}; found {list(rows[0]) if rows else 'no rows'}")
+    return rows
+
+
+def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in extensions}
+
+
+def _check_found(table: Path, wanted: list[str], files: dict[str, Path]) -> None:
+    missing = [name for name in wanted if name not in files]
+    if missing:
+        raise FileNotFoundError(
+            f"{table}: {len(missing):,} of {len(wanted):,} images were not found below {table.parent}, first "
+            f"{missing[0]}; unpack all archives there"
+        )

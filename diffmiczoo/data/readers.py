@@ -1,0 +1,116 @@
+"""`read_manifest`: labelled images from a table, a folder, arrays, a dataset of torch, or the paper's downloads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffmiczoo.data.arrays import dataset_records, npz_records
+from diffmiczoo.data.downloads import original_of, original_records
+from diffmiczoo.data.folders import folder_records
+from diffmiczoo.data.manifest import Manifest, Record
+from diffmiczoo.data.tables import TABLES, read_files, table_records
+
+__all__ = ["as_manifest", "read_files", "read_manifest"]
+
+
+def as_manifest(data: Any, *, class_names: Sequence[str] | None = None, task: str | None = None) -> Manifest:
+    """Returns a `Manifest` as it is, and anything else as `read_manifest` reads it; a dataset of torch as well.
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError: as `read_manifest` does, or the dataset is none of (image, label).
+    """
+    if isinstance(data, Manifest):
+        return data
+    if isinstance(data, str | os.PathLike):
+        return read_manifest(data, class_names=class_names, task=task)
+    own = class_names or getattr(data, "classes", None)
+    return _manifest(type(data).__name__, type(data).__name__, dataset_records(data, class_names), own, task)
+
+
+def read_manifest(
+    source: str | os.PathLike[str], *, class_names: Sequence[str] | None = None, task: str | None = None
+) -> Manifest:
+    """Reads labelled images from a table, a folder or an `.npz`.
+
+    Args:
+        source: one of
+            - a CSV, TSV or Parquet table with the columns `file` (relative to the table) and `label` (several joined by
+              `|`, an empty one means none of them), or a column of 0 and 1 per label instead; optionally `split`
+              (train, val, test) and `group` (a patient, a lesion);
+            - an `.npz` like MedMNIST's;
+            - a folder with `labels.csv`, with a sub-folder per class, or with such ones in `train`, `val` and `test`;
+            - the folder of HAM10000, APTOS2019 or ChestX-ray14 as downloaded, see `data.originals.original_records`.
+        class_names: the classes in order; by default the sorted labels found.
+        task: "multiclass" or "multilabel"; by default multi-label if any image has several labels.
+
+    Raises:
+        FileNotFoundError: `source` or a file that it lists does not exist.
+        ValueError: a column or value is wrong; the message names the file and line.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a table, an .npz or a folder of images")
+    if path.is_dir() and (path / "labels.csv").is_file():
+        path = path / "labels.csv"
+    name = _data_set_name(path)
+    if path.is_dir() and original_of(path) is not None:
+        records, names, own_task = original_records(path)
+        return _manifest(name, path, records, class_names or names, task or own_task)
+    return _manifest(name, path, _records(path, class_names), class_names, task)
+
+
+def _records(path: Path, class_names: Sequence[str] | None) -> tuple[Record, ...]:
+    if path.is_dir():
+        return folder_records(path)
+    ending = path.suffix.lower()
+    if ending == ".npz":
+        return npz_records(path, class_names)
+    if ending in TABLES:
+        return table_records(path, class_names)
+    raise ValueError(f"{path}: expected a table ({', '.join(TABLES)}), an .npz or a folder of images")
+
+
+def _manifest(
+    name: str, source: Any, records: tuple[Record, ...], class_names: Sequence[str] | None, task: str | None
+) -> Manifest:
+    """Checks that labels, classes and task belong together."""
+    task = task or _task_of(records, source)
+    found = {label for record in records for label in record.labels}
+    names = tuple(class_names) if class_names else tuple(sorted(found, key=_label_key))
+    unknown = sorted(found - set(names))
+    if unknown:
+        raise ValueError(f"{source}: labels {unknown} are not among the classes {list(names)}")
+    if task == "multiclass":
+        wrong = next((record for record in records if len(record.labels) != 1), None)
+        if wrong is not None:
+            raise ValueError(
+                f"{source}: {wrong.path.name} has {len(wrong.labels)} labels, a multiclass image needs one"
+            )
+    if len(names) < 2:
+        raise ValueError(f"{source}: found {len(names)} class ({list(names)}); at least two are needed")
+    return Manifest(name, records, names, task)
+
+
+def _label_key(label: str) -> tuple[bool, int, str]:
+    """Sorts numbers as numbers, before names."""
+    return (not label.isdecimal(), int(label) if label.isdecimal() else 0, label)
+
+
+def _task_of(records: Sequence[Record], source: Any) -> str:
+    """Tells the task from the labels; an empty label alone may as well be a mistake."""
+    if any(len(record.labels) > 1 for record in records):
+        return "multilabel"
+    empty = next((record for record in records if not record.labels), None)
+    if empty is not None:
+        raise ValueError(
+            f"{source}: {empty.path.name} has no label; give it one, or set the task to multilabel if no label applies"
+        )
+    return "multiclass"
+
+
+def _data_set_name(path: Path) -> str:
+    path = path.resolve()
+    return path.parent.name if path.name == "labels.csv" else path.stem

@@ -1,0 +1,31 @@
+"""`DiffMICError`: the base of everything that this package raises on purpose."""
+
+from __future__ import annotations
+
+
+class DiffMICError(Exception):
+    """Something that whoever calls the package can set right; the message says what was found and what to do.
+
+    Concrete errors are also `ValueError`, `OSError` or the like, so that code which knows nothing of this package
+    catches them as usual. The command line turns them into one line and exit status 2.
+    """
+
+
+class InvalidValueError(DiffMICError, ValueError):
+    """An argument, a field or a file's content has a value that is not allowed."""
+
+
+class InvalidTypeError(DiffMICError, TypeError):
+    """An argument or a field has a value of another type."""
+
+
+class MissingFileError(DiffMICError, FileNotFoundError):
+    """A file or directory does not exist."""
+
+
+class UnusableFileError(DiffMICError, OSError):
+    """A file or directory exists and cannot be read or written."""
+
+
+class MissingExtraError(DiffMICError, ImportError):
+    """A feature needs a package that is not installed; the message names the extra that brings it."""

@@ -1,0 +1,173 @@
+"""`Answers`: probabilities beside the truth, as a table that can be kept and compared with another model's."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.metrics.classification import compare_metrics, compute_metrics
+from diffmiczoo.metrics.report import Metrics
+
+_PREFIX = "prob_"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers for labelled images.
+
+    Attributes:
+        names: N images.
+        labels: of each image, the true ones.
+        groups: lesion, patient or the like of each image; None where they have none.
+        probs: (N, C) in [0, 1].
+        class_names: C names.
+        task: "multiclass" or "multilabel".
+        ordinal: the classes are grades in order.
+        thresholds: C probabilities from which a label is given; None means 0.5.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+    groups: tuple[str, ...] | None
+    probs: Tensor
+    class_names: tuple[str, ...]
+    task: str
+    ordinal: bool = False
+    thresholds: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(
+        cls, manifest: Manifest, probs: Tensor, config: DiffMICConfig, thresholds: tuple[float, ...] | None
+    ) -> Answers:
+        """Puts probabilities beside the images that they are for."""
+        groups = manifest.groups()
+        return cls(
+            tuple(str(record.path) for record in manifest.records),
+            tuple(record.labels for record in manifest.records),
+            None if groups is None else tuple(groups),
+            probs,
+            config.labels,
+            config.task,
+            config.ordinal,
+            thresholds or None,
+        )
+
+    @property
+    def targets(self) -> Tensor:
+        """The truth: (N,) int64, or (N, C) of 0 and 1 for "multilabel"."""
+        index = {name: number for number, name in enumerate(self.class_names)}
+        if self.task == "multiclass":
+            return torch.tensor([index[labels[0]] for labels in self.labels])
+        return torch.tensor([[float(name in labels) for name in self.class_names] for labels in self.labels])
+
+    def metrics(self, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None) -> Metrics:
+        """Returns `compute_metrics` of these answers."""
+        return compute_metrics(
+            self.probs,
+            self.targets,
+            task=self.task,
+            class_names=self.class_names,
+            groups=self.groups,
+            ordinal=self.ordinal,
+            thresholds=self.thresholds,
+            bootstrap=bootstrap,
+            seed=seed,
+            progress=progress,
+        )
+
+    def difference(
+        self, other: Answers, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None
+    ) -> dict[str, tuple[float, float, float]]:
+        """Returns metric → (this - other, and its 95 % interval low and high), see `compare_metrics`.
+
+        Raises:
+            ValueError: the answers are for other images or classes.
+        """
+        self.check_same_images(other)
+        return compare_metrics(
+            self.probs,
+            other.probs,
+            self.targets,
+            task=self.task,
+            groups=self.groups,
+            ordinal=self.ordinal,
+            thresholds=self.thresholds,
+            second_thresholds=other.thresholds,
+            bootstrap=bootstrap,
+            seed=seed,
+            progress=progress,
+        )
+
+    def check_same_images(self, other: Answers) -> None:
+        """Raises ValueError where the answers are for other images, labels or classes."""
+        if self.class_names != other.class_names or self.task != other.task:
+            raise ValueError(
+                f"the predictions are for other classes: {list(self.class_names)} ({self.task}) and "
+                f"{list(other.class_names)} ({other.task})"
+            )
+        if self.names == other.names and self.labels == other.labels:
+            return
+        different = [name for name in self.names if name not in set(other.names)] or [
+            one
+            for one, another, mine, theirs in zip(self.names, other.names, self.labels, other.labels, strict=False)
+            if one != another or mine != theirs
+        ]
+        first = f", first {different[0]}" if different else ""
+        raise ValueError(
+            f"the predictions are for {len(self.names)} and {len(other.names)} images that are not the same, in the "
+            f"same order and with the same labels{first}"
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a CSV: name, target (several joined by "|"), group where there are any, and prob_<class> per class."""
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            group = [] if self.groups is None else ["group"]
+            writer.writerow(["name", "target", *group, *(f"{_PREFIX}{name}" for name in self.class_names)])
+            for row, name in enumerate(self.names):
+                own = [] if self.groups is None else [self.groups[row]]
+                values = (f"{value:.7g}" for value in self.probs[row].tolist())
+                writer.writerow([name, "|".join(self.labels[row]), *own, *values])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **fields: Any) -> Answers:
+        """Reads what `save` wrote; multi-label where the probabilities of a row do not sum to 1.
+
+        Args:
+            path: the CSV.
+            **fields: `ordinal` and `thresholds`, which the table does not hold.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+            ValueError: it is no such table.
+        """
+        from diffmiczoo.data.tables import read_rows
+
+        rows = read_rows(Path(path))
+        columns = list(rows[0][1]) if rows else []
+        names = tuple(name.removeprefix(_PREFIX) for name in columns if name.startswith(_PREFIX))
+        if not {"name", "target"} <= set(columns) or len(names) < 2:
+            raise ValueError(
+                f"{path}: needs the columns name, target and prob_<class> for each class, as `diffmiczoo evaluate "
+                f"--predictions` writes them; found {columns}"
+            )
+        try:
+            probs = torch.tensor([[float(row[f"{_PREFIX}{name}"]) for name in names] for _, row in rows])
+        except ValueError as error:
+            raise ValueError(f"{path}: a probability is not a number ({error})") from error
+        labels = tuple(tuple(label for label in row["target"].split("|") if label) for _, row in rows)
+        unknown = sorted({label for each in labels for label in each} - set(names))
+        if unknown:
+            raise ValueError(f"{path}: targets {unknown} have no column of probabilities")
+        groups = tuple(row["group"] for _, row in rows) if "group" in columns else None
+        one_each = all(len(each) == 1 for each in labels) and bool((probs.sum(1) - 1).abs().max() < 1e-2)
+        task = "multiclass" if one_each else "multilabel"
+        return cls(tuple(row["name"] for _, row in rows), labels, groups, probs, names, task, **fields)

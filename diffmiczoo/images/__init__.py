@@ -1,0 +1,1 @@
+"""From one picture to one tensor, or to one `ImageError`."""

@@ -1,0 +1,261 @@
+"""`Prediction`: what a model answers for a list of images."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import operator
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from diffmiczoo.config import DiffMICConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+_TENSORS = ("scores", "dcg_scores", "probs", "uncertainty", "rois", "roi_attention", "saliency")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """What a model answers for B images; behaves as a list of them.
+
+    Attributes:
+        names: B names: the path, or "images[3]" where an image has none.
+        scores: (B, C) means of the sampler's ŷ_0 map, about 0..1; logits where the DCG answers alone.
+        dcg_scores: (B, C) the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), logits.
+        probs: (B, C) in [0, 1], see `diffmiczoo.inference.probabilities.scores_to_probs`.
+        uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing, see `inference.probabilities.uncertainty`.
+        rois: (B, K, 4) left, top, right, bottom in pixels of the model's S×S input; right and bottom are exclusive.
+            `diffmiczoo.images.preprocessing.square_to_original_box` maps them to the picture as it was handed in.
+        roi_attention: (B, K) in [0, 1], rows sum to 1.
+        saliency: (B, C, h, w) logits.
+        items: B objects with `.name` and `.source`: what was given for each row, kept alive for `plot`.
+        errors: name → message of what was skipped; the same for every selection of rows.
+        config: of the model.
+        steps, seed, num_samples: of the sampler.
+        trained: whether the model's weights come from training.
+
+    All tensors are float32 on the CPU.
+
+    Raises:
+        ValueError: lengths or shapes do not belong together, or scores, probabilities or uncertainty are not finite.
+        TypeError: a tensor is not float32 on the CPU.
+    """
+
+    names: list[str]
+    scores: Tensor
+    dcg_scores: Tensor
+    probs: Tensor
+    uncertainty: Tensor
+    rois: Tensor
+    roi_attention: Tensor
+    saliency: Tensor
+    items: list[Any]
+    errors: dict[str, str]
+    config: DiffMICConfig
+    steps: int
+    seed: int
+    num_samples: int
+    trained: bool
+
+    def __post_init__(self) -> None:
+        classes, rois = self.config.num_classes, self.config.num_rois
+        self._check_shape("scores", classes)
+        self._check_shape("dcg_scores", classes)
+        self._check_shape("probs", classes)
+        self._check_shape("uncertainty")
+        self._check_shape("rois", rois, 4)
+        self._check_shape("roi_attention", rois)
+        self._check_shape("saliency", classes, *self.saliency.shape[2:4])
+        if len(self.items) != len(self.names):
+            raise ValueError(f"items has {len(self.items)} entries for {len(self.names)} names")
+        numbers = [self.scores, self.dcg_scores, self.probs, self.uncertainty[:, None]]
+        finite = torch.cat(numbers, dim=1).isfinite().all(1)
+        broken = [name for name, good in zip(self.names, finite.tolist(), strict=True) if not good]
+        if broken:
+            shown = ", ".join(broken[:5]) + (", …" if len(broken) > 5 else "")
+            raise ValueError(
+                f"the model's answer is not finite for {shown}; its weights or their precision are at fault"
+            )
+
+    def _check_shape(self, field: str, *sizes: int) -> None:
+        tensor, expected = getattr(self, field), (len(self.names), *sizes)
+        if tuple(tensor.shape) != expected or (field == "saliency" and tensor.ndim != 4):
+            shape = "(B, C, h, w)" if field == "saliency" else str(expected)
+            raise ValueError(f"{field} has shape {tuple(tensor.shape)}; expected {shape} for {len(self.names)} names")
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            raise TypeError(f"{field} is {tensor.dtype} on {tensor.device}; expected torch.float32 on cpu")
+
+    # ------------------------------------------------------------------ a list of answers
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """C names, in the order of the columns of `scores` and `probs`."""
+        return self.config.labels
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether temperature and prior weight were fitted on data; if not, take probabilities for a ranking only.
+
+        They were fitted with the config's own `sampling_steps` and `num_samples`; docs/method.md tells how little the
+        temperature moves with others.
+        """
+        return self.config.temperature is not None
+
+    @property
+    def labels(self) -> list[str] | list[list[str]]:
+        """The most probable class of each image; for "multilabel" all that reach their threshold, by default 0.5."""
+        if self.config.task == "multiclass":
+            return [pairs[0][0] for pairs in self.top(1)]
+        chosen = (self.probs >= torch.tensor(self.config.thresholds or [0.5])).tolist()
+        return [[name for name, on in zip(self.class_names, row, strict=True) if on] for row in chosen]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: int | slice | str) -> Prediction:
+        """Returns the answers of some images: of one by its place or name, of several by a slice.
+
+        Raises:
+            IndexError: there is no such place.
+            KeyError: there is no such name.
+        """
+        rows = list(range(len(self))[key]) if isinstance(key, slice) else [self._row(key)]
+        selected = {field: getattr(self, field)[torch.tensor(rows, dtype=torch.long)] for field in _TENSORS}
+        names, items = [self.names[row] for row in rows], [self.items[row] for row in rows]
+        return dataclasses.replace(self, names=names, items=items, **selected)
+
+    def _row(self, key: int | str) -> int:
+        if not isinstance(key, str):
+            if not -len(self) <= operator.index(key) < len(self):
+                raise IndexError(f"there is no image {key}; the prediction has {len(self)}")
+            return operator.index(key) % len(self)
+        if key not in self.names:
+            near = difflib.get_close_matches(key, self.names, n=3)
+            hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+            raise KeyError(f"{key!r} is not among the {len(self)} images{hint}")
+        return self.names.index(key)
+
+    def __repr__(self) -> str:
+        first = zip(self.names, self[:3].top(1), strict=False)
+        answers = [f"{os.path.basename(name)} → {pairs[0][0]} {pairs[0][1]:.3f}" for name, pairs in first]
+        more = ["…"] if len(self) > 3 else []
+        state = "" if self.calibrated else ", not calibrated"
+        return f"Prediction({len(self)} images, {len(self.class_names)} classes{state}: {', '.join(answers + more)})"
+
+    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
+        """Returns the k most probable classes of each image as (name, probability), the most probable first.
+
+        Args:
+            k: at least 1; more than there are classes gives all.
+
+        Raises:
+            ValueError: `k` is less than 1.
+        """
+        if k < 1:
+            raise ValueError(f"k={k} must be at least 1")
+        values, order = torch.sort(self.probs, stable=True, dim=-1, descending=True)
+        rows = zip(values[:, :k].tolist(), order[:, :k].tolist(), strict=True)
+        return [[(self.class_names[index], value) for value, index in zip(*row, strict=True)] for row in rows]
+
+    # ------------------------------------------------------------------ for other programs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-ready values: a record per image under "images", then what holds for all of them.
+
+        A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores" and
+        "dcg_scores" by class name, and "rois": box (left, top, right, bottom in pixels of the square of "image_size")
+        and attention.
+        """
+        labels: list[Any] = list(self.labels)
+        return {
+            "images": [self._record(row, label) for row, label in enumerate(labels)],
+            "errors": dict(self.errors),
+            "task": self.config.task,
+            "class_names": list(self.class_names),
+            "image_size": self.config.image_size,
+            "steps": self.steps,
+            "seed": self.seed,
+            "num_samples": self.num_samples,
+            "calibrated": self.calibrated,
+            "trained": self.trained,
+        }
+
+    def _record(self, row: int, label: Any) -> dict[str, Any]:
+        boxes = zip(self.rois[row].tolist(), self.roi_attention[row].tolist(), strict=True)
+        return {
+            "name": self.names[row],
+            "label" if self.config.task == "multiclass" else "labels": label,
+            "uncertainty": self.uncertainty[row].item(),
+            "probs": dict(zip(self.class_names, self.probs[row].tolist(), strict=True)),
+            "scores": dict(zip(self.class_names, self.scores[row].tolist(), strict=True)),
+            "dcg_scores": dict(zip(self.class_names, self.dcg_scores[row].tolist(), strict=True)),
+            "rois": [{"box": box, "attention": attention} for box, attention in boxes],
+        }
+
+    def to_frame(self) -> DataFrame:
+        """Returns a pandas table: name, label (several joined by "|"), uncertainty, and prob_<class> per class.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ImportError('to_frame needs pandas: pip install "diffmiczoo[pandas]"') from error
+        columns: dict[str, list[Any]] = {
+            "name": self.names,
+            "label": [label if isinstance(label, str) else "|".join(label) for label in self.labels],
+            "uncertainty": self.uncertainty.tolist(),
+        }
+        probs = {f"prob_{name}": column for name, column in zip(self.class_names, self.probs.T.tolist(), strict=True)}
+        return DataFrame(columns | probs)
+
+    # ------------------------------------------------------------------ for people
+
+    def plot(self, index: int | str = 0, images: Any = None, show_saliency: bool = True) -> Figure:
+        """Draws one image as the model saw it, where it looked, and how probable it finds the classes.
+
+        The boxes are the ROIs, ranked by attention: the more attention, the bolder. The heat map is the saliency of
+        the most probable class, stretched from its smallest to its largest value in this image; it compares places of
+        one image, not images. Bars show the 7 most probable classes.
+
+        Args:
+            index: place or name of the image.
+            images: where to take the pictures from instead of `items`, one per row, as `DiffMICv2.predict` takes them.
+            show_saliency: draw the heat map.
+
+        Returns:
+            A figure of 900×450 pixels that pyplot knows nothing of; `figure.savefig(path)` writes it.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ImageError: the picture cannot be read any more.
+            IndexError, KeyError: there is no such image.
+            ValueError: `images` are not one per row.
+        """
+        try:
+            from diffmiczoo.inference.overlay import draw
+        except ImportError as error:
+            raise ImportError('plot needs matplotlib: pip install "diffmiczoo[plot]"') from error
+        row = self._row(index)
+        return draw(self[row], self._picture(row, images), show_saliency)
+
+    def save_overlay(self, path: str | os.PathLike[str], index: int | str = 0) -> None:
+        """Writes the figure of `plot` as a PNG file of 900×450 pixels; raises as `plot` does."""
+        self.plot(index).savefig(path, format="png", dpi="figure")
+
+    def _picture(self, row: int, images: Any) -> Tensor:
+        """Returns the square (S, S, 3) that the model saw, uint8 or float in [0, 1]."""
+        from diffmiczoo.images.preprocessing import as_items, read_square
+
+        items = self.items if images is None else as_items(images)
+        if len(items) != len(self):
+            raise ValueError(f"images holds {len(items)} images; expected {len(self)}, one per row of the prediction")
+        return read_square(items[row], self.config).permute(1, 2, 0)

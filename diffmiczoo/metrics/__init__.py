@@ -1,0 +1,1 @@
+"""Numbers from arrays of probabilities and targets; knows no model."""

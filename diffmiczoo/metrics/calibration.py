@@ -1,0 +1,208 @@
+"""Calibration: how far probabilities are from frequencies, and the temperature that brings them nearer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.inference.probabilities import logits_to_probs, score_logits
+from diffmiczoo.metrics.checks import checked_matrix, indicator, on_cpu
+
+#: Equal-width bins of the expected calibration error.
+BINS = 15
+
+#: Where `fit_temperature` searches.
+TEMPERATURE_RANGE = (1e-3, 1e2)
+
+#: Images with and without a label that a threshold for it needs.
+LEAST_IMAGES = 5
+
+#: Where `fit_pool` searches for the prior weight ends.
+LARGEST_WEIGHT = 10.0
+
+# Halves a range until it is smaller than any use of it: ten digits of T, six of the prior weight.
+_HALVINGS, _HALVINGS_OF_WEIGHT = 40, 24
+
+
+def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
+    """Finds the temperature T with the smallest negative log-likelihood of logits / T on validation data.
+
+    The likelihood is log-concave in 1/T, so its slope changes sign once, and halving log T finds that place; the same
+    data give the same answer. Where logits tell the classes apart without an error there is no best T and the answer
+    is the lower end of `TEMPERATURE_RANGE`; where logits and targets have nothing to do with each other, the upper.
+
+    Args:
+        logits: (N, C), what `diffmiczoo.inference.probabilities.score_logits` gives.
+        targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
+        task: "multiclass" or "multilabel".
+
+    Returns:
+        T in `TEMPERATURE_RANGE`, for `DiffMICConfig.temperature`.
+
+    Raises:
+        ValueError: there are no rows, logits are not finite, or targets do not fit.
+
+    Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2.
+    """
+    logits = checked_matrix(logits, "logits")
+    truth = indicator(targets, logits.shape, task).double()
+    return _best_temperature(logits, torch.zeros_like(logits), truth, task)
+
+
+def fit_pool(logits: Any, dcg_scores: Any, targets: Any, *, task: str) -> tuple[float, float]:
+    """Finds the temperature T and the prior weight w with the smallest negative log-likelihood of logits / T + w · d.
+
+    A model that has seen its training images and a DCG that has seen the same ones err in different places; the sum of
+    their logarithms is more often right about how sure to be than either. The likelihood is log-concave in 1/T and w
+    together, so at each w's best T its slope by w changes sign once, and halving finds that place. Where w does not
+    matter the answer is 0.
+
+    Args:
+        logits: (N, C), what `diffmiczoo.inference.probabilities.score_logits` gives.
+        dcg_scores: (N, C), d = 0.5 · (ŷ_g + ŷ_l), the DCG's own logits.
+        targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
+        task: "multiclass" or "multilabel".
+
+    Returns:
+        T in `TEMPERATURE_RANGE` and w in 0..`LARGEST_WEIGHT`, for `DiffMICConfig.temperature` and `prior_weight`.
+
+    Raises:
+        ValueError: there are no rows, logits are not finite or have different shapes, or targets do not fit.
+    """
+    logits, prior = checked_matrix(logits, "logits"), checked_matrix(dcg_scores, "dcg_scores")
+    if logits.shape != prior.shape:
+        raise ValueError(f"logits and dcg_scores have shapes {tuple(logits.shape)} and {tuple(prior.shape)}")
+    truth = indicator(targets, logits.shape, task).double()
+
+    # Sums of so many numbers are no nearer to 0 than this where they should be 0.
+    noise = 1e-9 * float(prior.abs().sum())
+
+    def gains(weight: float) -> bool:
+        temperature = _best_temperature(logits, weight * prior, truth, task)
+        return _slope(prior, logits / temperature + weight * prior, truth, task) < -noise
+
+    weight = _sign_change(gains, 0.0, LARGEST_WEIGHT, _HALVINGS_OF_WEIGHT) if gains(0.0) else 0.0
+    return _best_temperature(logits, weight * prior, truth, task), weight
+
+
+def fit_calibration(scores: Tensor, dcg_scores: Tensor, targets: Any, config: DiffMICConfig) -> dict[str, float]:
+    """Finds the fields of a config that turn scores into calibrated probabilities, on validation data.
+
+    Args:
+        scores: (N, C) of the model, as `diffmiczoo.inference.prediction.Prediction` holds them.
+        dcg_scores: (N, C) of its DCG.
+        targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
+        config: the model's; only a diffusion is pooled with the DCG.
+
+    Returns:
+        "temperature", and for a diffusion "prior_weight".
+
+    Raises:
+        ValueError: there are no rows, scores are not finite, or targets do not fit.
+    """
+    logits = score_logits(scores, config)
+    if config.predictor != "diffusion":
+        return {"temperature": fit_temperature(logits, targets, task=config.task)}
+    temperature, prior_weight = fit_pool(logits, dcg_scores, targets, task=config.task)
+    return {"temperature": temperature, "prior_weight": prior_weight}
+
+
+def _best_temperature(logits: Tensor, offset: Tensor, truth: Tensor, task: str) -> float:
+    """Returns the T of the smallest negative log-likelihood of logits / T + offset."""
+
+    def gains(log_t: float) -> bool:
+        return _slope(logits, logits / math.exp(log_t) + offset, truth, task) > 0
+
+    low, high = TEMPERATURE_RANGE
+    return min(max(math.exp(_sign_change(gains, math.log(low), math.log(high), _HALVINGS)), low), high)
+
+
+def _sign_change(gains: Callable[[float], bool], low: float, high: float, halvings: int) -> float:
+    """Returns the place from which on a larger value gains nothing."""
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        low, high = (middle, high) if gains(middle) else (low, middle)
+    return (low + high) / 2
+
+
+def fit_thresholds(probs: Any, targets: Any) -> tuple[float, ...]:
+    """Finds for each label the probability from which giving it has the best F1 on validation data.
+
+    Of equally good ones the one nearest to 0.5 is taken. A label that fewer than `LEAST_IMAGES` images show, or lack,
+    keeps 0.5: what one or two images ask for is a guess, and often one that gives a rare label to everybody.
+
+    Args:
+        probs: (N, C) in [0, 1].
+        targets: (N, C) of 0 and 1.
+
+    Returns:
+        C thresholds in (0, 1], for `DiffMICConfig.thresholds`.
+
+    Raises:
+        ValueError: there are no rows, or targets do not fit.
+
+    Source: Lipton, Elkan, Narayanaswamy, *Optimal Thresholding of Classifiers to Maximize F1 Measure* (2014).
+    """
+    matrix = checked_matrix(probs, "probs")
+    truth = indicator(targets, matrix.shape, "multilabel")
+    return tuple(_best_threshold(matrix[:, label], truth[:, label]) for label in range(matrix.shape[1]))
+
+
+def _best_threshold(probs: Tensor, truth: Tensor) -> float:
+    shown = int(truth.sum())
+    if min(shown, len(truth) - shown) < LEAST_IMAGES:
+        return 0.5
+    ordered, order = probs.sort()
+    # Between two neighbours, so that neither lies on the edge.
+    values = ordered.unique()
+    candidates = torch.cat([torch.tensor([0.5]).double(), (values[1:] + values[:-1]) / 2])
+    candidates = candidates[candidates > 0]
+    positives = truth[order].double().flip(0).cumsum(0).flip(0)
+    start = torch.searchsorted(ordered, candidates)
+    hits = torch.cat([positives, torch.zeros(1).double()])[start]
+    f1 = 2 * hits / (truth.sum() + (len(probs) - start))
+    best = candidates[f1 >= f1.max() - 1e-12]
+    return float(best[(best - 0.5).abs().argmin()])
+
+
+def _slope(part: Tensor, logits: Tensor, truth: Tensor, task: str) -> float:
+    """Returns the derivative of the summed negative log-likelihood by the factor that `part` has in `logits`."""
+    return float(((logits_to_probs(logits, task) - truth) * part).sum())
+
+
+def expected_calibration_error(confidence: Any, outcome: Any, bins: int = BINS) -> float:
+    """Measures how far confidence is from frequency: Σ_bins share · |mean outcome - mean confidence|.
+
+    Args:
+        confidence: (N,) probabilities in [0, 1]; of the most probable class, or of one label.
+        outcome: (N,) whether that class was right, or whether the label was there.
+        bins: number of equal-width bins [k / bins, (k + 1) / bins); the last one includes 1.
+
+    Returns:
+        0 (perfect) to 1.
+
+    Raises:
+        ValueError: lengths differ, there are none, a confidence is outside [0, 1], or `bins` is less than 1.
+
+    Source: Naeini et al., *Obtaining Well Calibrated Probabilities Using Bayesian Binning* (AAAI 2015).
+    """
+    confidence, outcome = (on_cpu(values).double() for values in (confidence, outcome))
+    if confidence.ndim != 1 or confidence.shape != outcome.shape or not len(confidence):
+        shapes = f"{tuple(confidence.shape)} and {tuple(outcome.shape)}"
+        raise ValueError(f"confidence and outcome have shapes {shapes}; expected (N,) both, N ≥ 1")
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("confidence has values that are NaN or outside [0, 1]")
+    if bins < 1:
+        raise ValueError(f"bins={bins} must be at least 1")
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add(0, bin_of(confidence, bins), outcome - confidence)
+    return float(gaps.abs().sum() / len(confidence))
+
+
+def bin_of(confidence: Tensor, bins: int = BINS) -> Tensor:
+    """Returns the place 0..bins-1 of the equal-width bin that holds each confidence in [0, 1]; same shape."""
+    return (confidence * bins).long().clamp(max=bins - 1)

@@ -1,0 +1,118 @@
+"""The denoising U-Net as it is sampled from: γ(t), bias and BatchNorm folded into one scale and shift per step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffmiczoo.nn.unet import DenoisingUNet, TimestepConv
+from diffmiczoo.runtime.packed import can_be_packed, matrix_product
+from diffmiczoo.runtime.quantized import QuantizedLinear
+from diffmiczoo.runtime.weight_cache import KeptByWeights
+
+
+@dataclass(frozen=True)
+class FoldedBlock:
+    """One block: x ↦ softplus(scale_s · (W x) + shift_s) for step s; `product` is W (out, in), the rest (S, out)."""
+
+    product: Callable[[Tensor], Tensor]
+    scale: Tensor
+    shift: Tensor
+
+    def __call__(self, x: Tensor, step: int) -> Tensor:
+        """Maps x (..., in) to (..., out)."""
+        shift, scale, y = self.shift[step], self.scale[step], self.product(x)
+        # In the product's own memory where it has the right type: writing elsewhere takes longer than computing.
+        return softplus_(torch.addcmul(shift, y, scale, out=y if y.dtype == shift.dtype else None))
+
+
+def softplus_(x: Tensor) -> Tensor:
+    """Returns ln(1 + eˣ) of any shape, to within 1e-6 in float32; may overwrite x.
+
+    On CPUs without `log1p`, which PyTorch's own uses: depending on which kernels ran before, some processors (AMD
+    Zen 5) take ten times as long for it as for `log`.
+    """
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return F.softplus(x)
+    below = x.abs().sigmoid_().log_()
+    return x.relu_().sub_(below)
+
+
+class FoldedUNet:
+    """`DenoisingUNet` in eval mode with 1×1 kernels, for timesteps that all points share.
+
+    Points never see each other through 1×1 kernels, so they are rows of matrices; only as many as differ have to be
+    given.
+
+    Args:
+        unet: in eval mode, `kernel_size` 1.
+        timesteps: of the sampler's S steps.
+        dtype: of the matrix products; scales, shifts and what is added up stay in the U-Net's own type. With int8 it is
+            that of those between hidden layers, and the others' is bfloat16.
+        packed: lay out the weights once.
+    """
+
+    def __init__(self, unet: DenoisingUNet, timesteps: list[int], dtype: torch.dtype, packed: bool = False) -> None:
+        t = torch.tensor(timesteps, device=unet.out_conv.weight.device)
+        self.guided, self.skip = unet.guided, unet.skip
+        self.blocks = [_folded(block, t, dtype, packed) for block in (unet.block1, unet.block2, unet.block3)]
+        self.out_product, self.out_bias = _product(unet.out_conv, dtype, packed), _bias(unet.out_conv)
+
+    def __call__(self, y_t: Tensor, step: int, guidance: Tensor, feature_prior: Tensor) -> Tensor:
+        """Returns ε_θ for P points, (N, P, C).
+
+        Args:
+            y_t: (N, P, C), the noisy labels.
+            step: 0..S-1.
+            guidance: M at these points, (N, P, C).
+            feature_prior: F, (N, H).
+        """
+        first = self.blocks[0](torch.cat([guidance, y_t], dim=-1) if self.guided else y_t, step)
+        hidden = self.blocks[1](first * feature_prior[:, None], step)
+        hidden = self.blocks[2](hidden, step)
+        hidden = hidden + first if self.skip else hidden
+        return self.out_product(hidden).to(y_t.dtype) + self.out_bias
+
+
+def folded_unet(unet: DenoisingUNet, timesteps: list[int], dtype: torch.dtype) -> FoldedUNet:
+    """Returns a `FoldedUNet`, packed where it can be; a U-Net's last one is kept and used while nothing changes."""
+    packed = can_be_packed(unet.out_conv.weight.device, torch.bfloat16 if dtype == torch.int8 else dtype)
+    key = (tuple(timesteps), dtype, packed)
+    return _kept.get(unet, key, lambda: FoldedUNet(unet, timesteps, dtype, packed), only=True)
+
+
+_kept: KeptByWeights[FoldedUNet] = KeptByWeights()
+
+
+def can_be_folded(unet: DenoisingUNet) -> bool:
+    """Returns whether a U-Net is in eval mode with 1×1 kernels, and no gradient is asked for."""
+    return not unet.training and unet.out_conv.kernel_size == (1, 1) and not torch.is_grad_enabled()
+
+
+def _bias(conv: torch.nn.Conv2d) -> Tensor:
+    if conv.bias is None:
+        raise TypeError("a convolution without bias cannot be folded")
+    return conv.bias.detach()
+
+
+def _product(conv: torch.nn.Conv2d, dtype: torch.dtype, packed: bool) -> Callable[[Tensor], Tensor]:
+    weight = conv.weight.detach().flatten(1)
+    if dtype != torch.int8:
+        return matrix_product(weight.to(dtype), packed)
+    # Labels and noise go in and come out of the others, which are small.
+    is_hidden = conv.in_channels == conv.out_channels
+    return QuantizedLinear(weight) if is_hidden else matrix_product(weight.bfloat16(), packed)
+
+
+def _folded(block: TimestepConv, t: Tensor, dtype: torch.dtype, packed: bool) -> FoldedBlock:
+    norm, gamma = block.norm, block.gamma(t).detach()
+    if norm.running_var is None or norm.running_mean is None:
+        raise TypeError("a block without running statistics cannot be folded")
+    per_channel = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+    scale = gamma * per_channel
+    shift = scale * _bias(block.conv) + norm.bias.detach() - norm.running_mean * per_channel
+    return FoldedBlock(_product(block.conv, dtype, packed), scale, shift)

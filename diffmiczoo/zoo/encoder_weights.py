@@ -1,0 +1,114 @@
+"""Backbones that others pretrained: where they are published, and how they get into our encoders."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from diffmiczoo.hub.client import Access, HubError, fetch_file
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn.encoders import Backbone, EfficientSAM
+from diffmiczoo.zoo.state_dicts import Checkpoint, few, fill, read_checkpoint
+
+
+def load_backbone(model: DiffMICv2, part: str, checkpoint: Checkpoint) -> None:
+    """Fills one of a model's encoders with pretrained weights of its own kind.
+
+    Args:
+        model: changed in place.
+        part: "raw_encoder", "roi_encoder" or "dcg_encoder" (both of the DCG's streams).
+        checkpoint: a file or state dict: torchvision's or timm's of a ResNet or DenseNet, timm's of any other backbone,
+            or EfficientSAM's published one, of which the image encoder without its neck is taken. Classifiers are left
+            out.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: `part` is none of these, or the tensors do not fit; the message lists them.
+    """
+    parts = {
+        "raw_encoder": ("feature_prior.raw_encoder",),
+        "roi_encoder": ("feature_prior.roi_encoder",),
+        "dcg_encoder": ("dcg.global_encoder", "dcg.local_encoder"),
+    }
+    if part not in parts:
+        raise ValueError(f"part={part!r} is not one of {', '.join(map(repr, parts))}")
+    tensors = read_checkpoint(checkpoint)
+    for path in parts[part]:
+        fill_encoder(model.get_submodule(path), tensors, f"{part}: ")
+
+
+def fill_encoder(encoder: nn.Module, tensors: dict[str, Tensor], what: str = "") -> None:
+    """Fills an encoder, see `load_backbone`."""
+    if isinstance(encoder, EfficientSAM):
+        fill(encoder.model, _image_encoder(tensors, encoder), what)
+    elif isinstance(encoder, Backbone):
+        inner = encoder.model.model
+        own = inner.state_dict()
+        renamed = {_timm_name(key): tensor for key, tensor in tensors.items()}
+        # A feature map before the last leaves later stages out, and no encoder has a classifier.
+        known = {key: tensor for key, tensor in renamed.items() if key in own}
+        if not known:
+            raise ValueError(f"{what}the checkpoint has none of the encoder's tensors, its first are {few(renamed)}")
+        fill(inner, known, what)
+    else:
+        raise ValueError(f"{what}{type(encoder).__name__} takes no pretrained weights")
+
+
+@dataclass(frozen=True)
+class BackboneWeights:
+    """Where a backbone's published weights are; revision None follows the repository's main branch."""
+
+    repository: str
+    filename: str
+    license: str
+    revision: str | None = None
+
+
+#: Backbones that timm does not fetch itself. No commit of this repository could be confirmed, so none is pinned.
+BACKBONES = {
+    "efficientsam_ti": BackboneWeights("merve/EfficientSAM", "efficient_sam_vitt.pt", "apache-2.0"),
+    "efficientsam_s": BackboneWeights("merve/EfficientSAM", "efficient_sam_vits.pt", "apache-2.0"),
+}
+
+
+def fetch_efficientsam(model: DiffMICv2, access: Access | None = None) -> None:
+    """Fills every EfficientSAM encoder of a model with its published weights from the Hub or the cache.
+
+    Raises:
+        HubError: the Hub does not give them; the message tells how to go on without it.
+        ValueError: they do not fit.
+    """
+    for path, encoder in model.named_modules():
+        if not isinstance(encoder, EfficientSAM):
+            continue
+        source = BACKBONES[encoder.name]
+        try:
+            file = fetch_file(source.repository, source.filename, source.revision, access or Access())
+        except HubError as error:
+            raise HubError(
+                f"{error}. Or get {source.filename} elsewhere and call "
+                "diffmiczoo.load_backbone(model, 'raw_encoder', PATH)"
+            ) from error
+        fill_encoder(encoder, read_checkpoint(file), f"{path}: ")
+
+
+def _image_encoder(tensors: dict[str, Tensor], encoder: EfficientSAM) -> dict[str, Tensor]:
+    """Returns EfficientSAM's image encoder under timm's names, its positions resized to the encoder's grid."""
+    from timm.layers import resample_abs_pos_embed
+
+    prefix = "image_encoder."
+    found = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    found = {key: tensor for key, tensor in found.items() if not key.startswith("neck.")}
+    positions = found.get("pos_embed")
+    if positions is None:
+        raise ValueError(f"{prefix}pos_embed is missing; expected EfficientSAM's checkpoint, found {few(tensors)}")
+    grid = encoder.model.patch_embed.grid_size
+    resized = resample_abs_pos_embed(positions[:, 1:].float(), new_size=list(grid), num_prefix_tokens=0)
+    return found | {"pos_embed": resized}
+
+
+def _timm_name(key: str) -> str:
+    """Old torchvision DenseNets call `norm1` "norm.1"; otherwise timm kept torchvision's names."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", key)
