@@ -11,35 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import SMALL_ENCODERS, TINY
 from hub_fixtures import hub, hub_client, hub_process, hub_repo, start_hub_process  # noqa: F401
 from PIL import Image
 
 from diffmiczoo.config import DiffMICConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-
-#: Small enough for a fraction of a second; every part is there.
-TINY = {
-    "image_size": 64,
-    "roi_size": 32,
-    "num_rois": 2,
-    "num_points": 3,
-    "latent_dim": 8,
-    "attention_dim": 4,
-    "num_train_timesteps": 50,
-    "sampling_steps": 3,
-}
-
-#: The smallest backbones that timm has, instead of the architecture's own.
-SMALL_ENCODERS = {
-    "dcg_encoder": "test_resnet",
-    "dcg_out_index": -1,
-    "local_out_index": -1,
-    "raw_encoder": "test_resnet",
-    "raw_out_index": -1,
-    "roi_encoder": "test_resnet",
-    "roi_out_index": -1,
-}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 import diffmiczoo
 
-FILE = Path(__file__).parent / "data" / "reference_answers.json"
+FILE = Path(__file__).with_suffix(".json")
 EXAMPLES = Path(__file__).parents[1] / "examples" / "ham10000"
 WEIGHTS = tuple(f"diffmicv2_nano.{dataset}" for dataset in ("ham10000", "aptos2019", "busi", "chestxray14"))
 

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from factories import released_checkpoint
 from safetensors.torch import load_file
 from torch import Tensor
 
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.condition import Condition
 from diffmiczoo.zoo.convert import convert_official
-
-
-def released_checkpoint(folder: Path, keys: str) -> dict[str, Tensor]:
-    """Returns the state dict that `procedural_weights.py` defines, under the released program's names."""
-    spec = importlib.util.spec_from_file_location("procedural_weights", folder / "procedural_weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    tensors = module.procedural_state_dict(folder / f"keys_{keys}.json", 0)
-    return {key: torch.from_numpy(np.asarray(value)) for key, value in tensors.items()}
 
 
 @pytest.fixture(scope="module", params=["c7_h96_k6", "c5_h64_k4"])

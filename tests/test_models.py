@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_ENCODERS, TINY
+from factories import SMALL_ENCODERS, TINY
 from PIL import Image
 
 import diffmiczoo

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SMALL_ENCODERS, TINY
+from factories import SMALL_ENCODERS, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import Conv2dSame

@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, TINY
+from conftest import SHARED
+from factories import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -28,7 +28,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from diffmiczoo.images.preprocessing import ImageError, as_items, read_image
 
 TABLE = Path(__file__).with_name("odd_files.json")
-FOLDER = Path(__file__).parents[1].parent / "shared/data/odd_files/files"
+FOLDER = Path(__file__).parents[3] / "shared/data/odd_files/files"
 EXPECTED: dict[str, Any] = json.loads(TABLE.read_text()) if TABLE.exists() else {}
 
 SMALL = np.zeros((4, 4), np.uint8)
@@ -116,7 +116,7 @@ def test_hostile_files_need_little_memory_and_leave_nothing_open(tmp_path, make_
         capture_output=True,
         text=True,
         timeout=120,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         check=True,
     )
     *answers, memory = done.stdout.splitlines()

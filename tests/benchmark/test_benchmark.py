@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import SMALL_ENCODERS, TINY
+from factories import SMALL_ENCODERS, TINY
 from PIL import Image
 
 from diffmiczoo.benchmark.folder import benchmark_folder

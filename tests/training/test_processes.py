@@ -21,7 +21,7 @@ import torch
 import diffmiczoo
 from diffmiczoo.training.recipe import Recipe
 sys.path.insert(0, {tests!r})
-from test_training import tiny_model
+from factories import tiny_model
 torch.set_num_threads(1)
 recipe = Recipe.from_dict(json.loads({recipe!r}))
 result = diffmiczoo.fit(tiny_model(), {data!r}, recipe=recipe, output={output!r}, progress=False)
@@ -36,7 +36,7 @@ def launch(data: Path, output: Path, processes: int, **fields) -> list[str]:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     script = SCRIPT.format(
-        tests=str(Path(__file__).parent), recipe=json.dumps(fields), data=str(data), output=str(output)
+        tests=str(Path(__file__).parents[1]), recipe=json.dumps(fields), data=str(data), output=str(output)
     )
     cluster = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
     started = [

@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from click.testing import CliRunner
-from conftest import SMALL_ENCODERS, TINY
 from einops import rearrange
+from factories import SMALL_ENCODERS, TINY, released_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_golden import released_checkpoint
 from torch import Tensor
 
 import diffmiczoo

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_ENCODERS, TINY
+from factories import SMALL_ENCODERS, TINY
 
 import diffmiczoo
 from diffmiczoo.diffusion import losses

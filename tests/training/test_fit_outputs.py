@@ -9,9 +9,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_ENCODERS, TINY
+from factories import QUICK, SMALL_ENCODERS, TINY, tiny_model
 from PIL import Image
-from test_training import QUICK, tiny_model
 from torch.utils.data import TensorDataset
 
 import diffmiczoo

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_ENCODERS, TINY
+from factories import SMALL_ENCODERS, TINY
 from safetensors.torch import load_file, save_file
 
 import diffmiczoo
@@ -79,7 +79,7 @@ def test_paper_entries_have_the_papers_settings() -> None:
     ],
 )
 def test_unknown_names_suggest_the_nearest(wrong: str, message: str, monkeypatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(Path(__file__).parents[2])
     for function in (diffmiczoo.create_model, diffmiczoo.model_info):
         with pytest.raises(ValueError, match=message):
             function(wrong)

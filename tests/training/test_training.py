@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL_ENCODERS, TINY
+from factories import QUICK, tiny_model
 
 import diffmiczoo
-from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.readers import read_manifest
@@ -26,15 +25,6 @@ from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import create_stages, parameter_groups
 from diffmiczoo.training.trainer import selection_value
 from diffmiczoo.zoo.registry import model_config
-
-QUICK = Recipe(
-    dcg_epochs=2, diffusion_epochs=2, batch_size=8, dcg_lr=1e-2, diffusion_lr=1e-2, ema_decay=0.5, rotation=10, seed=3
-)
-
-
-def tiny_model(**fields) -> DiffMICv2:
-    torch.manual_seed(0)
-    return DiffMICv2(DiffMICConfig(**{"num_classes": 2, **TINY, **SMALL_ENCODERS, **fields}))
 
 
 def test_fit_learns_what_is_easy_and_leaves_a_loadable_model(manifest_csv, tmp_path) -> None:

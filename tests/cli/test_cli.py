@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import SMALL_ENCODERS, TINY
+from factories import SMALL_ENCODERS, TINY
 from PIL import Image
 
 import diffmiczoo

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_ENCODERS, TINY
+from factories import SMALL_ENCODERS, TINY
 from hub_server import FOR_EVER, Account, Fault, flipped, shortened
 
 import diffmiczoo

@@ -47,7 +47,7 @@ import diffmiczoo
 from diffmiczoo.training import trainer as loop
 from diffmiczoo.training.recipe import Recipe
 sys.path.insert(0, {tests!r})
-from test_training import tiny_model
+from factories import tiny_model
 torch.set_num_threads(1)
 take = loop.Steps.take
 
@@ -77,7 +77,7 @@ def start(data: Path, output: Path, dies_at: tuple[str, int, int] | None = None)
     recipe = data.parent / "recipe.json"
     RECIPE.save(recipe)
     script = SCRIPT.format(
-        tests=str(Path(__file__).parent), data=str(data), recipe=str(recipe), output=str(output), dies_at=dies_at
+        tests=str(Path(__file__).parents[1]), data=str(data), recipe=str(recipe), output=str(output), dies_at=dies_at
     )
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -94,7 +94,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 @pytest.fixture
 def uninterrupted(manifest_csv, tmp_path) -> Path:
-    from test_training import tiny_model
+    from factories import tiny_model
 
     diffmiczoo.fit(tiny_model(), manifest_csv, recipe=RECIPE, output=tmp_path / "whole", progress=False)
     return tmp_path / "whole"
@@ -138,7 +138,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(manifest_csv, un
 def test_a_signal_saves_and_stops_in_the_middle_of_an_epoch(
     manifest_csv, uninterrupted, tmp_path, monkeypatch, number
 ) -> None:
-    from test_training import tiny_model
+    from factories import tiny_model
 
     take = loop.Steps.take
     taken = []
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(manifest_csv, uninterrupted
     """The limit on the size of a file stands for the disk: writing fails in the middle, by the system's own error."""
     import resource
 
-    from test_training import tiny_model
+    from factories import tiny_model
 
     output = tmp_path / "part"
     short = RECIPE.replace(diffusion_epochs=0)
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(manifest_csv, uninterrupted
 def test_a_gradient_that_is_not_finite_stops_with_its_place_and_keeps_the_checkpoint(
     manifest_csv, tmp_path, monkeypatch
 ) -> None:
-    from test_training import tiny_model
+    from factories import tiny_model
 
     take = loop.Steps.take
 
@@ -219,7 +219,7 @@ def test_a_gradient_that_is_not_finite_stops_with_its_place_and_keeps_the_checkp
 
 def test_two_runs_in_one_directory_are_refused(manifest_csv, uninterrupted, tmp_path, monkeypatch) -> None:
     """The second says so before it has written anything, and the first ends as if nothing had happened."""
-    from test_training import tiny_model
+    from factories import tiny_model
 
     take, refused = loop.Steps.take, []
 
@@ -248,7 +248,7 @@ def test_file_systems_without_locks_keep_nobody_out(manifest_csv, tmp_path, monk
 
 
 def test_a_finished_run_is_not_trained_again(manifest_csv, uninterrupted, monkeypatch) -> None:
-    from test_training import tiny_model
+    from factories import tiny_model
 
     before = tensors(uninterrupted / "best")
     monkeypatch.setattr(loop.Steps, "take", lambda *_: pytest.fail("trained again"))

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from factories import tiny_model
 from PIL import Image
-from test_training import tiny_model
 
 from diffmiczoo.cli import main
 

@@ -7,8 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import SMALL_ENCODERS, TINY
-from test_training import QUICK, tiny_model
+from factories import QUICK, SMALL_ENCODERS, TINY, tiny_model
 
 import diffmiczoo
 from diffmiczoo.config import DiffMICConfig

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from factories import QUICK, tiny_model
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
-from test_training import QUICK, tiny_model
 
 import diffmiczoo
 from diffmiczoo.cli import main
