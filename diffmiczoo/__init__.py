@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from diffmiczoo.config import DiffMICConfig
     from diffmiczoo.evaluation.evaluate import evaluate
     from diffmiczoo.hub.client import HubError
-    from diffmiczoo.images.preprocessing import ImageError
+    from diffmiczoo.images.items import ImageError
     from diffmiczoo.inference.prediction import Prediction
     from diffmiczoo.model import DiffMICv2
     from diffmiczoo.nn.condition import Condition
@@ -27,7 +27,7 @@ _HOME = {
     "DiffMICConfig": "diffmiczoo.config",
     "DiffMICv2": "diffmiczoo.model",
     "HubError": "diffmiczoo.hub.client",
-    "ImageError": "diffmiczoo.images.preprocessing",
+    "ImageError": "diffmiczoo.images.items",
     "ModelInfo": "diffmiczoo.zoo.info",
     "Prediction": "diffmiczoo.inference.prediction",
     "Recipe": "diffmiczoo.training.recipe",

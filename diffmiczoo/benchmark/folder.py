@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from diffmiczoo.benchmark.roofline import now
-from diffmiczoo.images.loading import decoded
-from diffmiczoo.images.preprocessing import ImageError, as_items
+from diffmiczoo.images.items import ImageError, as_items
+from diffmiczoo.images.loading import read_squares
 from diffmiczoo.inference import predictor
 from diffmiczoo.model import DiffMICv2
 
@@ -59,7 +59,7 @@ def benchmark_folder(
     """
     items = as_items(folder)
     options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "on_error": "skip"}
-    few = [square for square in decoded(items[:batch_size], model.config) if isinstance(square, Tensor)]
+    few = [square for square in read_squares(items[:batch_size], model.config) if isinstance(square, Tensor)]
     if not few:
         raise ImageError(str(folder), f"holds nothing that can be read among its first {batch_size} images")
     squares = [few[index % len(few)] for index in range(len(items))]
@@ -69,7 +69,7 @@ def benchmark_folder(
         return predictor.predict_batches(model, as_items(images), progress=progress, **options)
 
     parts: tuple[tuple[str, Callable[[], Iterable[object]]], ...] = (
-        ("decode alone", lambda: decoded(items, model.config)),
+        ("decode alone", lambda: read_squares(items, model.config)),
         ("model alone", lambda: answers_to(squares)),
         ("together", lambda: answers_to(items)),
     )

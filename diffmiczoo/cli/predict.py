@@ -89,7 +89,7 @@ def write_stream(
 ) -> dict[str, str]:
     """Writes the answers of each batch when it is done, and returns what could not be read."""
     from diffmiczoo.cli.streaming import AnswerFile
-    from diffmiczoo.images.preprocessing import ImageError, as_items
+    from diffmiczoo.images.items import ImageError, as_items
     from diffmiczoo.inference.predictor import predict_batches
 
     items = as_items(files)

@@ -12,7 +12,8 @@ from torchvision.transforms import v2
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.image_cache import load_squares
 from diffmiczoo.data.manifest import Manifest
-from diffmiczoo.images import preprocessing
+from diffmiczoo.images.items import ImageError
+from diffmiczoo.images.preprocessing import normalize
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -48,7 +49,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         self.targets = torch.from_numpy(manifest.targets())
         self.squares, errors = load_squares(manifest, config, cache=cache, progress=progress)
         if errors:
-            raise preprocessing.ImageError(manifest.name, _unreadable(errors, len(manifest)))
+            raise ImageError(manifest.name, _unreadable(errors, len(manifest)))
 
     def __len__(self) -> int:
         return len(self.squares)
@@ -58,7 +59,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         image = self.squares[index]
         if self.augmentation is not None:
             image = self._augmented(image, seed)
-        return preprocessing.normalize(image, self.config), self.targets[index]
+        return normalize(image, self.config), self.targets[index]
 
     def _augmented(self, image: Tensor, seed: int | None) -> Tensor:
         assert self.augmentation is not None

@@ -15,7 +15,7 @@ from diffmiczoo.zoo.weights import ENTRIES
 _HAM10000 = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 
 
-def original_of(folder: Path) -> str | None:
+def recognized_download(folder: Path) -> str | None:
     """Returns which of the paper's data sets a folder holds as downloaded, or None."""
     if any((folder / name).is_file() for name in _HAM10000):
         return "ham10000"
@@ -27,7 +27,7 @@ def original_of(folder: Path) -> str | None:
     return None
 
 
-def original_records(folder: Path) -> tuple[tuple[Record, ...], tuple[str, ...], str]:
+def download_records(folder: Path) -> tuple[tuple[Record, ...], tuple[str, ...], str]:
     """Reads HAM10000, APTOS2019 or ChestX-ray14 from the folder that its downloads were unpacked into.
 
     HAM10000: `HAM10000_metadata.csv` and the JPEGs in any sub-folder; `group` is the lesion. APTOS2019: `train.csv` and
@@ -42,7 +42,7 @@ def original_records(folder: Path) -> tuple[tuple[Record, ...], tuple[str, ...],
         FileNotFoundError: an image of the metadata is missing.
         ValueError: the folder holds none of them, or a table has other columns.
     """
-    name = original_of(folder)
+    name = recognized_download(folder)
     if name is None:
         raise ValueError(f"{folder}: holds neither HAM10000, APTOS2019 nor ChestX-ray14 as downloaded")
     config = ENTRIES[f"diffmicv2_nano.{name}"].config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffmiczoo.data.manifest import Record
-from diffmiczoo.images.preprocessing import list_images
+from diffmiczoo.images.items import list_images
 
 #: Name of a folder that holds one split in a folder per class → the split.
 _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
-from diffmiczoo.images.loading import decoded
-from diffmiczoo.images.preprocessing import ImageError
+from diffmiczoo.images.items import ImageError
+from diffmiczoo.images.loading import read_squares
 
 #: Squares of one data set that are kept in memory; larger sets go to a file, which the system caches as it can.
 MEMORY_LIMIT = 4 * 2**30
@@ -82,7 +82,7 @@ def _fill(squares: Tensor, manifest: Manifest, config: DiffMICConfig, progress: 
     hide = None if progress is None else not progress
     items = [record.item() for record in manifest.records]
     with tqdm(total=len(items), desc=f"read {manifest.name}", unit="img", disable=hide) as bar:
-        for index, square in enumerate(decoded(items, config)):
+        for index, square in enumerate(read_squares(items, config)):
             if isinstance(square, ImageError):
                 errors[items[index].name] = str(square)
             else:

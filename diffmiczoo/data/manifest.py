@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from diffmiczoo.images.preprocessing import Item
+from diffmiczoo.images.items import Item
 
 SPLITS = ("train", "val", "test")
 

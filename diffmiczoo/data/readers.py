@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffmiczoo.data.arrays import dataset_records, npz_records
-from diffmiczoo.data.downloads import original_of, original_records
+from diffmiczoo.data.downloads import download_records, recognized_download
 from diffmiczoo.data.folders import folder_records
 from diffmiczoo.data.manifest import Manifest, Record
 from diffmiczoo.data.tables import TABLES, read_files, table_records
@@ -42,7 +42,7 @@ def read_manifest(
               (train, val, test) and `group` (a patient, a lesion);
             - an `.npz` like MedMNIST's;
             - a folder with `labels.csv`, with a sub-folder per class, or with such ones in `train`, `val` and `test`;
-            - the folder of HAM10000, APTOS2019 or ChestX-ray14 as downloaded, see `data.originals.original_records`.
+            - the folder of HAM10000, APTOS2019 or ChestX-ray14 as downloaded, see `data.downloads.download_records`.
         class_names: the classes in order; by default the sorted labels found.
         task: "multiclass" or "multilabel"; by default multi-label if any image has several labels.
 
@@ -56,8 +56,8 @@ def read_manifest(
     if path.is_dir() and (path / "labels.csv").is_file():
         path = path / "labels.csv"
     name = _data_set_name(path)
-    if path.is_dir() and original_of(path) is not None:
-        records, names, own_task = original_records(path)
+    if path.is_dir() and recognized_download(path) is not None:
+        records, names, own_task = download_records(path)
         return _manifest(name, path, records, class_names or names, task or own_task)
     return _manifest(name, path, _records(path, class_names), class_names, task)
 

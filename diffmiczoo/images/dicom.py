@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from diffmiczoo.images import pixels
-from diffmiczoo.images.pixels import ImageError, check_size, one_line, stretch
+from diffmiczoo.images.items import ImageError
+from diffmiczoo.images.pixels import check_size, one_line, stretch
 
 if TYPE_CHECKING:
     from pydicom import Dataset

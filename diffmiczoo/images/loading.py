@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.images.preprocessing import ImageError, Item, read_square
+from diffmiczoo.images.items import ImageError, Item
+from diffmiczoo.images.preprocessing import read_square
 
 #: From this number of files on, several processes decode.
 WORTH_PROCESSES = 256
@@ -22,11 +23,11 @@ _MOST_PROCESSES = 8
 _AHEAD = 16
 
 
-def decoded(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tensor | ImageError]:
+def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tensor | ImageError]:
     """Yields the square of every item, or what is wrong with it, in order; few are in memory at a time.
 
     Args:
-        items: as `preprocessing.as_items` gives them.
+        items: as `as_items` gives them.
         config: the model's, for image size and crop.
 
     Yields:

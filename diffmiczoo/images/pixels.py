@@ -8,26 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffmiczoo.images.items import ImageError
+
 #: The largest picture that is used, in pixels (DICOM: in samples). For what Pillow opens, its own limit holds as well:
 #: `PIL.Image.MAX_IMAGE_PIXELS`, 89 million by default.
 MAX_PIXELS = 100_000_000
-
-
-class ImageError(ValueError):
-    """An image cannot be used; the message starts with its name and says what was found and what to do.
-
-    Attributes:
-        name: of the item, as `as_items` gave it.
-        reason: the message without the name.
-    """
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
 
 
 def one_line(error: BaseException) -> str:

@@ -1,157 +1,17 @@
-"""What users hand in → normalised batches: items, the evaluation transform, and the way back for boxes."""
+"""Images → normalised squares that the model takes, and the way back for boxes."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.images.pixels import MAX_PIXELS, ImageError
-from diffmiczoo.images.reading import Item, read_image
-
-__all__ = [
-    "IMAGE_EXTENSIONS",
-    "MAX_PIXELS",
-    "ImageError",
-    "Item",
-    "as_items",
-    "list_images",
-    "normalize",
-    "preprocess",
-    "read_image",
-    "read_square",
-    "resize_to_square",
-    "square_to_original_box",
-]
-
-#: What `list_images` takes for an image, in lower case. HEIF needs a plug-in of Pillow.
-IMAGE_EXTENSIONS = frozenset(
-    ".avif .bmp .dcm .dicom .gif .heic .heif .j2c .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm .ppm "
-    ".tif .tiff .webp".split()
-)
-
-_ACCEPTED = (
-    "a path, a directory, a PIL image, a NumPy array or a tensor (four dimensions are a batch), or a list of these"
-)
-
-# ---------------------------------------------------------------------- items
-
-
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Finds the image files of a folder and its sub-folders by extension, in natural order (image2 before image10).
-
-    Hidden files and folders (".ipynb_checkpoints", "._scan.jpg") are left out and links to folders are not followed.
-
-    Raises:
-        ImageError: there is no such folder, a part of it cannot be listed, or it holds no image.
-    """
-    name = os.fsdecode(folder)
-    found = []
-    try:
-        for parent, folders, files in os.walk(name, onerror=_raise):
-            folders[:] = [entry for entry in folders if not entry.startswith(".")]
-            found += [Path(parent, file) for file in files if not file.startswith(".")]
-    except OSError as error:
-        raise ImageError(name, f"cannot be listed ({error}); expected a readable directory") from error
-    images = [path for path in found if path.suffix.lower() in IMAGE_EXTENSIONS]
-    if not images:
-        raise ImageError(
-            name, f"holds no image among {len(found)} files; expected {' '.join(sorted(IMAGE_EXTENSIONS))}"
-        )
-    return sorted(images, key=_natural_key)
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _natural_key(path: Path) -> tuple[Any, ...]:
-    # Splitting at digits alternates text and numbers, so that numbers only meet numbers.
-    words = [re.split(r"([0-9]+)", part.casefold()) for part in path.parts]
-    return [[int(word) if i % 2 else word for i, word in enumerate(part)] for part in words], str(path)
-
-
-def as_items(images: Any) -> list[Item]:
-    """Lists what users hand in as items, one per image; nothing is opened yet, but directories are listed.
-
-    Args:
-        images: a path, a directory, a PIL image, an array (H, W), (H, W, C), (C, H, W) or a batch of four dimensions,
-            a tensor (H, W), (C, H, W), (H, W, C) or a batch, an `Item`, or a list or tuple of these.
-
-    Returns:
-        Items named by their path, or "images[3]" after their place in the result. A name that occurs again gets its
-        count: "scan.png (2)".
-
-    Raises:
-        TypeError: something else was handed in, such as bytes, a URL or None.
-        ValueError: there are no images; ImageError where a directory holds none.
-    """
-    entries = images if isinstance(images, list | tuple) else [images]
-    sources = [source for entry in entries for source in _sources(entry)]
-    if not sources:
-        raise ValueError(f"there are no images; expected {_ACCEPTED}")
-    if all(isinstance(source, Item) for source in sources):
-        return sources
-    contents = [source.source if isinstance(source, Item) else source for source in sources]
-    return [Item(name, content) for name, content in zip(_names(sources), contents, strict=True)]
-
-
-def _sources(entry: Any) -> Sequence[Any]:
-    """Returns the images of one entry of the list: those of a directory or a batch, else itself."""
-    if isinstance(entry, str | os.PathLike):
-        return _sources_of_path(entry)
-    if isinstance(entry, np.ndarray) and entry.dtype.kind in "OSUV":
-        raise TypeError(
-            f"an array of {entry.dtype} is not an image; expected {_ACCEPTED} (array.tolist() gives a list)"
-        )
-    if isinstance(entry, np.ndarray | Tensor):
-        return list(entry) if entry.ndim == 4 else [entry]
-    if isinstance(entry, Image.Image | Item):
-        return [entry]
-    raise TypeError(f"{_shown(entry)} is not an image; expected {_ACCEPTED}")
-
-
-def _sources_of_path(entry: str | os.PathLike[str]) -> Sequence[Any]:
-    path = os.fsdecode(entry)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", path):
-        raise TypeError(f"{_shown(path)} is a URL, and URLs are not fetched; download it first and hand in its path")
-    return list_images(path) if os.path.isdir(path) else [path]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str | bytes | int | float | None) else f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _names(sources: Sequence[Any]) -> Iterator[str]:
-    used: set[str] = set()
-    repeats: Counter[str] = Counter()
-    for index, source in enumerate(sources):
-        name = free = _name(source, index)
-        while free in used:
-            repeats[name] += 1
-            free = f"{name} ({repeats[name] + 1})"
-        used.add(free)
-        yield free
-
-
-def _name(source: Any, index: int) -> str:
-    if isinstance(source, Item):
-        return source.name
-    return (os.fsdecode(source) or "''") if isinstance(source, str | os.PathLike) else f"images[{index}]"
-
-
-# ---------------------------------------------------------------------- the evaluation transform
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError
+from diffmiczoo.images.items import Item, as_items
+from diffmiczoo.images.reading import read_image
 
 
 class _Placement(NamedTuple):
@@ -238,7 +98,7 @@ def check_batch(images: Tensor, config: DiffMICConfig) -> None:
     """
     size = config.image_size
     if images.ndim != 4 or images.shape[1:] != (3, size, size) or not images.is_floating_point():
-        raise ValueError(
+        raise InvalidValueError(
             f"expected normalised float images of shape (B, 3, {size}, {size}), found {images.dtype} "
             f"{tuple(images.shape)}; model.preprocess turns files, PIL images and arrays into these"
         )
@@ -258,7 +118,7 @@ def normalize(batch: Tensor, config: DiffMICConfig) -> Tensor:
         TypeError: the batch holds another type.
     """
     if batch.dtype != torch.uint8 and not batch.is_floating_point():
-        raise TypeError(f"expected uint8 or float pixels, found {batch.dtype}")
+        raise InvalidTypeError(f"expected uint8 or float pixels, found {batch.dtype}")
     values = batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
     mean, std = (torch.tensor(row, device=batch.device)[:, None, None] for row in (config.mean, config.std))
     normal: Tensor = (values - mean) / std

@@ -8,16 +8,16 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from diffmiczoo.images import dicom, pixels
-from diffmiczoo.images.pixels import ImageError, check_size, one_line, planes_of_array, tensor_values, to_rgb
+from diffmiczoo.images.items import ImageError, Item
+from diffmiczoo.images.pixels import check_size, one_line, planes_of_array, tensor_values, to_rgb
 
 #: Pillow's formats that are tried; others are left out because they start programs (EPS) or hold no photographs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "MPO", "AVIF", "HEIF")
@@ -34,19 +34,6 @@ _TURNS = {
 }
 # Changing warning filters is not thread-safe before Python 3.14, so one thread decodes at a time.
 _DECODING = threading.Lock()
-
-
-@dataclass(frozen=True, eq=False)
-class Item:
-    """One image that has not been read yet.
-
-    Args:
-        name: what errors and answers call it, unique in its list.
-        source: a path, PIL image, array or tensor, or a function that returns one of these when it is read.
-    """
-
-    name: str
-    source: Any
 
 
 def read_image(item: Item, at_least: int | None = None) -> Tensor:

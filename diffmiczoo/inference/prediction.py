@@ -253,7 +253,8 @@ class Prediction:
 
     def _picture(self, row: int, images: Any) -> Tensor:
         """Returns the square (S, S, 3) that the model saw, uint8 or float in [0, 1]."""
-        from diffmiczoo.images.preprocessing import as_items, read_square
+        from diffmiczoo.images.items import as_items
+        from diffmiczoo.images.preprocessing import read_square
 
         items = self.items if images is None else as_items(images)
         if len(items) != len(self):

@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 
 from diffmiczoo.diffusion.sampling import Draws
 from diffmiczoo.images import preprocessing
-from diffmiczoo.images.loading import decoded
-from diffmiczoo.images.preprocessing import ImageError, Item
+from diffmiczoo.images.items import ImageError, Item, as_items
+from diffmiczoo.images.loading import read_squares
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.probabilities import scores_to_probs, uncertainty
 from diffmiczoo.nn.condition import fused_prior
@@ -55,7 +55,7 @@ def predict(
     num_samples = model.config.num_samples if num_samples is None else num_samples
     steps = model.config.sampling_steps if steps is None else steps
     _check_arguments(on_error, steps=steps, batch_size=batch_size, num_samples=num_samples, seed=seed)
-    items = preprocessing.as_items(images)
+    items = as_items(images)
     _warn_if_untrained(model)
     _warn_if_noise(model, steps)
     kept: list[Item] = []
@@ -88,7 +88,7 @@ def predict_batches(
 
     Args:
         model: as for `DiffMICv2.predict`, like all others.
-        items: as `preprocessing.as_items` gives them.
+        items: as `as_items` gives them.
         steps: of the sampler.
         batch_size: images computed at once.
         num_samples: sampler runs to average.
@@ -138,7 +138,7 @@ def _answered(
     # A single picture has no large feature maps, and giving memory back would take longer than they save.
     memory = kept_memory() if len(items) >= WORTH_KEEPING_MEMORY else nullcontext()
     with memory:
-        for batch in _batches(zip(items, decoded(items, model.config), strict=True), batch_size):
+        for batch in _batches(zip(items, read_squares(items, model.config), strict=True), batch_size):
             failed = {item.name: square for item, square in batch if isinstance(square, ImageError)}
             if failed and on_error == "raise":
                 raise next(iter(failed.values()))

@@ -16,7 +16,7 @@ from diffmiczoo.benchmark.parts import benchmark_parts
 from diffmiczoo.benchmark.roofline import Limits, measure_limits
 from diffmiczoo.cli import main
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.images.pixels import ImageError
+from diffmiczoo.images.items import ImageError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.quantized import can_quantize
 

@@ -21,13 +21,13 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data import image_cache as squares_module
 from diffmiczoo.data.checks import check_data
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.data.downloads import original_of
+from diffmiczoo.data.downloads import recognized_download
 from diffmiczoo.data.image_cache import load_squares
 from diffmiczoo.data.manifest import Manifest, Record
 from diffmiczoo.data.readers import as_manifest, read_manifest
 from diffmiczoo.data.splits import complete_splits, leaks, make_splits
-from diffmiczoo.images import loading as decoding
-from diffmiczoo.images.preprocessing import ImageError
+from diffmiczoo.images import loading
+from diffmiczoo.images.items import ImageError
 
 CONFIG = DiffMICConfig(**{"num_classes": 2, **TINY})
 
@@ -232,7 +232,7 @@ def test_an_original_download_that_lacks_a_picture_says_which(tmp_path) -> None:
     (tmp_path / "train.csv").write_text("id_code,diagnosis\na,0\nb,4\n")
     with pytest.raises(FileNotFoundError, match=r"1 of 2 images were not found .* first b"):
         read_manifest(tmp_path)
-    assert original_of(tmp_path) is not None and original_of(tmp_path / "train_images") is None
+    assert recognized_download(tmp_path) is not None and recognized_download(tmp_path / "train_images") is None
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not here")
@@ -334,7 +334,7 @@ def test_several_processes_decode_the_same(tmp_path, monkeypatch) -> None:
     write_images(tmp_path, [f"{name}/{number}.png" for name in "ab" for number in range(4)])
     manifest = read_manifest(tmp_path)
     alone, _ = load_squares(manifest, CONFIG, progress=False)
-    monkeypatch.setattr(decoding, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(loading, "WORTH_PROCESSES", 1)
     together, _ = load_squares(manifest, CONFIG, progress=False)
     assert torch.equal(alone, together)
 

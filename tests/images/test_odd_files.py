@@ -1,7 +1,7 @@
 """Every strange, broken or hostile file gives the right picture or an error that names it.
 
 `odd_files.json` holds for each file the shape and an 8×8 thumbnail of the picture (all were looked at), or a part of
-the error's reason. `python tests/test_odd_files.py` writes it anew; look at the pictures before you keep it.
+the error's reason. `python tests/images/test_odd_files.py` writes it anew; look at the pictures before you keep it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from diffmiczoo.images.preprocessing import ImageError, as_items, read_image
+from diffmiczoo.images.items import ImageError, as_items
+from diffmiczoo.images.reading import read_image
 
 TABLE = Path(__file__).with_name("odd_files.json")
 FOLDER = Path(__file__).parents[3] / "shared/data/odd_files/files"
@@ -94,10 +95,10 @@ HOSTILE = r"""
 import pathlib, re, sys
 import PIL.Image
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.images.loading import decoded
-from diffmiczoo.images.preprocessing import ImageError, as_items
+from diffmiczoo.images.items import ImageError, as_items
+from diffmiczoo.images.loading import read_squares
 PIL.Image.MAX_IMAGE_PIXELS = None
-for index, square in enumerate(decoded(as_items(sys.argv[1:]), DiffMICConfig(crop_mode="border"))):
+for index, square in enumerate(read_squares(as_items(sys.argv[1:]), DiffMICConfig(crop_mode="border"))):
     print(square if isinstance(square, ImageError) else f"{sys.argv[1 + index]}: read")
 # Not getrusage: its peak starts with that of the process that started this one.
 print(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.images.preprocessing import Item
+from diffmiczoo.images.items import Item
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.probabilities import (
     SCORE_NOISE,

@@ -1,0 +1,163 @@
+"""What is handed in → `Item`s, one per image and not read yet, and the `ImageError` that one of them may end in."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError
+
+#: What `list_images` takes for an image, in lower case. HEIF needs a plug-in of Pillow.
+IMAGE_EXTENSIONS = frozenset(
+    ".avif .bmp .dcm .dicom .gif .heic .heif .j2c .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm .ppm "
+    ".tif .tiff .webp".split()
+)
+
+_ACCEPTED = (
+    "a path, a directory, a PIL image, a NumPy array or a tensor (four dimensions are a batch), or a list of these"
+)
+
+
+class ImageError(InvalidValueError):
+    """An image cannot be used (a `ValueError`); the message starts with its name, then what was found and what to do.
+
+    Attributes:
+        name: of the item, as `as_items` gave it.
+        reason: the message without the name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One image that has not been read yet.
+
+    Args:
+        name: what errors and predictions call it, unique in its list.
+        source: a path, PIL image, array or tensor, or a function that returns one of these when it is read.
+    """
+
+    name: str
+    source: Any
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """Finds the image files of a folder and its sub-folders by extension, in natural order (image2 before image10).
+
+    Hidden files and folders (".ipynb_checkpoints", "._scan.jpg") are left out and links to folders are not followed.
+
+    Raises:
+        ImageError: there is no such folder, a part of it cannot be listed, or it holds no image.
+    """
+    name = os.fsdecode(folder)
+    found = []
+    try:
+        for parent, folders, files in os.walk(name, onerror=_raise):
+            folders[:] = [entry for entry in folders if not entry.startswith(".")]
+            found += [Path(parent, file) for file in files if not file.startswith(".")]
+    except OSError as error:
+        raise ImageError(name, f"cannot be listed ({error}); expected a readable directory") from error
+    images = [path for path in found if path.suffix.lower() in IMAGE_EXTENSIONS]
+    if not images:
+        raise ImageError(
+            name, f"holds no image among {len(found)} files; expected {' '.join(sorted(IMAGE_EXTENSIONS))}"
+        )
+    return sorted(images, key=_natural_key)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _natural_key(path: Path) -> tuple[Any, ...]:
+    # Splitting at digits alternates text and numbers, so that numbers only meet numbers.
+    words = [re.split(r"([0-9]+)", part.casefold()) for part in path.parts]
+    return [[int(word) if i % 2 else word for i, word in enumerate(part)] for part in words], str(path)
+
+
+def as_items(images: Any) -> list[Item]:
+    """Lists what users hand in as items, one per image; nothing is opened yet, but directories are listed.
+
+    Args:
+        images: a path, a directory, a PIL image, an array (H, W), (H, W, C), (C, H, W) or a batch of four dimensions,
+            a tensor (H, W), (C, H, W), (H, W, C) or a batch, an `Item`, or a list or tuple of these.
+
+    Returns:
+        Items named by their path, or "images[3]" after their place in the result. A name that occurs again gets its
+        count: "scan.png (2)".
+
+    Raises:
+        TypeError: something else was handed in, such as bytes, a URL or None.
+        ValueError: there are no images; ImageError where a directory holds none.
+    """
+    entries = images if isinstance(images, list | tuple) else [images]
+    sources = [source for entry in entries for source in _sources(entry)]
+    if not sources:
+        raise InvalidValueError(f"there are no images; expected {_ACCEPTED}")
+    if all(isinstance(source, Item) for source in sources):
+        return sources
+    contents = [source.source if isinstance(source, Item) else source for source in sources]
+    return [Item(name, content) for name, content in zip(_names(sources), contents, strict=True)]
+
+
+def _sources(entry: Any) -> Sequence[Any]:
+    """Returns the images of one entry of the list: those of a directory or a batch, else itself."""
+    if isinstance(entry, str | os.PathLike):
+        return _sources_of_path(entry)
+    if isinstance(entry, np.ndarray) and entry.dtype.kind in "OSUV":
+        raise InvalidTypeError(
+            f"an array of {entry.dtype} is not an image; expected {_ACCEPTED} (array.tolist() gives a list)"
+        )
+    if isinstance(entry, np.ndarray | Tensor):
+        return list(entry) if entry.ndim == 4 else [entry]
+    if isinstance(entry, Image.Image | Item):
+        return [entry]
+    raise InvalidTypeError(f"{_shown(entry)} is not an image; expected {_ACCEPTED}")
+
+
+def _sources_of_path(entry: str | os.PathLike[str]) -> Sequence[Any]:
+    path = os.fsdecode(entry)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", path):
+        raise InvalidTypeError(
+            f"{_shown(path)} is a URL, and URLs are not fetched; download it first and hand in its path"
+        )
+    return list_images(path) if os.path.isdir(path) else [path]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | bytes | int | float | None) else f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _names(sources: Sequence[Any]) -> Iterator[str]:
+    used: set[str] = set()
+    repeats: Counter[str] = Counter()
+    for index, source in enumerate(sources):
+        name = free = _name(source, index)
+        while free in used:
+            repeats[name] += 1
+            free = f"{name} ({repeats[name] + 1})"
+        used.add(free)
+        yield free
+
+
+def _name(source: Any, index: int) -> str:
+    if isinstance(source, Item):
+        return source.name
+    return (os.fsdecode(source) or "''") if isinstance(source, str | os.PathLike) else f"images[{index}]"
