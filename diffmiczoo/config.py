@@ -1,63 +1,133 @@
-"""`DiffMICConfig`: every choice that shapes a DiffMIC-v2 model, validated, frozen and JSON-serialisable."""
+"""`DiffMICConfig`: every choice that shapes a DiffMIC-v2 model, validated, frozen and JSON-serialisable.
+
+A field says beside its name what it may be: `Literal` choices, or `Annotated` bounds. `Settings` checks that for every
+class of fields, here and in `diffmiczoo.training.recipe`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
 import json
 import math
 import os
+import sys
+import types
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-#: Field → the values it may take.
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "task": ("multiclass", "multilabel"),
-    "crop_mode": ("center", "border", "squash"),
-    "interpolation": ("bilinear", "bicubic"),
-    "roi_channels": ("rgb", "first"),
-    "predictor": ("diffusion", "dcg", "global"),
-    "guidance": ("dense", "fused", "global", "local", "none"),
-    "prior_activation": ("none", "softmax", "sigmoid", "probs"),
-    "feature_weighting": ("softmax", "none"),
-    "feature_norm": ("batchnorm", "none"),
-    "kernel_size": (1, 3),
-    "process_mean": ("zero", "prior"),
-    "sampler": ("ddim", "ancestral"),
-    "init": ("gaussian", "guided", "interpolated"),
-    "loss": ("mse", "focal"),
-}
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError
+from diffmiczoo.files import read_json_object, write_text
 
-#: Field → (smallest, largest) value; the upper ends keep a hostile file from asking for absurd amounts of memory.
-RANGES: dict[str, tuple[float, float]] = {
-    "num_classes": (2, 100_000),
-    "image_size": (16, 4096),
-    "roi_size": (4, 4096),
-    "num_rois": (1, 256),
-    "attention_dim": (1, 65_536),
-    "saliency_top": (1e-6, 1.0),
-    "num_points": (1, 64),
-    "latent_dim": (1, 65_536),
-    "num_train_timesteps": (1, 100_000),
-    "sampling_steps": (1, 100_000),
-    "num_samples": (1, 1000),
-    "beta_start": (1e-8, 0.999),
-    "beta_end": (1e-8, 0.999),
-    "mmd_weight": (0.0, 100.0),
-    "prior_weight": (0.0, 100.0),
-    "dcg_out_index": (-1, 32),
-    "local_out_index": (-1, 32),
-    "raw_out_index": (-1, 32),
-    "roi_out_index": (-1, 32),
-}
 
+@dataclass(frozen=True)
+class Between:
+    """Bounds of a number, both allowed; upper ends keep a hostile file from asking for absurd amounts of memory."""
+
+    low: float
+    high: float
+
+
+#: Marks a field that came after the first published weights: where a file lacks it, it means what the default says.
+LATER = "later"
+
+Width = Annotated[int, Between(1, 65_536)]
+FeatureIndex = Annotated[int, Between(-1, 32)]  # which of timm's feature maps; -1 is the last
+Beta = Annotated[float, Between(1e-8, 0.999)]
+LossWeight = Annotated[float, Between(0.0, 100.0)]
 
 #: Numbers of one image's starting noise; a hostile file must not take memory either by what it multiplies.
 MOST_NOISE = 50_000_000
 
+S = TypeVar("S", bound="Settings")
+
 
 @dataclass(frozen=True, kw_only=True)
-class DiffMICConfig:
+class Settings:
+    """Base of frozen dataclasses whose fields are checked, and whose files are JSON objects.
+
+    Raises:
+        ValueError: a field has a value that is not among its choices or bounds; the message names field and value.
+        TypeError: a field has a value of the wrong type.
+    """
+
+    #: Whether `from_dict` takes the default of every field that is missing.
+    partial: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name, kind in field_kinds(type(self)).items():
+            object.__setattr__(self, name, _validated(name, kind, getattr(self, name)))
+
+    def replace(self: S, **changes: Any) -> S:
+        """Returns a copy with some fields changed.
+
+        Raises:
+            ValueError: a name is not a field, or a value is not allowed.
+            TypeError: a value has the wrong type.
+        """
+        names = field_kinds(type(self))
+        for name in changes.keys() - names.keys():
+            hint = _near([name], names) or f"; the fields are {', '.join(names)}"
+            raise InvalidValueError(f"{name!r} is not a field of {type(self).__name__}{hint}")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON-ready values."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls: type[S], values: dict[str, Any], *, source: str = "") -> S:
+        """Builds the settings from the fields that `to_dict` writes; those marked `LATER` may be missing.
+
+        Args:
+            values: field → value.
+            source: where the values come from, for the error message; by default the name of the class.
+
+        Raises:
+            ValueError: a field is unknown, missing or has a value that is not allowed.
+        """
+        source = source or cls.__name__
+        if not isinstance(values, dict):
+            raise InvalidValueError(f"{source}: expected an object with the fields of {cls.__name__}, found {values!r}")
+        kinds = field_kinds(cls)
+        missing = sorted(
+            name for name, kind in kinds.items() if name not in values and not cls.partial and LATER not in _marks(kind)
+        )
+        unknown = sorted(values.keys() - kinds.keys())
+        if missing or unknown:
+            wrong = [f"{what} fields {names}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
+            raise InvalidValueError(f"{source}: {', '.join(wrong)}{_near(unknown, kinds)}")
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise InvalidValueError(f"{source}: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the fields as JSON.
+
+        Raises:
+            OSError: the directory cannot be written, or the disk is full.
+        """
+        write_text(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls: type[S], path: str | os.PathLike[str]) -> S:
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a JSON object, or a field is unknown, missing or not allowed.
+        """
+        return cls.from_dict(read_json_object(path), source=str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffMICConfig(Settings):
     """What a DiffMIC-v2 model is: sizes, encoders, switches, diffusion schedule and pre-processing.
 
     The defaults are the paper's setting for HAM10000 (six 32-pixel ROIs, Np = 6, H = 6144). Fields that carry the
@@ -71,237 +141,202 @@ class DiffMICConfig:
     """
 
     # What is predicted
-    num_classes: int = 7
+    num_classes: Annotated[int, Between(2, 100_000)] = 7
     class_names: tuple[str, ...] = ()  # empty: "class_0", "class_1", …
-    task: str = "multiclass"
-    ordinal: bool = False  # classes are grades in order, so that near misses are better than far ones
-    predictor: str = "diffusion"  # who answers: the diffusion, the DCG alone, or its global stream alone
+    task: Literal["multiclass", "multilabel"] = "multiclass"
+    ordinal: Annotated[bool, LATER] = False  # classes are grades in order: near misses are better than far ones
+    predictor: Literal["diffusion", "dcg", "global"] = "diffusion"  # the DCG alone, or its global stream alone
 
     # Pre-processing: crop to a square, resize to image_size, then (x - mean) / std for x in [0, 1]
-    image_size: int = 224
-    crop_mode: str = "center"
-    interpolation: str = "bilinear"
+    image_size: Annotated[int, Between(16, 4096)] = 224
+    crop_mode: Literal["center", "border", "squash"] = "center"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     # DCG model τ_D: global encoder, ROIs, local encoder with gated attention (eq. 1-3)
     dcg_encoder: str = "resnet18"
-    dcg_out_index: int = -1  # which of timm's feature maps; -1 is the last
-    local_out_index: int = -1
-    saliency_top: float = 1.0  # share of the strongest saliency responses that the global prior averages
-    num_rois: int = 6  # K
-    roi_size: int = 32  # pixels
-    roi_channels: str = "rgb"
-    attention_dim: int = 128  # L
+    dcg_out_index: FeatureIndex = -1
+    local_out_index: FeatureIndex = -1
+    saliency_top: Annotated[float, Between(1e-6, 1.0)] = 1.0  # share of the strongest saliency that ŷ_g averages
+    num_rois: Annotated[int, Between(1, 256)] = 6  # K
+    roi_size: Annotated[int, Between(4, 4096)] = 32  # pixels
+    roi_channels: Literal["rgb", "first"] = "rgb"
+    attention_dim: Width = 128  # L
 
     # Guidance map M (eq. 4-5): both priors spread densely, their mean, or one of them at every point
-    num_points: int = 6  # Np
-    guidance: str = "dense"
-    prior_activation: str = "none"  # "probs": softmax or sigmoid as the task asks
+    num_points: Annotated[int, Between(1, 64)] = 6  # Np
+    guidance: Literal["dense", "fused", "global", "local", "none"] = "dense"
+    prior_activation: Literal["none", "softmax", "sigmoid", "probs"] = "none"  # "probs": as the task asks
 
     # Image feature prior F (eq. 6)
     raw_encoder: str = "efficientsam_s"
-    raw_out_index: int = -1
+    raw_out_index: FeatureIndex = -1
     roi_features: bool = True  # False: F sees the whole image only
     roi_encoder: str = "resnet18"
-    roi_out_index: int = -1
-    latent_dim: int = 6144  # H
-    feature_weighting: str = "softmax"  # what Q's K + 1 columns pass through
-    feature_norm: str = "batchnorm"
+    roi_out_index: FeatureIndex = -1
+    latent_dim: Width = 6144  # H
+    feature_weighting: Literal["softmax", "none"] = "softmax"  # what Q's K + 1 columns pass through
+    feature_norm: Literal["batchnorm", "none"] = "batchnorm"
 
     # Denoising U-Net (eq. 8)
-    kernel_size: int = 1
+    kernel_size: Literal[1, 3] = 1
     skip: bool = False
 
     # Diffusion and sampling (eq. 7, 9, 10)
     heterologous: bool = True  # a timestep per noise point in training; False draws one per image
-    process_mean: str = "zero"  # what y_t ends at: 0, or the guidance map as in DiffMIC (v1)
-    num_train_timesteps: int = 1000  # T
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    loss: str = "mse"
-    mmd_weight: float = 0.0  # of the MMD between ε and its predictions from each prior alone, as in DiffMIC (v1)
-    sampler: str = "ddim"
-    sampling_steps: int = 10
-    num_samples: int = 1  # runs of the sampler that an answer averages
-    init: str = "gaussian"
+    process_mean: Literal["zero", "prior"] = "zero"  # what y_t ends at: 0, or the guidance map as in DiffMIC (v1)
+    num_train_timesteps: Annotated[int, Between(1, 100_000)] = 1000  # T
+    beta_start: Beta = 1e-4
+    beta_end: Beta = 0.02
+    loss: Literal["mse", "focal"] = "mse"
+    mmd_weight: LossWeight = 0.0  # of the MMD between ε and its predictions from each prior alone, as in DiffMIC (v1)
+    sampler: Literal["ddim", "ancestral"] = "ddim"
+    sampling_steps: Annotated[int, Between(1, 100_000)] = 10
+    num_samples: Annotated[int, Between(1, 1000)] = 1  # runs of the sampler that a prediction averages
+    init: Literal["gaussian", "guided", "interpolated"] = "gaussian"
     shared_noise: bool = False  # one draw of y_T per |i - j| instead of one per point
     clip_sample: bool = True
 
     # Calibration: divides the logits of the scores before softmax or sigmoid; None means "not fitted". The DCG's own
     # logits are added to that with a weight
     temperature: float | None = None
-    prior_weight: float = 0.0
-    thresholds: tuple[float, ...] = ()  # multi-label: the probability from which a label is given; empty means 0.5
+    prior_weight: Annotated[LossWeight, LATER] = 0.0
+    thresholds: Annotated[tuple[float, ...], LATER] = ()  # multi-label: from which a label is given; empty means 0.5
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _coerced(field.name, field.type, getattr(self, field.name)))
-        self._validate_values()
-        self._validate_class_names()
-        self._validate_thresholds()
+        super().__post_init__()
+        self._validate_sizes()
+        self._validate_switches()
+        self._validate_classes()
 
-    def _validate_values(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, allowed))}")
-        for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}={getattr(self, name)!r} is outside {low}..{high}")
+    def _validate_sizes(self) -> None:
         if self.roi_size > self.image_size:
-            raise ValueError(f"roi_size={self.roi_size} is larger than image_size={self.image_size}")
+            raise InvalidValueError(f"roi_size={self.roi_size} is larger than image_size={self.image_size}")
         if self.beta_start > self.beta_end:
-            raise ValueError(f"beta_start={self.beta_start} is larger than beta_end={self.beta_end}")
+            raise InvalidValueError(f"beta_start={self.beta_start} is larger than beta_end={self.beta_end}")
         if self.sampling_steps > self.num_train_timesteps:
-            raise ValueError(
+            raise InvalidValueError(
                 f"sampling_steps={self.sampling_steps} is more than num_train_timesteps={self.num_train_timesteps}"
             )
         noise = self.num_samples * self.num_classes * self.num_points**2
         if noise > MOST_NOISE:
-            raise ValueError(
+            raise InvalidValueError(
                 f"num_samples={self.num_samples}, num_classes={self.num_classes} and num_points={self.num_points} need "
                 f"{noise:,} random numbers for an image; at most {MOST_NOISE:,} are allowed"
             )
+        if min(self.std) <= 0:
+            raise InvalidValueError(f"std={self.std} must be positive")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise InvalidValueError(f"temperature={self.temperature} must be a positive number or None")
+
+    def _validate_switches(self) -> None:
         if self.guidance == "none":
             guided = {"init": "guided", "process_mean": "prior"}
             wrong = [f"{name}={value!r}" for name, value in guided.items() if getattr(self, name) == value]
             wrong += [f"mmd_weight={self.mmd_weight}"] if self.mmd_weight else []
             if wrong:
-                raise ValueError(f"{', '.join(wrong)} needs a guidance map, but guidance is 'none'")
+                raise InvalidValueError(f"{', '.join(wrong)} needs a guidance map, but guidance is 'none'")
         if self.prior_weight and self.predictor != "diffusion":
-            raise ValueError(
+            raise InvalidValueError(
                 f"prior_weight={self.prior_weight} is for a diffusion; predictor={self.predictor!r} has none"
             )
-        if min(self.std) <= 0:
-            raise ValueError(f"std={self.std} must be positive")
-        if self.temperature is not None and not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature} must be a positive number or None")
+        if self.ordinal and self.task != "multiclass":
+            raise InvalidValueError("ordinal=True is for one grade out of several; a multilabel model has none")
 
-    def _validate_class_names(self) -> None:
+    def _validate_classes(self) -> None:
         names = self.class_names
         if names and len(names) != self.num_classes:
-            raise ValueError(f"class_names has {len(names)} names, but num_classes is {self.num_classes}")
+            raise InvalidValueError(f"class_names has {len(names)} names, but num_classes is {self.num_classes}")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise ValueError(f"class_names repeats {', '.join(map(repr, repeated))}")
-
-    def _validate_thresholds(self) -> None:
-        if self.ordinal and self.task != "multiclass":
-            raise ValueError("ordinal=True is for one grade out of several; a multilabel model has none")
+            raise InvalidValueError(f"class_names repeats {', '.join(map(repr, repeated))}")
         if self.thresholds and (self.task != "multilabel" or len(self.thresholds) != self.num_classes):
-            raise ValueError(
+            raise InvalidValueError(
                 f"thresholds has {len(self.thresholds)} values; a multilabel model has one for each of its "
                 f"{self.num_classes} labels, others have none"
             )
         if not all(0 < value <= 1 for value in self.thresholds):
-            raise ValueError(f"thresholds={self.thresholds} must be probabilities in (0, 1]")
+            raise InvalidValueError(f"thresholds={self.thresholds} must be probabilities in (0, 1]")
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The class names, or "class_0", "class_1", … where none were given."""
         return self.class_names or tuple(f"class_{index}" for index in range(self.num_classes))
 
-    def replace(self, **changes: Any) -> DiffMICConfig:
-        """Returns a copy with some fields changed.
-
-        Raises:
-            ValueError: a name is not a field, or a value is not allowed.
-        """
-        _reject_unknown(changes, "config field")
-        return dataclasses.replace(self, **changes)
-
     def uncalibrated(self) -> DiffMICConfig:
         """Returns a copy without what is fitted on validation images: temperature, prior weight, thresholds."""
         return dataclasses.replace(self, temperature=None, prior_weight=0.0, thresholds=())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON-ready values."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
-        }
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], *, source: str = "config") -> DiffMICConfig:
-        """Builds a config from exactly the fields that `to_dict` writes; those that came later may be missing.
-
-        Args:
-            values: field → value.
-            source: where the values come from, for the error message.
-
-        Raises:
-            ValueError: a field is unknown, missing or has a value that is not allowed.
-        """
-        if not isinstance(values, dict):
-            raise ValueError(f"{source}: expected an object with the fields of DiffMICConfig, found {values!r}")
-        expected = {field.name for field in dataclasses.fields(cls)}
-        missing, unknown = sorted(expected - values.keys() - _LATER), sorted(values.keys() - expected)
-        if missing or unknown:
-            raise ValueError(f"{source}: missing fields {missing}, unknown fields {unknown}")
-        try:
-            return cls(**values)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{source}: {error}") from error
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the config as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> DiffMICConfig:
-        """Reads what `save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is not JSON, or a field is unknown, missing or not allowed.
-        """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a JSON file ({error})") from error
-        return cls.from_dict(values, source=str(path))
+# ---------------------------------------------------------------------- one validation for every class of fields
 
 
-#: Fields that came after the first published weights; without them these mean what the defaults say.
-_LATER = {"ordinal", "thresholds", "prior_weight"}
+def field_kinds(settings: type[Settings]) -> dict[str, Any]:
+    """Returns field → its annotation, with bounds and marks."""
+    return _resolved_kinds(cast("Hashable", settings))
 
 
-def _reject_unknown(values: dict[str, Any], what: str) -> None:
-    import difflib
-
-    names = [field.name for field in dataclasses.fields(DiffMICConfig)]
-    for name in values:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=3)
-            hint = f"; did you mean {', '.join(near)}?" if near else f"; the fields are {', '.join(names)}"
-            raise ValueError(f"{name!r} is not a {what}{hint}")
+@functools.cache  # resolving the annotations takes longer than checking all values
+def _resolved_kinds(settings: Any) -> dict[str, Any]:
+    hints = get_type_hints(settings, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(settings)}
 
 
-def _coerced(name: str, kind: Any, value: Any) -> Any:
+def choices(settings: type[Settings], field: str) -> tuple[Any, ...]:
+    """Returns the values that a field may take; () where it is not a choice among a few."""
+    kinds = [field_kinds(settings)[field]]
+    kinds += get_args(kinds[0])
+    return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+
+
+def bounds(settings: type[Settings], field: str) -> Between | None:
+    """Returns the bounds of a number; None where a field has none."""
+    kinds = [field_kinds(settings)[field]]
+    kinds += get_args(kinds[0])
+    return next((mark for kind in kinds for mark in _marks(kind) if isinstance(mark, Between)), None)
+
+
+def _marks(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+
+
+def _near(names: list[str], known: Iterable[str]) -> str:
+    """Returns which names may have been meant, as the end of a message; the empty text where none is near."""
+    near = [each for name in names for each in difflib.get_close_matches(name, list(known), n=3)]
+    return f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
+
+
+def _validated(name: str, kind: Any, value: Any) -> Any:
     """Returns `value` in the field's own type; only int → float and list → tuple are converted."""
-    if kind == "bool":
-        matches = isinstance(value, bool)
-    elif kind == "int":
-        matches = isinstance(value, int) and not isinstance(value, bool)
-    elif kind == "float" or kind == "float | None":
-        if value is None and kind == "float | None":
-            return None
-        matches = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        value = float(value) if matches else value
-    elif kind == "str":
-        matches = isinstance(value, str) and bool(value)
-    else:
-        return _coerced_tuple(name, kind, value)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        value = _validated(name, arguments[0], value)
+        for mark in arguments[1:]:
+            if isinstance(mark, Between) and not mark.low <= value <= mark.high:
+                raise InvalidValueError(f"{name}={value!r} is outside {mark.low}..{mark.high}")
+        return value
+    if origin in (Union, types.UnionType):  # X | None
+        return None if value is None else _validated(name, arguments[0], value)
+    if origin is Literal:
+        if not any(type(value) is type(choice) and value == choice for choice in arguments):
+            raise InvalidValueError(f"{name}={value!r} is not one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        return _validated_tuple(name, arguments, value)
+    matches = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+    if kind is str:
+        matches = matches and value != ""
+    if kind is float and matches:
+        matches = abs(value) <= sys.float_info.max  # neither infinite nor NaN
     if not matches:
-        raise TypeError(f"{name}={value!r} is not of type {kind}")
-    return value
+        raise InvalidTypeError(f"{name}={value!r} is not of type {kind.__name__}")
+    return kind(value)
 
 
-def _coerced_tuple(name: str, kind: str, value: Any) -> tuple[Any, ...]:
+def _validated_tuple(name: str, kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise TypeError(f"{name}={value!r} is not a list")
-    if kind in ("tuple[str, ...]", "tuple[float, ...]"):
-        item_kind = kind.removeprefix("tuple[").removesuffix(", ...]")
-        return tuple(_coerced(f"{name}[{index}]", item_kind, item) for index, item in enumerate(value))
-    if len(value) != 3:
-        raise ValueError(f"{name}={value!r} has {len(value)} values; expected 3, one per colour channel")
-    return tuple(_coerced(f"{name}[{index}]", "float", item) for index, item in enumerate(value))
+        raise InvalidTypeError(f"{name}={value!r} is not a list")
+    if kinds[-1] is not Ellipsis and len(value) != len(kinds):
+        raise InvalidValueError(f"{name}={value!r} has {len(value)} values; expected {len(kinds)}")
+    return tuple(_validated(f"{name}[{index}]", kinds[0], item) for index, item in enumerate(value))

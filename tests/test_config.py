@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffmiczoo.config import CHOICES, RANGES, DiffMICConfig
+from diffmiczoo.config import DiffMICConfig, bounds, choices
+from diffmiczoo.training.recipe import Recipe
 
 
 def test_defaults_are_the_papers_setting() -> None:
@@ -29,20 +31,30 @@ def test_json_round_trip(tmp_path) -> None:
     assert DiffMICConfig.load(tmp_path / "config.json") == config
 
 
-@pytest.mark.parametrize("name", sorted(CHOICES))
-def test_a_value_that_is_not_a_choice_is_named(name: str) -> None:
-    wrong = 2 if name == "kernel_size" else "nonsense"
-    with pytest.raises(ValueError, match=f"{name}={wrong!r} is not one of"):
-        DiffMICConfig(**{name: wrong})
+FIELDS = [(settings, field.name) for settings in (DiffMICConfig, Recipe) for field in dataclasses.fields(settings)]
 
 
-@pytest.mark.parametrize("name", sorted(RANGES))
-@pytest.mark.parametrize("end", [0, 1])
-def test_a_value_out_of_range_is_named(name: str, end: int) -> None:
-    limit = RANGES[name][end]
-    wrong = limit * 2 + 1 if end else limit - 1
-    with pytest.raises(ValueError, match=f"{name}="):
-        DiffMICConfig(**{name: wrong})
+@pytest.mark.parametrize(("settings", "name"), [each for each in FIELDS if choices(*each)])
+def test_a_value_that_is_not_a_choice_is_named(settings: type, name: str) -> None:
+    for wrong in (2 if name == "kernel_size" else "nonsense", True, ["mse"]):
+        with pytest.raises(ValueError, match=re.escape(f"{name}={wrong!r} is not one of")):
+            settings(**{name: wrong})
+
+
+@pytest.mark.parametrize(("settings", "name"), [each for each in FIELDS if bounds(*each)])
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_a_value_out_of_range_is_named(settings: type, name: str, end: str) -> None:
+    limit = getattr(bounds(settings, name), end)
+    wrong = limit * 2 + 1 if end == "high" else limit - 1
+    with pytest.raises(ValueError, match=f"{name}=.* is outside"):
+        settings(**{name: wrong})
+
+
+def test_every_number_has_bounds_and_choices_are_as_many_as_they_were() -> None:
+    unbounded = [name for settings, name in FIELDS if type(getattr(settings(), name)) in (int, float)
+                 and not bounds(settings, name) and not choices(settings, name)]  # fmt: skip
+    assert unbounded == []
+    assert sum(bool(choices(*each)) for each in FIELDS) == 20 and sum(bool(bounds(*each)) for each in FIELDS) == 42
 
 
 @pytest.mark.parametrize(
@@ -75,6 +87,7 @@ def test_contradictions_are_named(values: dict, message: str) -> None:
         {"mean": 0.5},
         {"class_names": "akiec"},
         {"beta_end": float("nan")},
+        {"beta_end": 10**400},
         {"temperature": "hot"},
     ],
 )
@@ -95,13 +108,28 @@ def test_files_with_missing_or_unknown_fields_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="not a JSON file"):
         DiffMICConfig.load(path)
     path.write_text("[1, 2]")
-    with pytest.raises(ValueError, match="expected an object"):
+    with pytest.raises(ValueError, match="expected a JSON object"):
         DiffMICConfig.load(path)
 
 
 def test_replace_suggests_the_field_that_was_meant() -> None:
     with pytest.raises(ValueError, match="did you mean latent_dim"):
         DiffMICConfig().replace(latent_dimension=3)
+    with pytest.raises(ValueError, match="'batchsize' is not a field of Recipe; did you mean batch_size"):
+        Recipe().replace(batchsize=3)
+    with pytest.raises(ValueError, match=r"--set: unknown fields \['epochs'\]; did you mean dcg_epochs"):
+        Recipe.from_dict({"epochs": 3}, source="--set")
+
+
+def test_fields_that_came_later_may_be_missing() -> None:
+    values = DiffMICConfig().to_dict()
+    for name in ("ordinal", "thresholds", "prior_weight"):
+        del values[name]
+    assert DiffMICConfig.from_dict(values) == DiffMICConfig()
+    for name in values:
+        with pytest.raises(ValueError, match=f"DiffMICConfig: missing fields .'{name}'."):
+            DiffMICConfig.from_dict({key: value for key, value in values.items() if key != name})
+    assert Recipe.from_dict({}) == Recipe()
 
 
 def test_labels_are_the_names_or_numbers() -> None:
@@ -110,11 +138,11 @@ def test_labels_are_the_names_or_numbers() -> None:
 
 
 VALUES = st.integers() | st.floats() | st.text(max_size=5) | st.booleans() | st.none() | st.lists(st.integers())
-FIELDS = st.sampled_from([field.name for field in dataclasses.fields(DiffMICConfig)])
+NAMES = st.sampled_from([field.name for field in dataclasses.fields(DiffMICConfig)])
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(FIELDS, VALUES)
+@given(NAMES, VALUES)
 def test_arbitrary_values_give_a_config_or_a_clear_error(field: str, value: object) -> None:
     try:
         config = DiffMICConfig.from_dict({**DiffMICConfig().to_dict(), field: value}, source="here")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffmiczoo.config import CHOICES
+from diffmiczoo.config import DiffMICConfig, choices
 
 
 def on_cpu(values: Any) -> Tensor:
@@ -44,8 +44,9 @@ def indicator(targets: Any, shape: torch.Size, task: str) -> Tensor:
     Raises:
         ValueError: the task is unknown, the shape does not fit, or a value is not a class or not 0 or 1.
     """
-    if task not in CHOICES["task"]:
-        raise ValueError(f"task={task!r} is not one of {', '.join(map(repr, CHOICES['task']))}")
+    tasks = choices(DiffMICConfig, "task")
+    if task not in tasks:
+        raise ValueError(f"task={task!r} is not one of {', '.join(map(repr, tasks))}")
     values = on_cpu(targets)
     expected = tuple(shape[:1] if task == "multiclass" else shape)
     if tuple(values.shape) != expected:

@@ -128,7 +128,7 @@ def _released_config(
             f"model.encoder_x.f.pos_embed has {positions} positions of width {width}; expected a class position and a "
             f"square, of width {' or '.join(str(size) for size, _ in EFFICIENTSAM.values())}"
         )
-    return DiffMICConfig(
+    return DiffMICConfig().replace(
         num_classes=_size(tensors, "model.lin4.weight", 0),
         class_names=class_names,
         task=task,

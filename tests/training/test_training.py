@@ -202,7 +202,7 @@ def test_recipe_json_round_trip_and_errors(tmp_path) -> None:
         with pytest.raises(ValueError, match=message):
             Recipe.load(tmp_path / "bad.json")
     for wrong in ({"precision": "fp8"}, {"batch_size": 1}, {"hflip": 2}, {"dcg_lr": "fast"}, {"seed": True}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
+        with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
             Recipe(**wrong)
 
 
@@ -376,7 +376,7 @@ def test_evaluate_takes_only_splits_that_there_are(manifest_csv, image_folder) -
 
 @pytest.mark.parametrize("fields", [{"batch_size": 2.5}, {"dcg_epochs": 1.5}, {"seed": True}])
 def test_counts_of_a_recipe_are_whole_numbers(fields: dict) -> None:
-    with pytest.raises(ValueError, match="is not a whole number within"):
+    with pytest.raises(TypeError, match=r"is not of type int"):
         Recipe(**fields)
 
 
