@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidValueError, MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -228,7 +229,7 @@ class Prediction:
 
         Args:
             index: place or name of the image.
-            images: where to take the pictures from instead of `items`, one per row, as `DiffMICv2.predict` takes them.
+            images: where to take the images from instead of `items`, one per row, as `DiffMICv2.predict` takes them.
             show_saliency: draw the heat map.
 
         Returns:
@@ -236,27 +237,44 @@ class Prediction:
 
         Raises:
             ImportError: matplotlib is not installed.
-            ImageError: the picture cannot be read any more.
+            ImageError: the image cannot be read any more.
             IndexError, KeyError: there is no such image.
             ValueError: `images` are not one per row.
         """
         try:
-            from diffmiczoo.inference.overlay import draw
+            from diffmiczoo.inference.overlay import Overlay, draw_overlay
         except ImportError as error:
-            raise ImportError('plot needs matplotlib: pip install "diffmiczoo[plot]"') from error
+            raise MissingExtraError('plot needs matplotlib: pip install "diffmiczoo[plot]"') from error
         row = self._row(index)
-        return draw(self[row], self._picture(row, images), show_saliency)
+        one = self[row]
+        ranking, label = one.top(len(self.class_names))[0], one.labels[0]
+        labels = [label] if isinstance(label, str) else label
+        notes = {"the model is not trained": not self.trained, "probabilities are not calibrated": not self.calibrated}
+        overlay = Overlay(
+            name=self.names[row],
+            square=self._square(row, images),
+            saliency=one.saliency[0, one.probs[0].argmax()] if show_saliency else None,
+            rois=one.rois[0],
+            roi_attention=one.roi_attention[0],
+            ranking=ranking,
+            labels=[name for name, _ in ranking if name in labels],
+            uncertainty=one.uncertainty.item(),
+            notes=[text for text, applies in notes.items() if applies],
+        )
+        return draw_overlay(overlay)
 
     def save_overlay(self, path: str | os.PathLike[str], index: int | str = 0) -> None:
         """Writes the figure of `plot` as a PNG file of 900×450 pixels; raises as `plot` does."""
         self.plot(index).savefig(path, format="png", dpi="figure")
 
-    def _picture(self, row: int, images: Any) -> Tensor:
+    def _square(self, row: int, images: Any) -> Tensor:
         """Returns the square (S, S, 3) that the model saw, uint8 or float in [0, 1]."""
         from diffmiczoo.images.items import as_items
         from diffmiczoo.images.preprocessing import read_square
 
         items = self.items if images is None else as_items(images)
         if len(items) != len(self):
-            raise ValueError(f"images holds {len(items)} images; expected {len(self)}, one per row of the prediction")
+            raise InvalidValueError(
+                f"images holds {len(items)} images; expected {len(self)}, one per row of the prediction"
+            )
         return read_square(items[row], self.config).permute(1, 2, 0)
