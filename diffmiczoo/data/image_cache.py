@@ -1,4 +1,4 @@
-"""Pictures decoded and resized once: uint8 squares in memory, or in a file where memory would not do."""
+"""Images decoded and resized once: uint8 squares in memory, or in a file where memory would not do."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From one picture to one tensor, or to one `ImageError`."""
+"""From one image to one tensor, or to one `ImageError`."""

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from diffmiczoo.images import pixels
-from diffmiczoo.images.items import ImageError
-from diffmiczoo.images.pixels import check_size, one_line, stretch
+from diffmiczoo.images.items import ImageError, one_line, reading_errors
+from diffmiczoo.images.pixels import check_size, stretch
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-# Only these are read: other elements may be huge or broken, and the picture does not need them.
+# Only these are read: other elements may be huge or broken, and the image does not need them.
 _KEYWORDS = (
     "Modality SamplesPerPixel PhotometricInterpretation Rows Columns NumberOfFrames BitsAllocated BitsStored "
     "PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept ModalityLUTSequence "
@@ -42,9 +42,20 @@ def read_planes(name: str, file: BinaryIO) -> tuple[np.ndarray, int]:
         Planes (C, H, W), uint8 with C = 1 or 3, or more bits where the colours have them; the number of frames.
 
     Raises:
-        ImageError: pydicom is missing, or the file has no picture, too large a one or one in a kind that is not read.
-        Exception: whatever pydicom and its decoders raise for a broken file.
+        ImageError: pydicom is missing or too old, or the file is broken or has no image, too large a one or one of a
+            kind that is not read.
     """
+    try:
+        import pydicom.pixels  # noqa: F401 - came with 3.0, as other things that are used below
+    except ImportError as error:
+        reason = 'is a DICOM file, which needs pydicom 3.0 or newer: pip install "diffmiczoo[dicom]"'
+        raise ImageError(name, reason) from error
+    # pydicom decodes an element of the header when it is asked for, so any line below may meet a broken file.
+    with reading_errors(name):
+        return _planes(name, file)
+
+
+def _planes(name: str, file: BinaryIO) -> tuple[np.ndarray, int]:
     header = _header(name, file)
     frames = int(header.get("NumberOfFrames") or 1)
     stored = _first_frame(name, file, header)
@@ -58,11 +69,9 @@ def read_planes(name: str, file: BinaryIO) -> tuple[np.ndarray, int]:
 
 def _header(name: str, file: BinaryIO) -> Dataset:
     """Reads what precedes the pixels, and refuses what should not or cannot be decoded."""
-    try:
-        import pydicom
-        from pydicom.errors import InvalidDicomError
-    except ImportError as error:
-        raise ImageError(name, 'is a DICOM file, which needs pydicom: pip install "diffmiczoo[dicom]"') from error
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
     _check_inflated_size(name, file)
     file.seek(0)
     try:
@@ -71,7 +80,7 @@ def _header(name: str, file: BinaryIO) -> Dataset:
         raise ImageError(name, "has no DICOM header; expected a DICOM part 10 file, export it again") from error
     if not header.get("Rows") or not header.get("Columns"):
         kind = header.get("Modality") or "unknown"
-        raise ImageError(name, f"has no pixel data (its modality is {kind}); expected a DICOM picture")
+        raise ImageError(name, f"has no pixel data (its modality is {kind}); expected a DICOM image")
     kind, samples = header.get("PhotometricInterpretation"), int(header.get("SamplesPerPixel") or 1)
     if kind not in (*_GREY, *_COLOUR, "PALETTE COLOR") or samples != (3 if kind in _COLOUR else 1):
         raise ImageError(

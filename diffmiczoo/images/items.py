@@ -6,15 +6,17 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from diffmiczoo.errors import InvalidTypeError, InvalidValueError
+from diffmiczoo.errors import DiffMICError, InvalidTypeError, InvalidValueError
 
 #: What `list_images` takes for an image, in lower case. HEIF needs a plug-in of Pillow.
 IMAGE_EXTENSIONS = frozenset(
@@ -42,6 +44,37 @@ class ImageError(InvalidValueError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+@contextmanager
+def reading_errors(name: str, advice: str = "expected a whole image, save it again") -> Iterator[None]:
+    """Turns what a decoder or the file system raises for an image into `ImageError`.
+
+    Decoders raise whatever a broken file makes them raise, TypeError and AttributeError included: the place tells a
+    broken file from a fault of this package, not the type. So this belongs around calls of decoders and nothing else.
+    A module or name that does not exist, as with another version of a decoder, is no file's fault and goes through.
+
+    Args:
+        name: the image's.
+        advice: what to do, the end of the message.
+
+    Raises:
+        ImageError: with the error of the decoder as its `__cause__`.
+    """
+    try:
+        yield
+    except (DiffMICError, ImportError, NameError):
+        raise
+    except Exception as error:
+        if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+            raise
+        found = f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
+        raise ImageError(name, f"cannot be read ({found}); {advice}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the exception's text without line breaks and cut to 300 characters, to be part of a message."""
+    return " ".join(str(error).split())[:300]
 
 
 @dataclass(frozen=True, eq=False)

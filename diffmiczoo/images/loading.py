@@ -1,4 +1,4 @@
-"""Pictures decoded and resized in order, by several processes where there are many files."""
+"""Many items → squares in order, read by several processes where there are many files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.images.items import ImageError, Item
 from diffmiczoo.images.preprocessing import read_square
 
-#: From this number of files on, several processes decode.
+#: From this number of files on, several processes read them.
 WORTH_PROCESSES = 256
 _MOST_PROCESSES = 8
-# Pictures that each process is ahead; what bounds the memory.
+# Images that each process is ahead; what bounds the memory.
 _AHEAD = 16
 
 
@@ -34,12 +34,12 @@ def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tenso
         (3, S, S), uint8 or float32 in [0, 1], or the error.
     """
     files = all(isinstance(item.source, str | os.PathLike) for item in items)
-    pictures = _Pictures(items, config)
+    squares = _Squares(items, config)
     if not files or len(items) < WORTH_PROCESSES or not _may_fork():
-        yield from (pictures[index] for index in range(len(items)))
+        yield from (squares[index] for index in range(len(items)))
         return
     yield from DataLoader(
-        pictures,
+        squares,
         batch_size=None,  # the loader's own collation would copy each batch
         num_workers=min(os.cpu_count() or 1, _MOST_PROCESSES),
         prefetch_factor=_AHEAD,
@@ -49,16 +49,18 @@ def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tenso
 
 
 def _may_fork() -> bool:
-    """Whether processes can be started that need nothing of the caller's script.
+    """Whether processes can be started by fork, the only way that asks nothing of the caller's script.
 
-    Other ways to start them run the script again, which then needs a guard around its main part; a process of a pool
-    may have no children, and a thread of a server should not copy the others' locks.
+    The other ways ("spawn", "forkserver") run the script again, which goes round in circles unless its main part is
+    guarded by `if __name__ == "__main__"`. A fork copies the locks of all threads as they are, so a server's thread
+    should not fork: a lock that another thread holds stays closed in the copy for ever. The processes of a
+    `multiprocessing.Pool` may not have children, and macOS's own libraries do not survive a fork.
     """
     alone = threading.current_thread() is threading.main_thread()
     return sys.platform == "linux" and alone and not multiprocessing.current_process().daemon
 
 
-class _Pictures(Dataset["Tensor | ImageError"]):
+class _Squares(Dataset["Tensor | ImageError"]):
     def __init__(self, items: Sequence[Item], config: DiffMICConfig) -> None:
         self.items, self.config = items, config
 

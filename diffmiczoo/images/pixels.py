@@ -8,20 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffmiczoo.images.items import ImageError
+from diffmiczoo.images.items import ImageError, one_line
 
-#: The largest picture that is used, in pixels (DICOM: in samples). For what Pillow opens, its own limit holds as well:
+#: The largest image that is used, in pixels (DICOM: in samples). For what Pillow opens, its own limit holds as well:
 #: `PIL.Image.MAX_IMAGE_PIXELS`, 89 million by default.
 MAX_PIXELS = 100_000_000
 
 
-def one_line(error: BaseException) -> str:
-    """Returns the exception's text without line breaks and cut to 300 characters, to be part of a message."""
-    return " ".join(str(error).split())[:300]
-
-
 def check_size(name: str, height: int, width: int, samples: int = 1) -> None:
-    """Raises ImageError unless the picture has at least one pixel and at most `MAX_PIXELS`."""
+    """Raises ImageError unless the image has at least one pixel and at most `MAX_PIXELS`."""
     if height < 1 or width < 1:
         raise ImageError(name, f"is {width}×{height} pixels; expected at least 1×1")
     if height * width * samples > MAX_PIXELS:
@@ -31,15 +26,23 @@ def check_size(name: str, height: int, width: int, samples: int = 1) -> None:
         )
 
 
-def tensor_values(tensor: Tensor) -> np.ndarray:
-    """Returns the tensor as an array of the same shape, on the CPU."""
-    tensor = tensor.detach().cpu()
-    # NumPy has neither bfloat16 nor the 8-bit floats.
-    return (tensor.float() if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor).numpy()
+def array_of_tensor(name: str, tensor: Tensor) -> np.ndarray:
+    """Returns the tensor as an array of the same shape, on the CPU.
+
+    Raises:
+        ImageError: it holds no plain values, such as a sparse tensor or one on the device "meta".
+    """
+    try:
+        tensor = tensor.detach().cpu()
+        # NumPy has neither bfloat16 nor the 8-bit floats.
+        return (tensor.float() if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor).numpy()
+    except (RuntimeError, TypeError) as error:
+        reason = f"is a tensor without plain values ({one_line(error)}); expected a dense one in memory"
+        raise ImageError(name, reason) from error
 
 
 def planes_of_array(name: str, array: np.ndarray, channels_first: bool) -> np.ndarray:
-    """Returns the picture as (C, H, W) with C = 1..4.
+    """Returns the image as (C, H, W) with C = 1..4.
 
     Args:
         name: the image's, for errors.
@@ -47,7 +50,7 @@ def planes_of_array(name: str, array: np.ndarray, channels_first: bool) -> np.nd
         channels_first: which order is meant where both fit.
 
     Raises:
-        ImageError: the shape is none of these, or the picture is empty or too large.
+        ImageError: the shape is none of these, or the image is empty or too large.
     """
     if array.ndim == 2:
         array, channels_first = array[None], True
@@ -114,7 +117,7 @@ def _checked_integers(name: str, values: np.ndarray, low: int, high: int) -> np.
     if high > 255:
         raise ImageError(
             name,
-            f"holds {values.dtype} values from {low} to {high}; expected 0..255 in this type: convert an 8-bit picture "
+            f"holds {values.dtype} values from {low} to {high}; expected 0..255 in this type: convert an 8-bit image "
             "to uint8, a deeper one to uint16 or int32 (which are stretched to their range)",
         )
     return values.astype(np.uint8)

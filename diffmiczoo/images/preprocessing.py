@@ -15,7 +15,7 @@ from diffmiczoo.images.reading import read_image
 
 
 class _Placement(NamedTuple):
-    """Which part of the picture is used and where it lies in the square, both (top, left, height, width) in pixels."""
+    """Which part of the image is used and where it lies in the square, both (top, left, height, width) in pixels."""
 
     part: tuple[int, int, int, int]
     place: tuple[int, int, int, int]
@@ -50,18 +50,18 @@ def resize_to_square(image: Tensor, config: DiffMICConfig) -> Tensor:
 
 
 def read_square(item: Item, config: DiffMICConfig) -> Tensor:
-    """Reads one picture as the square of the model's size, (3, S, S), uint8 or float in [0, 1].
+    """Reads one image as the square of the model's size, (3, S, S), uint8 or float in [0, 1].
 
     Raises:
         ImageError: see `read_image`.
     """
     # Twice the size that is needed, so that how a JPEG is made smaller hardly shows in the square.
-    return resize_to_square(read_image(item, at_least=2 * config.image_size), config)
+    return resize_to_square(read_image(item, min_side=2 * config.image_size), config)
 
 
 def _resized(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
     if image.shape[-2] > 8 * image.shape[-1]:
-        # Torch changes the width first, which would blow a tall and narrow picture up, and its uint8 kernel is wrong
+        # Torch changes the width first, which would blow a tall and narrow image up, and its uint8 kernel is wrong
         # for a new width of 1 (2.15); laid on its side neither happens.
         return _resized(image.mT.contiguous(), width, height, interpolation).mT.contiguous()
     image = F.resize(image, [height, width], interpolation=F.InterpolationMode(interpolation), antialias=True)
@@ -69,15 +69,15 @@ def _resized(image: Tensor, height: int, width: int, interpolation: str) -> Tens
 
 
 def square_to_original_box(box: Any, original_size: tuple[int, int], config: DiffMICConfig) -> Tensor:
-    """Maps boxes in the model's square back to the picture that `resize_to_square` was given.
+    """Maps boxes in the model's square back to the image that `resize_to_square` was given.
 
     Args:
         box: (..., 4) left, top, right, bottom in pixels of the square; right and bottom are exclusive.
-        original_size: (H, W) of the picture.
+        original_size: (H, W) of the image.
         config: the model's.
 
     Returns:
-        (..., 4) float32 in pixels of the picture, clipped to it.
+        (..., 4) float32 in pixels of the image, clipped to it.
     """
     part, place = _placement(*original_size, config)
     corners = torch.as_tensor(box, dtype=torch.float64)

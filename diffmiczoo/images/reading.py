@@ -1,4 +1,4 @@
-"""Files, PIL images, arrays and tensors → RGB tensors: one picture in, one (3, H, W) tensor or one `ImageError` out."""
+"""Files, PIL images, arrays and tensors → RGB tensors: one image in, one (3, H, W) tensor or one `ImageError` out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from diffmiczoo.images import dicom, pixels
-from diffmiczoo.images.items import ImageError, Item
-from diffmiczoo.images.pixels import check_size, one_line, planes_of_array, tensor_values, to_rgb
+from diffmiczoo.images.items import ImageError, Item, one_line, reading_errors
+from diffmiczoo.images.pixels import array_of_tensor, check_size, planes_of_array, to_rgb
 
 #: Pillow's formats that are tried; others are left out because they start programs (EPS) or hold no photographs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "MPO", "AVIF", "HEIF")
@@ -36,15 +36,15 @@ _TURNS = {
 _DECODING = threading.Lock()
 
 
-def read_image(item: Item, at_least: int | None = None) -> Tensor:
-    """Reads one picture as RGB (3, H, W): uint8, or float32 in [0, 1] where the source holds floats.
+def read_image(item: Item, min_side: int | None = None) -> Tensor:
+    """Reads one image as RGB (3, H, W): uint8, or float32 in [0, 1] where the source holds floats.
 
     - Shapes: arrays are (H, W), (H, W, C) or else (C, H, W); tensors are (H, W), (C, H, W) or else (H, W, C), with
       C = 1..4. Where both orders fit, an array is taken as (H, W, C) and a tensor as (C, H, W).
     - Colour: grey becomes three equal channels; palette, CMYK, YCbCr, Lab and HSV become RGB without regard to an
       embedded profile; transparency is dropped, so what lies under it shows. The EXIF orientation is applied.
-    - Integers of 16 or 32 bits are stretched from the picture's own minimum to its maximum, over all channels at
-      once, because 12-bit data in a 16-bit container would come out nearly black; a constant picture becomes black.
+    - Integers of 16 or 32 bits are stretched from the image's own minimum to its maximum, over all channels at
+      once, because 12-bit data in a 16-bit container would come out nearly black; a constant image becomes black.
       Negative values are refused. (Pillow itself cuts 16-bit RGB files to their upper 8 bits.)
     - int64 and uint64 say nothing about depth (they are Python's integers): values 0..255 are taken as they are,
       others are refused. int8 is refused. Booleans become 0 and 255.
@@ -55,55 +55,50 @@ def read_image(item: Item, at_least: int | None = None) -> Tensor:
       inverted, padding is black, YBR and palettes become RGB. Windows of enhanced multi-frame objects are not used.
 
     Args:
-        item: the picture.
-        at_least: a JPEG file may be decoded at a half, a quarter or an eighth of its size, as long as neither side is
-            below so many pixels and no pixel is cut: its coefficients say what a smaller picture is, which takes a
-            fraction of the time.
+        item: the image.
+        min_side: a JPEG file may be decoded at a half, a quarter or an eighth of its size, which takes a fraction of
+            the time, as long as neither side gets shorter than so many pixels.
 
     At most `MAX_PIXELS` are decoded; files are measured by their header first. Pillow's own
     `Image.MAX_IMAGE_PIXELS` holds as well. Decoding threads wait for each other; use processes to read in parallel.
 
     Raises:
-        ImageError: the source is missing, not a picture, broken, too large or outside its range; where a library
+        ImageError: the source is missing, not an image, broken, too large or outside its range; where a library
             refused it, its exception is the `__cause__`.
     """
-    try:
-        planes, frames = _planes(item, at_least)
-        image = to_rgb(item.name, planes)
-    except ImageError:
-        raise
-    except Exception as error:  # the decoders raise whatever a broken file makes them raise
-        reason = f"cannot be read ({_text(error)}); expected a whole picture, save it again"
-        raise ImageError(item.name, reason) from error
+    planes, frames = _planes(item, min_side)
+    image = to_rgb(item.name, planes)
     if frames > 1:
         warnings.warn(f"{item.name}: has {frames} frames or pages; only the first is used", UserWarning, stacklevel=2)
     return image
 
 
-def _planes(item: Item, at_least: int | None) -> tuple[np.ndarray, int]:
-    """Returns the picture as (C, H, W), of any dtype, and the number of frames it was taken from."""
-    source = item.source() if callable(item.source) else item.source
+def _planes(item: Item, min_side: int | None) -> tuple[np.ndarray, int]:
+    """Returns the image as (C, H, W), of any dtype, and the number of frames it was taken from."""
+    source = item.source
+    if callable(source):
+        with reading_errors(item.name, "the function or data set that it comes from failed"):
+            source = source()
     if isinstance(source, Tensor):
-        return planes_of_array(item.name, tensor_values(source), channels_first=True), 1
+        return planes_of_array(item.name, array_of_tensor(item.name, source), channels_first=True), 1
     if isinstance(source, np.ndarray):
         return planes_of_array(item.name, source, channels_first=False), 1
     if isinstance(source, Image.Image):
         with _quiet():
             return _planes_of_pillow(item.name, source)
-    return _planes_of_file(item.name, os.fsdecode(source), at_least)
+    if not isinstance(source, str | bytes | os.PathLike):
+        kind = type(source).__name__
+        raise ImageError(item.name, f"is a {kind}; expected a path, a PIL image, an array or a tensor")
+    return _planes_of_file(item.name, os.fsdecode(source), min_side)
 
 
 @contextmanager
 def _quiet() -> Iterator[list[warnings.WarningMessage]]:
-    """Collects the decoders' warnings, which nobody can act on when the picture is read after all."""
+    """Collects the decoders' warnings, which nobody can act on when the image is read after all."""
     with _DECODING, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield caught
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
 
 
 # ---------------------------------------------------------------------- Pillow
@@ -111,13 +106,30 @@ def _text(error: BaseException) -> str:
 
 def _planes_of_pillow(name: str, image: Image.Image) -> tuple[np.ndarray, int]:
     check_size(name, image.height, image.width)
-    image.load()
-    array = np.asarray(_plain(_upright(image)))
+    with _pillow_errors(name):
+        image.load()
+        array = np.asarray(_plain(_upright(image)))
     return (array[None] if array.ndim == 2 else array.transpose(2, 0, 1)), _frames(image)
 
 
+@contextmanager
+def _pillow_errors(name: str) -> Iterator[None]:
+    with reading_errors(name):
+        try:
+            yield
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            limit = f"{pixels.MAX_PIXELS:,} pixels and no more than Pillow's own limit"
+            reason = f"is too large ({one_line(error)}); expected at most {limit}, make it smaller"
+            raise ImageError(name, reason) from error
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    """Applies the EXIF orientation; Pillow's own function gives up when any other tag is broken."""
+    """Turns the image as its EXIF orientation says.
+
+    Cameras store pixels as the sensor lies and write into EXIF how to turn them. `PIL.ImageOps.exif_transpose` does
+    the same, but it also writes the EXIF anew without that tag, which fails where any other tag is broken; viewers show
+    such images without complaint.
+    """
     orientation = None
     with suppress(Exception):
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -126,7 +138,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Returns the picture in a mode whose array needs no further knowledge: grey, RGB, deep integer or float."""
+    """Returns the image in a mode whose array needs no further knowledge: grey, RGB, deep integer or float."""
     if image.mode in ("1", "L", "RGB", "F") or image.mode.startswith("I"):
         return image
     if "transparency" in image.info:
@@ -147,31 +159,28 @@ def _frames(image: Image.Image) -> int:
 # ---------------------------------------------------------------------- files
 
 
-def _planes_of_file(name: str, path: str, at_least: int | None) -> tuple[np.ndarray, int]:
-    _check_is_file(name, path)
-    with open(path, "rb") as file:
-        start = file.read(132)
+def _planes_of_file(name: str, path: str, min_side: int | None) -> tuple[np.ndarray, int]:
+    with _opened(name, path) as file:
+        with reading_errors(name):
+            start = file.read(132)
         if start[128:] == b"DICM" or Path(path).suffix.lower() in (".dcm", ".dicom"):
             with _quiet():
                 return dicom.read_planes(name, file)
         with _quiet() as caught:
-            return _planes_of_picture_file(name, file, start, at_least, caught)
+            return _planes_of_image_file(name, file, start, min_side, caught)
 
 
-def _reduction(width: int, height: int, at_least: int) -> int:
-    """Returns the factor by which both sides, and what a square in the middle leaves of them, stay whole numbers."""
-    for factor in (8, 4, 2):
-        whole = width % factor == height % factor == (width - height) % (2 * factor) == 0
-        if whole and min(width, height) >= factor * at_least:
-            return factor
-    return 1
+def _opened(name: str, path: str) -> BinaryIO:
+    with reading_errors(name, "check its path and permissions"):
+        try:
+            status = os.stat(path)
+        except FileNotFoundError as error:
+            raise ImageError(name, "no such file; check the path") from error
+        _check_is_file(name, status)
+        return open(path, "rb")
 
 
-def _check_is_file(name: str, path: str) -> None:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError as error:
-        raise ImageError(name, "no such file; check the path") from error
+def _check_is_file(name: str, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise ImageError(name, "is a directory; expected an image file, list_images gives those of a directory")
     # Opening a pipe or a device could wait for ever.
@@ -181,34 +190,47 @@ def _check_is_file(name: str, path: str) -> None:
         raise ImageError(name, "is empty (0 bytes); expected an image file, copy it again")
 
 
-def _planes_of_picture_file(
-    name: str, file: BinaryIO, start: bytes, at_least: int | None, caught: list[warnings.WarningMessage]
+def _planes_of_image_file(
+    name: str, file: BinaryIO, start: bytes, min_side: int | None, caught: list[warnings.WarningMessage]
 ) -> tuple[np.ndarray, int]:
     Image.init()
-    try:
-        with Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as image:
-            check_size(name, image.height, image.width)
-            if at_least is not None:
-                factor = _reduction(image.width, image.height, at_least)
+    with _pillow_errors(name):
+        try:
+            image = Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+        except UnidentifiedImageError as error:
+            raise ImageError(name, _unknown_content(start, caught)) from error
+    with image:
+        check_size(name, image.height, image.width)
+        if min_side is not None:
+            factor = _reduction(image.width, image.height, min_side)
+            with _pillow_errors(name):
                 image.draft(None, (image.width // factor, image.height // factor))
-            return _planes_of_pillow(name, image)
-    except UnidentifiedImageError as error:
-        raise ImageError(name, _unknown_content(start, caught)) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        limit = f"{pixels.MAX_PIXELS:,} pixels and no more than Pillow's own limit"
-        raise ImageError(
-            name, f"is too large ({one_line(error)}); expected at most {limit}, make it smaller"
-        ) from error
+        return _planes_of_pillow(name, image)
+
+
+def _reduction(width: int, height: int, min_side: int) -> int:
+    """Returns by what factor a JPEG may be decoded smaller: 8, 4, 2 or 1.
+
+    A JPEG holds blocks of 8×8 frequencies; without the high ones it decodes to a half, a quarter or an eighth of its
+    size in a fraction of the time. The decoder rounds sides up, so a last row or column could stand for fewer pixels
+    than the others, and a square cut from the middle could begin within one: then boxes would not lie where they do
+    in the whole image. Hence both sides, and half their difference, have to be multiples of the factor.
+    """
+    for factor in (8, 4, 2):
+        whole = width % factor == height % factor == (width - height) % (2 * factor) == 0
+        if whole and min(width, height) >= factor * min_side:
+            return factor
+    return 1
 
 
 def _unknown_content(start: bytes, caught: list[warnings.WarningMessage]) -> str:
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return (
-            "is a HEIF picture; pip install pillow-heif and call pillow_heif.register_heif_opener() before, or save it "
+            "is a HEIF image; pip install pillow-heif and call pillow_heif.register_heif_opener() before, or save it "
             "as PNG or JPEG"
         )
     notes = "".join(f"; {warning.message}" for warning in caught)
     return (
-        f"is not a picture, or its header is broken (it starts with {start[:8]!r}{notes}); expected JPEG, PNG, TIFF, "
+        f"is not an image, or its header is broken (it starts with {start[:8]!r}{notes}); expected JPEG, PNG, TIFF, "
         "BMP, GIF, WebP, JPEG 2000, PNM, AVIF or DICOM"
     )

@@ -21,7 +21,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import ExifTags, Image
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.images import loading, pixels
+from diffmiczoo.errors import DiffMICError
+from diffmiczoo.images import loading, pixels, reading
 from diffmiczoo.images.items import IMAGE_EXTENSIONS, ImageError, Item, as_items, list_images
 from diffmiczoo.images.preprocessing import (
     normalize,
@@ -141,6 +142,7 @@ def test_list_images_of_nothing(tmp_path):
 def test_error_survives_pickling():
     error = pickle.loads(pickle.dumps(ImageError("a.png", "is empty")))
     assert (str(error), error.name, error.reason) == ("a.png: is empty", "a.png", "is empty")
+    assert isinstance(error, DiffMICError) and isinstance(error, ValueError)
 
 
 # ---------------------------------------------------------------------- arrays and tensors
@@ -382,7 +384,7 @@ def test_files_that_are_no_pictures(tmp_path):
         (tmp_path / name).write_bytes(content)
     assert "is empty (0 bytes)" in reason_of(tmp_path / "empty.png")
     for name in list(contents)[1:]:
-        assert "is not a picture" in reason_of(tmp_path / name)
+        assert "is not an image" in reason_of(tmp_path / name)
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     assert "pip install pillow-heif" in reason_of(tmp_path / "photo.heic")
     assert "no such file" in reason_of(tmp_path / "missing.png")
@@ -414,6 +416,33 @@ def test_decoder_errors_are_chained(tmp_path, picture):
     closed = Image.open(save(tmp_path / "b.png", picture))
     closed.close()
     assert "cannot be read" in reason_of(closed)
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, IndexError])
+def test_a_fault_of_the_package_is_not_blamed_on_the_image(tmp_path, picture, monkeypatch, error):
+    def fail(*_):
+        raise error("a bug")
+
+    monkeypatch.setattr(reading, "to_rgb", fail)
+    for source in (picture, save(tmp_path / "a.png", picture)):
+        with pytest.raises(error, match=r"^a bug$"):
+            read(source)
+
+
+def test_what_a_function_as_source_may_return(picture):
+    def fail():
+        raise OSError("gone")
+
+    assert read_image(Item("f", lambda: picture)).shape == (3, 20, 30)
+    with pytest.raises(ImageError, match=r"f: is a NoneType; expected a path, a PIL image, an array or a tensor"):
+        read_image(Item("f", lambda: None))
+    with pytest.raises(ImageError, match=r"f: cannot be read \(OSError: gone\); the function"):
+        read_image(Item("f", fail))
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(3, 4, 4).to_sparse(), torch.zeros(3, 4, 4, device="meta")])
+def test_tensors_without_plain_values(tensor):
+    assert "is a tensor without plain values" in reason_of(tensor)
 
 
 # ---------------------------------------------------------------------- too large
@@ -510,10 +539,22 @@ def test_dicom_that_is_refused(tmp_path, picture, make_dicom):
     assert "photometric interpretation 'HSV'" in reason_of(hsv)
 
 
-def test_dicom_without_pydicom(tmp_path, picture, monkeypatch, make_dicom):
+@pytest.mark.parametrize("missing", ["pydicom", "pydicom.pixels"])  # the second is what versions before 3.0 lack
+def test_dicom_without_pydicom_or_with_an_old_one(tmp_path, picture, monkeypatch, make_dicom, missing):
     path = make_dicom(tmp_path / "a.dcm", picture)
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert 'pip install "diffmiczoo[dicom]"' in reason_of(path)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert reason_of(path) == 'is a DICOM file, which needs pydicom 3.0 or newer: pip install "diffmiczoo[dicom]"'
+
+
+def test_what_a_decoder_lacks_is_not_blamed_on_the_file(tmp_path, picture, monkeypatch, make_dicom):
+    path = make_dicom(tmp_path / "a.dcm", picture)
+    monkeypatch.delattr("pydicom.dcmread")
+    with pytest.raises(AttributeError, match="dcmread"):
+        read(path)
+    monkeypatch.undo()
+    monkeypatch.delattr("pydicom.pixels.utils.pixel_array")
+    with pytest.raises(ImportError, match="pixel_array"):
+        read(path)
 
 
 # ---------------------------------------------------------------------- mutilated files
