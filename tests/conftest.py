@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import SMALL_ENCODERS, TINY
-from hub_fixtures import hub, hub_client, hub_process, hub_repo, start_hub_process  # noqa: F401
+from factories import SHARED, SMALL_ENCODERS, TINY
+from loopback.fixtures import hub, hub_client, hub_process, hub_repo, start_hub_process  # noqa: F401
 from PIL import Image
 
 from diffmiczoo.config import DiffMICConfig
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,44 @@
+"""The ways to compute the same predictions, and the work in each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from factories import small_model
+
+from diffmiczoo.benchmark.inference import as_table, benchmark, variants
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.model import DiffMICv2
+
+
+def test_all_variants_have_the_same_answer() -> None:
+    model = small_model(num_points=4)
+    config = model.config
+    timings = benchmark(model, batch_size=2, repeats=2, progress=False)
+    assert [row.variant for row in timings] == [variant.name for variant in variants()]
+    assert timings[1].max_difference < 1e-5
+    assert all(
+        row.max_difference < 0.2 and row.seconds > 0 and row.fastest <= row.seconds <= row.slowest for row in timings
+    )
+    assert timings[0].ratio == 1 and model.config == config and not model.training
+    assert as_table(timings).count("\n") == len(timings) + 1
+
+
+def test_the_work_that_is_left_out_is_not_counted() -> None:
+    gmac = [row.gmac for row in benchmark(small_model(num_points=4), batch_size=1, repeats=1, progress=False)]
+    plain, ours, half, *without = gmac
+    assert plain == max(gmac) and ours == half == min(gmac) and all(ours <= each <= plain for each in without)
+
+
+def test_paper_size_work_is_the_published_one() -> None:
+    from diffmiczoo.benchmark.inference import OURS, PLAIN, _gmac
+
+    with torch.device("meta"):
+        model = DiffMICv2(DiffMICConfig())
+    assert _gmac(model, PLAIN) == pytest.approx(76.5, rel=0.02)
+    assert _gmac(model, OURS) == pytest.approx(11.3, rel=0.02)
+
+
+def test_a_model_without_a_diffusion_is_refused() -> None:
+    with pytest.raises(ValueError, match="predictor='dcg' has no diffusion to time"):
+        benchmark(small_model(predictor="dcg"))

@@ -1,0 +1,13 @@
+"""What this machine can do at most."""
+
+from __future__ import annotations
+
+import torch
+
+from diffmiczoo.benchmark.roofline import Limits, measure_limits
+
+
+def test_limits_are_those_of_this_machine() -> None:
+    limits = measure_limits(torch.device("cpu"), ("fp32",), repeats=1)
+    assert 1e9 < limits.flops["fp32"] < 1e14 and 1e8 < limits.bandwidth < 1e13
+    assert Limits({"fp32": 2e9}, 1.0).share(gmac=0.5, images_per_second=1, precision="fp32") == 0.5

@@ -1,0 +1,57 @@
+"""`diffmiczoo fit`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from factories import SMALL_ENCODERS, TINY, run_command
+
+
+def test_fit_and_predict(image_folder, tmp_path, weights) -> None:
+    rows = [f"{p.relative_to(tmp_path)},{p.parent.name},{'val' if p.stem in '45' else 'train'}"
+            for p in sorted(image_folder.glob("*/*.png"))]  # fmt: skip
+    (tmp_path / "labels.csv").write_text("file,label,split\n" + "\n".join(rows) + "\n")
+    fields = [f"--config={key}={json.dumps(value)}" for key, value in {**TINY, **SMALL_ENCODERS}.items()]
+    recipe = [
+        "dcg_epochs=3",
+        "diffusion_epochs=4",
+        "batch_size=4",
+        "dcg_lr=0.01",
+        "diffusion_lr=0.01",
+        "precision=fp32",
+    ]
+    result = run_command(
+        "fit", "--model", "diffmicv2_nano", "--train", tmp_path / "labels.csv", "--output", tmp_path / "run",
+        *fields, *(f"--set={text}" for text in recipe),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "weights:" in result.output and (tmp_path / "run" / "best" / "model.safetensors").is_file()
+    result = run_command("predict", image_folder, "--model", f"local-dir:{tmp_path}/run/best", "--format", "csv")
+    answers = {Path(row["name"]): row["label"] for row in csv.DictReader(io.StringIO(result.stdout))}
+    assert all(label in ("dark", "light") for label in answers.values()) and len(answers) == 12
+    result = run_command("fit", "--model", weights, "--pretrained", "--train", tmp_path / "labels.csv", "--output",
+                 tmp_path / "tuned", *(f"--set={text}" for text in recipe))  # fmt: skip
+    assert result.exit_code == 0, result.output
+
+
+def test_fit_errors_are_one_line(image_folder, tmp_path) -> None:
+    common = ["fit", "--train", image_folder, "--output", tmp_path / "run"]
+    for arguments, message in [
+        (["--model", "diffmicv2_nono"], "did you mean diffmicv2_nano"),
+        (["--model", "diffmicv2_nano", "--set", "epochs=3"], "unknown fields"),
+        (["--model", "diffmicv2_nano", "--set", "seed"], "expected FIELD=VALUE"),
+        (["--model", "diffmicv2_nano", "--config", "latent=3"], "did you mean latent_dim"),
+        (["--model", "diffmicv2_resnet18", "--pretrained"], "has no published weights"),
+    ]:
+        result = run_command(*common, *arguments)
+        assert result.exit_code == 2 and message in result.stderr, (arguments, result.output)
+
+
+def test_what_the_data_tell_is_not_set_by_hand(image_folder, tmp_path) -> None:
+    result = run_command(
+        "fit", "--model", "diffmicv2_nano", "--train", image_folder, "--output", tmp_path / "run", "--config", "task=x"
+    )
+    assert result.exit_code == 2 and "--config task: comes from the data; see --task" in result.stderr

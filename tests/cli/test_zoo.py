@@ -1,0 +1,28 @@
+"""`diffmiczoo list` and `diffmiczoo info`."""
+
+from __future__ import annotations
+
+import json
+
+from factories import run_command
+
+import diffmiczoo
+
+
+def test_list() -> None:
+    lines = run_command("list").output.splitlines()
+    assert [line.split()[0] for line in lines] == diffmiczoo.list_models()
+    pretrained = run_command("list", "--pretrained").output.splitlines()
+    assert [line.split()[0] for line in pretrained] == diffmiczoo.list_models(pretrained=True)
+    nothing = run_command("list", "nothing")
+    assert nothing.exit_code == 1 and "no name matches 'nothing'" in nothing.stderr and nothing.stdout == ""
+
+
+def test_info() -> None:
+    text = run_command("info", "diffmicv2_ham10000").output
+    assert all(word in text for word in ("akiec", "parameters", "MACs", "CC BY-NC 4.0", "shipped", "accuracy"))
+    assert (
+        json.loads(run_command("info", "diffmicv2_resnet18", "--format", "json").output)["config"]["latent_dim"] == 6144
+    )
+    result = run_command("info", "diffmicv2_ham1000")
+    assert result.exit_code == 2 and "did you mean" in result.stderr and "Traceback" not in result.stderr

@@ -1,0 +1,53 @@
+"""Decoded data sets in memory, on disk and from a cache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from factories import TINY, write_images
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data import image_cache as squares_module
+from diffmiczoo.data.dataset import ImageDataset
+from diffmiczoo.data.image_cache import load_squares
+from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.images import loading
+from diffmiczoo.images.items import ImageError
+
+CONFIG = DiffMICConfig(**{"num_classes": 2, **TINY})
+
+
+def test_all_unreadable_images_are_named_at_once(tmp_path) -> None:
+    write_images(tmp_path, ["a/1.png", "a/2.png", "b/3.png", "b/4.png"])
+    for name in ("a/2.png", "b/4.png"):
+        (tmp_path / name).write_bytes(b"not a picture")
+    with pytest.raises(ImageError, match=r"(?s)2 of 4 images cannot be read; .*2\.png.*4\.png"):
+        ImageDataset(read_manifest(tmp_path), CONFIG, progress=False)
+
+
+def test_large_sets_are_mapped_and_a_cache_is_used_again(tmp_path, monkeypatch) -> None:
+    write_images(tmp_path / "d", ["a/1.png", "a/2.png", "b/3.png"])
+    manifest = read_manifest(tmp_path / "d")
+    in_memory, _ = load_squares(manifest, CONFIG, progress=False)
+    monkeypatch.setattr(squares_module, "MEMORY_LIMIT", 1000)
+    mapped, _ = load_squares(manifest, CONFIG, progress=False)
+    cached, _ = load_squares(manifest, CONFIG, cache=tmp_path / "cache", progress=False)
+    assert torch.equal(in_memory, mapped) and torch.equal(in_memory, cached)
+    (file,) = (tmp_path / "cache").iterdir()
+    monkeypatch.setattr(squares_module, "_fill", lambda *_: pytest.fail("decoded again"))
+    again, _ = load_squares(manifest, CONFIG, cache=tmp_path / "cache", progress=False)
+    assert torch.equal(in_memory, again)
+    monkeypatch.undo()
+    monkeypatch.setattr(squares_module, "MEMORY_LIMIT", 1000)
+    write_images(tmp_path / "d", ["a/1.png"], seed=9)
+    other, _ = load_squares(manifest, CONFIG, cache=tmp_path / "cache", progress=False)
+    assert not torch.equal(other, in_memory) and len(list((tmp_path / "cache").iterdir())) == 2 and file.exists()
+
+
+def test_several_processes_decode_the_same(tmp_path, monkeypatch) -> None:
+    write_images(tmp_path, [f"{name}/{number}.png" for name in "ab" for number in range(4)])
+    manifest = read_manifest(tmp_path)
+    alone, _ = load_squares(manifest, CONFIG, progress=False)
+    monkeypatch.setattr(loading, "WORTH_PROCESSES", 1)
+    together, _ = load_squares(manifest, CONFIG, progress=False)
+    assert torch.equal(alone, together)

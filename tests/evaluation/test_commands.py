@@ -1,0 +1,33 @@
+"""`diffmiczoo evaluate` and `diffmiczoo compare`."""
+
+from __future__ import annotations
+
+import json
+
+from click.testing import CliRunner
+
+from diffmiczoo.cli import main
+from diffmiczoo.evaluation.results import Answers
+
+
+def test_the_commands_evaluate_and_compare(weights, manifest_csv, tmp_path) -> None:
+    runner = CliRunner()
+    command = ["evaluate", str(manifest_csv), "--model", f"local-dir:{weights}/best", "--bootstrap", "50"]
+    files = ["--predictions", str(tmp_path / "m.csv"), "--dcg-predictions", str(tmp_path / "d.csv")]
+    result = runner.invoke(main, [*command, *files, "--save"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    for part in ("its DCG alone", "model - DCG: accuracy", "light"):
+        assert part in result.output
+    saved = json.loads((weights / "best" / "metrics.json").read_text())
+    assert saved.keys() == {"val", "test"} and saved["test"].keys() == {"model", "dcg", "difference"}
+    table = Answers.load(tmp_path / "m.csv")
+    assert len(table.names) == 8 and table.groups is not None
+    assert saved["test"]["model"]["values"]["accuracy"] == table.metrics(0).values["accuracy"]
+    result = runner.invoke(main, [*command, "--split", "val", "--json"], catch_exceptions=False)
+    assert json.loads(result.stdout)["model"]["num_images"] == 8
+    result = runner.invoke(main, ["compare", str(tmp_path / "m.csv"), str(tmp_path / "d.csv")], catch_exceptions=False)
+    assert result.exit_code == 0 and "| McNemar | accuracy |" in result.output
+    result = runner.invoke(main, ["compare", str(tmp_path / "m.csv"), str(manifest_csv)])
+    assert result.exit_code == 2 and "needs the columns name, target and prob_<class>" in result.output
+    result = runner.invoke(main, ["evaluate", str(manifest_csv), "--model", "diffmicv2_ham10000", "--save"])
+    assert result.exit_code == 2 and "--save needs the weights of a local-dir:" in result.output

