@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -57,47 +57,29 @@ def fit(
     Without --recipe the settings are the preset for the model and the number of images, with --pretrained that for
     fine-tuning.
     """
-    import torch
-
     import diffmiczoo
-    from diffmiczoo.training.fit import adapt_classes
-    from diffmiczoo.training.plan import plan_run, training_manifest
-    from diffmiczoo.training.presets import finetune_recipe, preset_recipe
+    from diffmiczoo.training.prepare import prepare
     from diffmiczoo.training.recipe import Recipe
-    from diffmiczoo.zoo.registry import model_config
 
     with clear_errors():
-        own = model_config(name, pretrained=pretrained)
-        manifest = training_manifest(train, own, task)
-        fields = assignments(overrides)
-        wrong = sorted({"task", "class_names", "num_classes"} & fields.keys())
-        if wrong:
-            raise ValueError(f"--config {wrong[0]}: comes from the data; see --task for the task")
-        names = manifest.class_names
-        classes = {"task": manifest.task, "num_classes": len(names), "class_names": names}
-        data = own.uncalibrated().replace(**classes, ordinal=False)
-        images = len(plan_run(data, manifest, val, seed=0).train)
-        preset = finetune_recipe if pretrained else preset_recipe
-        base = Recipe.load(recipe) if recipe else preset(own, images)
-        chosen = Recipe.from_dict({**base.to_dict(), **assignments(settings)}, source="--set")
-        torch.manual_seed(chosen.seed)
-        new: dict[str, Any] = {} if pretrained else {"class_names": names, "task": manifest.task}
-        model = diffmiczoo.create_model(
+        prepared = prepare(
             name,
-            pretrained,
-            device=checked_device(device),
+            train,
+            val,
+            Recipe.load(recipe) if recipe else None,
+            changes=assignments(settings),
+            task=task,
+            pretrained=pretrained,
             pretrained_backbones=pretrained_backbones,
             ablation=ablation,
-            **new,
-            **fields,
+            config=assignments(overrides),
+            device=checked_device(device),
         )
-        adapt_classes(model, names, manifest.task)
         try:
             result = diffmiczoo.fit(
-                model,
-                manifest,
-                val,
-                chosen,
+                prepared.model,
+                prepared.plan,
+                recipe=prepared.recipe,
                 output=output,
                 resume=resume,
                 checkpoint_minutes=checkpoint_minutes,

@@ -78,8 +78,9 @@ def fit(
     Args:
         model: trained in place, on its device.
         train: a table, folder, `.npz`, the root of an original download (see `data.manifest.read_manifest`), a torch
-            Dataset of (image, label), or a `Manifest`. Without splits, 70 % train, 10 % val and 20 % test are made,
-            stratified and grouped; without validation images, some are taken from training.
+            Dataset of (image, label), a `Manifest`, or the plan that `training.prepare.prepare` made. Without splits,
+            70 % train, 10 % val and 20 % test are made, stratified and grouped; without validation images, some are
+            taken from training.
         val: the same; by default the images of `train` whose split is "val".
         recipe: settings; by default the preset for the model and the number of images.
         output: a directory, made if need be.
@@ -168,10 +169,8 @@ def finetune(
     """
     manifest = training_manifest(train, model.config)
     adapt_classes(model, manifest.class_names, manifest.task)
-    if recipe is None:
-        plan = plan_run(model.config, manifest, val, seed=0)
-        recipe = finetune_recipe(model.config, len(plan.train))
-    return fit(model, manifest, val, recipe, **options)
+    plan = plan_run(model.config, manifest, val, seed=recipe.seed if recipe else 0)
+    return fit(model, plan, recipe=recipe or finetune_recipe(model.config, len(plan.train)), **options)
 
 
 def adapt_classes(model: DiffMICv2, class_names: tuple[str, ...], task: str) -> None:

@@ -72,13 +72,16 @@ def plan_run(config: DiffMICConfig, train: Any, val: Any, seed: int) -> Plan:
 
     Args:
         config: the model's.
-        train: as `fit` takes it.
+        train: as `fit` takes it; a plan that was made before is returned as it is, if it fits the model.
         val: as `fit` takes it.
         seed: of splits that have to be made.
 
     Raises:
         ValueError: the data do not fit the model, or each other.
     """
+    if isinstance(train, Plan):
+        _check_fits(train.train, config, config.class_names)
+        return train
     names = config.class_names or None
     given = as_manifest(train, class_names=names, task=config.task)
     _check_fits(given, config, config.class_names)

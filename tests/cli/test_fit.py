@@ -41,7 +41,7 @@ def test_fit_errors_are_one_line(image_folder, tmp_path) -> None:
     common = ["fit", "--train", image_folder, "--output", tmp_path / "run"]
     for arguments, message in [
         (["--model", "diffmicv2_nono"], "did you mean diffmicv2_nano"),
-        (["--model", "diffmicv2_nano", "--set", "epochs=3"], "unknown fields"),
+        (["--model", "diffmicv2_nano", "--set", "epochs=3"], "did you mean dcg_epochs"),
         (["--model", "diffmicv2_nano", "--set", "seed"], "expected FIELD=VALUE"),
         (["--model", "diffmicv2_nano", "--config", "latent=3"], "did you mean latent_dim"),
         (["--model", "diffmicv2_resnet18", "--pretrained"], "has no published weights"),
@@ -54,4 +54,4 @@ def test_what_the_data_tell_is_not_set_by_hand(image_folder, tmp_path) -> None:
     result = run_command(
         "fit", "--model", "diffmicv2_nano", "--train", image_folder, "--output", tmp_path / "run", "--config", "task=x"
     )
-    assert result.exit_code == 2 and "--config task: comes from the data; see --task" in result.stderr
+    assert result.exit_code == 2 and "config field task comes from the data" in result.stderr

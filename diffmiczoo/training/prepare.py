@@ -1,0 +1,91 @@
+"""`prepare`: from a name and labelled images to a model with their classes, a plan and a recipe, ready for `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.training.fit import adapt_classes
+from diffmiczoo.training.plan import Plan, plan_run, training_manifest
+from diffmiczoo.training.presets import finetune_recipe, preset_recipe
+from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.zoo.registry import create_model, model_config
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `fit(prepared.model, prepared.plan, recipe=prepared.recipe, output=…)` takes."""
+
+    model: DiffMICv2
+    plan: Plan
+    recipe: Recipe
+
+
+def prepare(
+    name: str,
+    train: Any,
+    val: Any = None,
+    recipe: Recipe | None = None,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    task: str | None = None,
+    pretrained: bool = False,
+    pretrained_backbones: bool = False,
+    ablation: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> Prepared:
+    """Creates a registered model with the classes and the task of the data, and settles how it is trained.
+
+    The new parameters are drawn from the recipe's seed; the global random state is left as found.
+
+    Args:
+        name: as `create_model` takes it.
+        train: as `fit` takes it.
+        val: as `fit` takes it.
+        recipe: by default the preset for the model and the number of images; with `pretrained` that for fine-tuning.
+        changes: recipe field → value, in place of the recipe's own.
+        task: "multiclass" or "multilabel"; by default what the labels tell.
+        pretrained: start from the model's trained weights; layers that depend on the classes start anew where these
+            are others.
+        pretrained_backbones: start the encoders from ImageNet weights.
+        ablation: a row of the paper's table IV, as `create_model` takes it.
+        config: config field → value; classes and task come from the data.
+        device: of the model.
+
+    Raises:
+        ValueError: a name, a field or the data are wrong; the message tells which.
+        FileNotFoundError: the data or the weights are not there.
+    """
+    fields = dict(config or {})
+    for field in ("task", "class_names", "num_classes"):
+        if field in fields:
+            raise InvalidValueError(f"config field {field} comes from the data; the task alone may be given, as `task`")
+    own = model_config(name, pretrained=pretrained)
+    manifest = training_manifest(train, own, task)
+    names = manifest.class_names
+    settings = Recipe.from_dict({**(recipe.to_dict() if recipe else {}), **(changes or {})}, source="recipe")
+    classes = {"task": manifest.task, "num_classes": len(names), "class_names": names, "ordinal": False}
+    plan = plan_run(own.uncalibrated().replace(**classes), manifest, val, settings.seed)
+    if recipe is None:
+        preset = finetune_recipe if pretrained else preset_recipe
+        settings = preset(own, len(plan.train)).replace(**(changes or {}))
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        if not pretrained:
+            fields |= {"class_names": names, "task": manifest.task}
+        model = create_model(
+            name,
+            pretrained,
+            device=device,
+            pretrained_backbones=pretrained_backbones,
+            ablation=ablation,
+            **fields,
+        )
+        adapt_classes(model, names, manifest.task)
+    return Prepared(model, plan, settings)
