@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import zipfile
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from diffmiczoo.data.manifest import SPLITS, Record
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingFileError
 
 
 def npz_records(path: Path, class_names: Sequence[str] | None = None) -> tuple[Record, ...]:
@@ -29,13 +29,15 @@ def npz_records(path: Path, class_names: Sequence[str] | None = None) -> tuple[R
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path} does not exist; expected a file of arrays") from error
     except (zipfile.BadZipFile, ValueError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"{path} does not exist; expected a file of arrays") from error
-        raise ValueError(f"{path}: is not a file of plain arrays ({error})") from error
+        raise InvalidValueError(f"{path}: is not a file of plain arrays ({error})") from error
     splits = [split for split in SPLITS if f"{split}_images" in arrays]
     if not splits:
-        raise ValueError(f"{path}: needs train_images and train_labels, like a file of MedMNIST; found {[*arrays]}")
+        raise InvalidValueError(
+            f"{path}: needs train_images and train_labels, like a file of MedMNIST; found {[*arrays]}"
+        )
     return tuple(record for split in splits for record in _npz_split(path, split, arrays, class_names))
 
 
@@ -45,9 +47,11 @@ def _npz_split(
     images, labels = arrays[f"{split}_images"], arrays.get(f"{split}_labels")
     if labels is None or len(labels) != len(images):
         found = "no" if labels is None else len(labels)
-        raise ValueError(f"{path}: {split}_labels holds {found} labels for {len(images)} images")
+        raise InvalidValueError(f"{path}: {split}_labels holds {found} labels for {len(images)} images")
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise ValueError(f"{path}: {split}_images is {images.dtype} {images.shape}; expected uint8 (N, H, W[, 3])")
+        raise InvalidValueError(
+            f"{path}: {split}_images is {images.dtype} {images.shape}; expected uint8 (N, H, W[, 3])"
+        )
     rows = labels.reshape(len(labels), -1)
     names = [_labels_of(row if rows.shape[1] > 1 else row[0], class_names, f"{path}, {split}") for row in rows]
     return [
@@ -70,11 +74,11 @@ def dataset_records(dataset: Any, class_names: Sequence[str] | None = None) -> t
         ValueError: a label is not a class.
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise TypeError(f"a {type(dataset).__name__} is not a map-style dataset of (image, label)")
+        raise InvalidTypeError(f"a {type(dataset).__name__} is not a map-style dataset of (image, label)")
     kind, names = type(dataset).__name__, class_names or getattr(dataset, "classes", None)
     targets = getattr(dataset, "targets", None)
     if targets is None or len(targets) != len(dataset):
-        targets = [_pair(dataset, index)[1] for index in range(len(dataset))]
+        targets = [_image_and_label(dataset, index)[1] for index in range(len(dataset))]
     return tuple(
         Record(
             Path(f"{kind}[{index}]"),
@@ -85,15 +89,15 @@ def dataset_records(dataset: Any, class_names: Sequence[str] | None = None) -> t
     )
 
 
-def _pair(dataset: Any, index: int) -> tuple[Any, Any]:
+def _image_and_label(dataset: Any, index: int) -> tuple[Any, Any]:
     entry = dataset[index]
     if not isinstance(entry, tuple | list) or len(entry) != 2:
-        raise TypeError(f"{type(dataset).__name__}[{index}] is not a pair (image, label)")
+        raise InvalidTypeError(f"{type(dataset).__name__}[{index}] is not a pair (image, label)")
     return entry[0], entry[1]
 
 
 def _image_of(dataset: Any, index: int) -> Any:
-    return _pair(dataset, index)[0]
+    return _image_and_label(dataset, index)[0]
 
 
 def _labels_of(label: Any, names: Sequence[str] | None, where: str) -> tuple[str, ...]:
@@ -102,15 +106,17 @@ def _labels_of(label: Any, names: Sequence[str] | None, where: str) -> tuple[str
         return (label,)
     values = np.asarray(label.detach().cpu() if isinstance(label, torch.Tensor) else label)
     if values.ndim == 0:
-        return (_name(operator.index(values.item()), names, where),)
+        if values.dtype.kind not in "biu":
+            raise InvalidTypeError(f"{where}: label {label!r} is no class number; expected an integer or a name")
+        return (_class_name(int(values), names, where),)
     if values.ndim != 1 or not np.isin(values, (0, 1)).all():
-        raise ValueError(f"{where}: label {label!r} is neither a class number nor a vector of 0 and 1")
-    return tuple(_name(int(index), names, where) for index in values.nonzero()[0])
+        raise InvalidValueError(f"{where}: label {label!r} is neither a class number nor a vector of 0 and 1")
+    return tuple(_class_name(int(index), names, where) for index in values.nonzero()[0])
 
 
-def _name(index: int, names: Sequence[str] | None, where: str) -> str:
+def _class_name(index: int, names: Sequence[str] | None, where: str) -> str:
     if names is None:
         return str(index)
     if not 0 <= index < len(names):
-        raise ValueError(f"{where}: label {index} is not a place in the classes {list(names)}")
+        raise InvalidValueError(f"{where}: label {index} is not a place in the classes {list(names)}")
     return names[index]

@@ -1,7 +1,8 @@
-"""What is wrong with data is said before anything is trained on it."""
+"""Checks of labelled images before training: classes without images, leaks between splits, duplicates."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import defaultdict
@@ -12,6 +13,7 @@ from typing import Any
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.splits import leaks
+from diffmiczoo.files import write_text
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,15 @@ class DataReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields and the sentences as JSON-ready values."""
-        return {**self.__dict__, "problems": self.problems, "warnings": self.warnings}
+        return {**dataclasses.asdict(self), "problems": self.problems, "warnings": self.warnings}
 
     def save(self, path: Path) -> None:
-        """Writes the report as JSON."""
-        path.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        """Writes the report as JSON.
+
+        Raises:
+            OSError: the directory cannot be written, or the disk is full.
+        """
+        write_text(path, json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
 
 
 def _count(entries: list[Any], one: str, several: str) -> str:

@@ -1,4 +1,4 @@
-"""Labelled images in memory: decoded and resized once, augmented when drawn."""
+"""Labelled images as squares, read once; normalised, and augmented for training, each time one is drawn."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from torchvision.transforms import v2
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.image_cache import load_squares
 from diffmiczoo.data.manifest import Manifest
-from diffmiczoo.images.items import ImageError
 from diffmiczoo.images.preprocessing import normalize
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Images of a manifest as uint8 squares, in memory or, beyond `data.squares.MEMORY_LIMIT`, in a mapped file.
+    """Images of a manifest as uint8 squares, in memory or, beyond `data.image_cache.MEMORY_LIMIT`, in a mapped file.
 
     Args:
         manifest: what to load.
         config: the model's, for image size and crop.
         augmentation: applied to every image that is drawn.
         progress: show a bar while decoding; by default where the standard error is a terminal.
-        cache: directory for the mapped file, see `data.squares.load_squares`.
+        cache: directory for the mapped file, see `data.image_cache.load_squares`.
 
     Item: image (3, S, S) float32, normalised; target: int64 class number, or (C,) float32 for multi-label. A key is an
     index, or (index, seed): the same seed gives the same augmentation, whatever was drawn before and by which process.
@@ -47,9 +46,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         self.config, self.manifest, self.augmentation = config, manifest, augmentation
         self.targets = torch.from_numpy(manifest.targets())
-        self.squares, errors = load_squares(manifest, config, cache=cache, progress=progress)
-        if errors:
-            raise ImageError(manifest.name, _unreadable(errors, len(manifest)))
+        self.squares = load_squares(manifest, config, cache=cache, progress=progress)
 
     def __len__(self) -> int:
         return len(self.squares)
@@ -58,19 +55,13 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         index, seed = key if isinstance(key, tuple) else (key, None)
         image = self.squares[index]
         if self.augmentation is not None:
-            image = self._augmented(image, seed)
+            image = _augmented(self.augmentation, image, seed)
         return normalize(image, self.config), self.targets[index]
 
-    def _augmented(self, image: Tensor, seed: int | None) -> Tensor:
-        assert self.augmentation is not None
-        if seed is None:
-            return self.augmentation(image)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.augmentation(image)
 
-
-def _unreadable(errors: dict[str, str], count: int) -> str:
-    first = "\n  ".join(list(errors.values())[:10])
-    more = f"\n  … and {len(errors) - 10} more" if len(errors) > 10 else ""
-    return f"{len(errors)} of {count} images cannot be read; mend them or take them out of the data:\n  {first}{more}"
+def _augmented(augmentation: v2.Transform, image: Tensor, seed: int | None) -> Tensor:
+    if seed is None:
+        return augmentation(image)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return augmentation(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffmiczoo.data.manifest import Record
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.images.items import list_images
 
 #: Name of a folder that holds one split in a folder per class → the split.
@@ -27,7 +28,7 @@ def folder_records(folder: Path) -> tuple[Record, ...]:
             for path in list_images(entry)
         )
     if len(folders) < 2:
-        raise ValueError(f"{folder}: expected a labels.csv, or at least two sub-folders, one per class")
+        raise InvalidValueError(f"{folder}: expected a labels.csv, or at least two sub-folders, one per class")
     return tuple(Record(path, (entry.name,)) for entry in folders for path in list_images(entry))
 
 

@@ -1,23 +1,24 @@
-"""Images decoded and resized once: uint8 squares in memory, or in a file where memory would not do."""
+"""Images of a manifest read once: uint8 squares in memory, or in a mapped file where memory would not do."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.files import replaced
 from diffmiczoo.images.items import ImageError
 from diffmiczoo.images.loading import read_squares
+from diffmiczoo.runtime.progress import progress_bar
 
-#: Squares of one data set that are kept in memory; larger sets go to a file, which the system caches as it can.
+#: The largest set of squares, in bytes, that is held in memory; a larger one goes to a mapped file.
 MEMORY_LIMIT = 4 * 2**30
 
 # Counts the ways in which squares have been made; files of another way are not used.
@@ -26,8 +27,8 @@ _READER = 2
 
 def load_squares(
     manifest: Manifest, config: DiffMICConfig, *, cache: Path | None = None, progress: bool | None = None
-) -> tuple[Tensor, dict[str, str]]:
-    """Decodes and resizes every image once.
+) -> Tensor:
+    """Reads every image as a square of the model's size.
 
     Args:
         manifest: what to read.
@@ -37,35 +38,44 @@ def load_squares(
         progress: show a bar; by default where the standard error is a terminal.
 
     Returns:
-        (N, 3, S, S) uint8, and name → message of what cannot be read; its square is black.
+        (N, 3, S, S) uint8.
+
+    Raises:
+        ImageError: images cannot be read; the message names the first ones.
+        OSError: the file cannot be written.
     """
     shape = (len(manifest), 3, config.image_size, config.image_size)
     if np.prod(shape, dtype=np.int64) <= MEMORY_LIMIT:
         squares = torch.zeros(shape, dtype=torch.uint8)
-        return squares, _fill(squares, manifest, config, progress)
-    if cache is None:
-        with tempfile.NamedTemporaryFile(prefix="diffmiczoo-") as file:
-            mapped = torch.from_numpy(np.memmap(file.name, np.uint8, "w+", shape=shape))
-            return mapped, _fill(mapped, manifest, config, progress)  # the mapping outlives the name
-    return _cached(cache, shape, manifest, config, progress)
+        _fill(squares, manifest, config, progress)
+        return squares
+    if cache is not None:
+        return _mapped_cache(cache, shape, manifest, config, progress)
+    # The system frees a file without a name when the last mapping of it goes, that is with the tensor.
+    with tempfile.NamedTemporaryFile(prefix="diffmiczoo-") as file:
+        mapped = torch.from_numpy(np.memmap(file.name, np.uint8, "w+", shape=shape))
+        _fill(mapped, manifest, config, progress)
+        return mapped
 
 
-def _cached(
+def _mapped_cache(
     cache: Path, shape: tuple[int, ...], manifest: Manifest, config: DiffMICConfig, progress: bool | None
-) -> tuple[Tensor, dict[str, str]]:
+) -> Tensor:
+    """Maps the file of these squares, and makes it first where there is none.
+
+    A mapped file costs no memory of its own: the system reads the parts that are asked for and forgets them when
+    others need the room, and all processes of a training share what is read. The name holds a hash of all that the
+    squares depend on, so a file is either right or not found; it gets that name when it is complete.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / f"{_fingerprint(manifest, config)}.u8"
-    errors: dict[str, str] = {}
     if not path.exists():
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        mapped = np.memmap(partial, np.uint8, "w+", shape=shape)
-        errors = _fill(torch.from_numpy(mapped), manifest, config, progress)
-        mapped.flush()
-        partial.replace(path) if not errors else partial.unlink()
-        if errors:
-            return torch.from_numpy(mapped), errors
+        with replaced(path) as file:
+            mapped = np.memmap(file.name, np.uint8, "w+", shape=shape)
+            _fill(torch.from_numpy(mapped), manifest, config, progress)
+            mapped.flush()
     # Copy on write: nobody writes, and torch warns of arrays that it could not write to.
-    return torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape)), errors
+    return torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
 
 
 def _fingerprint(manifest: Manifest, config: DiffMICConfig) -> str:
@@ -77,15 +87,22 @@ def _fingerprint(manifest: Manifest, config: DiffMICConfig) -> str:
     return digest.hexdigest()[:32]
 
 
-def _fill(squares: Tensor, manifest: Manifest, config: DiffMICConfig, progress: bool | None) -> dict[str, str]:
-    errors = {}
-    hide = None if progress is None else not progress
+def _fill(squares: Tensor, manifest: Manifest, config: DiffMICConfig, progress: bool | None) -> None:
+    """Reads every image into its place; all are tried before the ones that cannot be read are named together."""
+    errors: list[ImageError] = []
     items = [record.item() for record in manifest.records]
-    with tqdm(total=len(items), desc=f"read {manifest.name}", unit="img", disable=hide) as bar:
+    with progress_bar(len(items), f"read {manifest.name}", "img", progress) as bar:
         for index, square in enumerate(read_squares(items, config)):
             if isinstance(square, ImageError):
-                errors[items[index].name] = str(square)
+                errors.append(square)
             else:
                 squares[index] = (square * 255).round() if square.is_floating_point() else square
             bar.update()
-    return errors
+    if errors:
+        raise ImageError(manifest.name, _unreadable(errors, len(items)))
+
+
+def _unreadable(errors: Sequence[ImageError], count: int) -> str:
+    first = "\n  ".join(str(error) for error in errors[:10])
+    more = f"\n  … and {len(errors) - 10} more" if len(errors) > 10 else ""
+    return f"{len(errors)} of {count} images cannot be read; mend them or take them out of the data:\n  {first}{more}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.images.items import Item
 
 SPLITS = ("train", "val", "test")
@@ -78,7 +79,7 @@ class Manifest:
         records = tuple(record for record in self.records if record.split == name)
         if not records:
             have = ", ".join(sorted({str(record.split) for record in self.records}))
-            raise ValueError(f"{self.name}: no image belongs to split {name!r}; its splits are {have}")
+            raise InvalidValueError(f"{self.name}: no image belongs to split {name!r}; its splits are {have}")
         return self.with_records(records)
 
     @property

@@ -11,9 +11,8 @@ from diffmiczoo.data.arrays import dataset_records, npz_records
 from diffmiczoo.data.downloads import download_records, recognized_download
 from diffmiczoo.data.folders import folder_records
 from diffmiczoo.data.manifest import Manifest, Record
-from diffmiczoo.data.tables import TABLES, read_files, table_records
-
-__all__ = ["as_manifest", "read_files", "read_manifest"]
+from diffmiczoo.data.tables import TABLE_EXTENSIONS, table_records
+from diffmiczoo.errors import InvalidValueError, MissingFileError
 
 
 def as_manifest(data: Any, *, class_names: Sequence[str] | None = None, task: str | None = None) -> Manifest:
@@ -27,7 +26,7 @@ def as_manifest(data: Any, *, class_names: Sequence[str] | None = None, task: st
     if isinstance(data, str | os.PathLike):
         return read_manifest(data, class_names=class_names, task=task)
     own = class_names or getattr(data, "classes", None)
-    return _manifest(type(data).__name__, type(data).__name__, dataset_records(data, class_names), own, task)
+    return _checked_manifest(type(data).__name__, type(data).__name__, dataset_records(data, class_names), own, task)
 
 
 def read_manifest(
@@ -52,14 +51,14 @@ def read_manifest(
     """
     path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected a table, an .npz or a folder of images")
+        raise MissingFileError(f"{path} does not exist; expected a table, an .npz or a folder of images")
     if path.is_dir() and (path / "labels.csv").is_file():
         path = path / "labels.csv"
     name = _data_set_name(path)
     if path.is_dir() and recognized_download(path) is not None:
         records, names, own_task = download_records(path)
-        return _manifest(name, path, records, class_names or names, task or own_task)
-    return _manifest(name, path, _records(path, class_names), class_names, task)
+        return _checked_manifest(name, path, records, class_names or names, task or own_task)
+    return _checked_manifest(name, path, _records(path, class_names), class_names, task)
 
 
 def _records(path: Path, class_names: Sequence[str] | None) -> tuple[Record, ...]:
@@ -68,12 +67,12 @@ def _records(path: Path, class_names: Sequence[str] | None) -> tuple[Record, ...
     ending = path.suffix.lower()
     if ending == ".npz":
         return npz_records(path, class_names)
-    if ending in TABLES:
+    if ending in TABLE_EXTENSIONS:
         return table_records(path, class_names)
-    raise ValueError(f"{path}: expected a table ({', '.join(TABLES)}), an .npz or a folder of images")
+    raise InvalidValueError(f"{path}: expected a table ({', '.join(TABLE_EXTENSIONS)}), an .npz or a folder of images")
 
 
-def _manifest(
+def _checked_manifest(
     name: str, source: Any, records: tuple[Record, ...], class_names: Sequence[str] | None, task: str | None
 ) -> Manifest:
     """Checks that labels, classes and task belong together."""
@@ -82,15 +81,15 @@ def _manifest(
     names = tuple(class_names) if class_names else tuple(sorted(found, key=_label_key))
     unknown = sorted(found - set(names))
     if unknown:
-        raise ValueError(f"{source}: labels {unknown} are not among the classes {list(names)}")
+        raise InvalidValueError(f"{source}: labels {unknown} are not among the classes {list(names)}")
     if task == "multiclass":
         wrong = next((record for record in records if len(record.labels) != 1), None)
         if wrong is not None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{source}: {wrong.path.name} has {len(wrong.labels)} labels, a multiclass image needs one"
             )
     if len(names) < 2:
-        raise ValueError(f"{source}: found {len(names)} class ({list(names)}); at least two are needed")
+        raise InvalidValueError(f"{source}: found {len(names)} class ({list(names)}); at least two are needed")
     return Manifest(name, records, names, task)
 
 
@@ -105,7 +104,7 @@ def _task_of(records: Sequence[Record], source: Any) -> str:
         return "multilabel"
     empty = next((record for record in records if not record.labels), None)
     if empty is not None:
-        raise ValueError(
+        raise InvalidValueError(
             f"{source}: {empty.path.name} has no label; give it one, or set the task to multilabel if no label applies"
         )
     return "multiclass"

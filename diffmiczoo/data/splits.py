@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from diffmiczoo.data.manifest import SPLITS, Manifest, Record
+from diffmiczoo.errors import InvalidValueError
 
 #: Shares of validation and test images where a data set has no split.
 VAL, TEST = 0.1, 0.2
@@ -30,7 +31,7 @@ def make_splits(manifest: Manifest, *, val: float = VAL, test: float = TEST, see
         ValueError: the shares leave no training images, or there are fewer groups than splits.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
-        raise ValueError(f"val={val} and test={test} must be shares of at least 0 that leave training images")
+        raise InvalidValueError(f"val={val} and test={test} must be shares of at least 0 that leave training images")
     shares = {"train": 1 - val - test, "val": val, "test": test}
     wanted = {name: share for name, share in shares.items() if share}
     side = _deal(manifest, np.array(list(wanted.values())), seed)
@@ -74,7 +75,7 @@ def _deal(manifest: Manifest, shares: np.ndarray, seed: int) -> list[int]:
     owners = manifest.groups() or [str(number) for number in range(len(manifest))]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(owners))}
     if len(numbers) < len(shares):
-        raise ValueError(f"{manifest.name}: {len(numbers)} groups cannot fill {len(shares)} splits")
+        raise InvalidValueError(f"{manifest.name}: {len(numbers)} groups cannot fill {len(shares)} splits")
     of_image = [numbers[name] for name in owners]
     held = _class_counts(manifest.records, manifest.class_names, of_image, len(numbers))
     total = held.sum(0)

@@ -86,5 +86,7 @@ def test_a_dataset_of_torch() -> None:
     assert labels_of(named) == {"Named[0]": ("dog",), "Named[1]": ("cat",)} and not Named.asked  # none was read
     with pytest.raises(TypeError, match=r"a int is not a map-style dataset of \(image, label\)"):
         as_manifest(7)
+    with pytest.raises(TypeError, match=r"TensorDataset\[0\]: label .* is no class number"):
+        as_manifest(TensorDataset(images, torch.rand(6)))
     with pytest.raises(ValueError, match="neither a class number nor a vector of 0 and 1"):
         as_manifest(TensorDataset(images, torch.rand(6, 2)))

@@ -1,4 +1,4 @@
-"""Decoded data sets in memory, on disk and from a cache."""
+"""Squares of a data set in memory, in a mapped file and from a cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from factories import TINY, write_images
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.data import image_cache as squares_module
+from diffmiczoo.data import image_cache
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.image_cache import load_squares
 from diffmiczoo.data.readers import read_manifest
@@ -28,26 +28,35 @@ def test_all_unreadable_images_are_named_at_once(tmp_path) -> None:
 def test_large_sets_are_mapped_and_a_cache_is_used_again(tmp_path, monkeypatch) -> None:
     write_images(tmp_path / "d", ["a/1.png", "a/2.png", "b/3.png"])
     manifest = read_manifest(tmp_path / "d")
-    in_memory, _ = load_squares(manifest, CONFIG, progress=False)
-    monkeypatch.setattr(squares_module, "MEMORY_LIMIT", 1000)
-    mapped, _ = load_squares(manifest, CONFIG, progress=False)
-    cached, _ = load_squares(manifest, CONFIG, cache=tmp_path / "cache", progress=False)
+    in_memory = load_squares(manifest, CONFIG, progress=False)
+    monkeypatch.setattr(image_cache, "MEMORY_LIMIT", 1000)
+    mapped = load_squares(manifest, CONFIG, progress=False)
+    cached = load_squares(manifest, CONFIG, cache=tmp_path / "cache", progress=False)
     assert torch.equal(in_memory, mapped) and torch.equal(in_memory, cached)
     (file,) = (tmp_path / "cache").iterdir()
-    monkeypatch.setattr(squares_module, "_fill", lambda *_: pytest.fail("decoded again"))
-    again, _ = load_squares(manifest, CONFIG, cache=tmp_path / "cache", progress=False)
+    monkeypatch.setattr(image_cache, "_fill", lambda *_: pytest.fail("decoded again"))
+    again = load_squares(manifest, CONFIG, cache=tmp_path / "cache", progress=False)
     assert torch.equal(in_memory, again)
     monkeypatch.undo()
-    monkeypatch.setattr(squares_module, "MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(image_cache, "MEMORY_LIMIT", 1000)
     write_images(tmp_path / "d", ["a/1.png"], seed=9)
-    other, _ = load_squares(manifest, CONFIG, cache=tmp_path / "cache", progress=False)
+    other = load_squares(manifest, CONFIG, cache=tmp_path / "cache", progress=False)
     assert not torch.equal(other, in_memory) and len(list((tmp_path / "cache").iterdir())) == 2 and file.exists()
+
+
+def test_a_cache_holds_no_file_of_images_that_cannot_be_read(tmp_path, monkeypatch) -> None:
+    write_images(tmp_path / "d", ["a/1.png", "b/2.png"])
+    (tmp_path / "d/a/1.png").write_bytes(b"not an image")
+    monkeypatch.setattr(image_cache, "MEMORY_LIMIT", 1000)
+    with pytest.raises(ImageError, match=r"1 of 2 images cannot be read; .*\n.*1\.png: is not an image"):
+        load_squares(read_manifest(tmp_path / "d"), CONFIG, cache=tmp_path / "cache", progress=False)
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_several_processes_decode_the_same(tmp_path, monkeypatch) -> None:
     write_images(tmp_path, [f"{name}/{number}.png" for name in "ab" for number in range(4)])
     manifest = read_manifest(tmp_path)
-    alone, _ = load_squares(manifest, CONFIG, progress=False)
+    alone = load_squares(manifest, CONFIG, progress=False)
     monkeypatch.setattr(loading, "WORTH_PROCESSES", 1)
-    together, _ = load_squares(manifest, CONFIG, progress=False)
+    together = load_squares(manifest, CONFIG, progress=False)
     assert torch.equal(alone, together)
