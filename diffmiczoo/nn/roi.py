@@ -15,7 +15,7 @@ def roi_cells(roi_size: int, image_size: int, grid_size: int) -> int:
 
 
 def select_roi_cells(saliency: Tensor, num_rois: int, cells: int) -> Tensor:
-    """Finds the K windows with the highest mean saliency, each without what the ones before it covered.
+    """Finds the K windows with the highest mean saliency, each without what those before cover (section III-A).
 
     Args:
         saliency: (B, C, h, w), any range; every class is min-max normalised, then the classes are summed.
@@ -71,7 +71,7 @@ def _lead(values: Tensor, best: Tensor, certain: float) -> Tensor:
 
 
 def cells_to_pixels(cells: Tensor, grid_size: tuple[int, int], image_size: int) -> Tensor:
-    """Turns (..., 2) cell positions into pixel positions, round(cell / grid · image) with halves to even.
+    """Turns (..., 2) cell positions into pixels, round(cell / grid · image), halves to even (section III-A).
 
     Integer arithmetic: the result is exact and needs no value from the host.
     """
@@ -85,7 +85,7 @@ def cells_to_pixels(cells: Tensor, grid_size: tuple[int, int], image_size: int) 
 
 
 def crop_rois(images: Tensor, top_left: Tensor, roi_size: int) -> Tensor:
-    """Cuts K squares out of every image.
+    """Cuts K squares out of every image (section III-A).
 
     A crop that would leave the image keeps its size: its picture part is moved to the bottom/right, and what is
     missing at the top/left is filled with the minimum of that image's channel.
