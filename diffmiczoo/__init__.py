@@ -7,61 +7,52 @@ from typing import TYPE_CHECKING, Any
 
 from diffmiczoo._version import __version__
 
+# For type checkers and editors, which do not run `__getattr__`; a test compares this list with `_HOME`.
 if TYPE_CHECKING:
-    from diffmiczoo.config import DiffMICConfig
-    from diffmiczoo.evaluation.evaluate import evaluate
-    from diffmiczoo.hub.client import HubError
-    from diffmiczoo.images.items import ImageError
-    from diffmiczoo.inference.prediction import Prediction
-    from diffmiczoo.model import DiffMICv2
-    from diffmiczoo.nn.condition import Condition
-    from diffmiczoo.training.fit import TrainingResult, finetune, fit
-    from diffmiczoo.training.recipe import Recipe
-    from diffmiczoo.zoo.convert import convert_official
-    from diffmiczoo.zoo.encoder_weights import load_backbone
-    from diffmiczoo.zoo.info import ModelInfo, model_info
-    from diffmiczoo.zoo.registry import create_model, list_models
+    from diffmiczoo.config import DiffMICConfig as DiffMICConfig
+    from diffmiczoo.errors import DiffMICError as DiffMICError
+    from diffmiczoo.evaluation.evaluate import evaluate as evaluate
+    from diffmiczoo.hub.errors import HubError as HubError
+    from diffmiczoo.images.items import ImageError as ImageError
+    from diffmiczoo.inference.prediction import Prediction as Prediction
+    from diffmiczoo.model import DiffMICv2 as DiffMICv2
+    from diffmiczoo.nn.condition import Condition as Condition
+    from diffmiczoo.training.fit import TrainingResult as TrainingResult
+    from diffmiczoo.training.fit import finetune as finetune
+    from diffmiczoo.training.fit import fit as fit
+    from diffmiczoo.training.recipe import Recipe as Recipe
+    from diffmiczoo.zoo.architectures import register_model as register_model
+    from diffmiczoo.zoo.convert import convert_official as convert_official
+    from diffmiczoo.zoo.encoder_weights import load_backbone as load_backbone
+    from diffmiczoo.zoo.factory import create_model as create_model
+    from diffmiczoo.zoo.info import ModelInfo as ModelInfo
+    from diffmiczoo.zoo.info import model_info as model_info
+    from diffmiczoo.zoo.registry import list_models as list_models
 
+#: Public name → the module that it lives in.
 _HOME = {
     "Condition": "diffmiczoo.nn.condition",
     "DiffMICConfig": "diffmiczoo.config",
+    "DiffMICError": "diffmiczoo.errors",
     "DiffMICv2": "diffmiczoo.model",
-    "HubError": "diffmiczoo.hub.client",
+    "HubError": "diffmiczoo.hub.errors",
     "ImageError": "diffmiczoo.images.items",
     "ModelInfo": "diffmiczoo.zoo.info",
     "Prediction": "diffmiczoo.inference.prediction",
     "Recipe": "diffmiczoo.training.recipe",
     "TrainingResult": "diffmiczoo.training.fit",
     "convert_official": "diffmiczoo.zoo.convert",
-    "create_model": "diffmiczoo.zoo.registry",
+    "create_model": "diffmiczoo.zoo.factory",
     "evaluate": "diffmiczoo.evaluation.evaluate",
     "finetune": "diffmiczoo.training.fit",
     "fit": "diffmiczoo.training.fit",
     "list_models": "diffmiczoo.zoo.registry",
     "load_backbone": "diffmiczoo.zoo.encoder_weights",
     "model_info": "diffmiczoo.zoo.info",
+    "register_model": "diffmiczoo.zoo.architectures",
 }
 
-__all__ = [
-    "Condition",
-    "DiffMICConfig",
-    "DiffMICv2",
-    "HubError",
-    "ImageError",
-    "ModelInfo",
-    "Prediction",
-    "Recipe",
-    "TrainingResult",
-    "__version__",
-    "convert_official",
-    "create_model",
-    "evaluate",
-    "finetune",
-    "fit",
-    "list_models",
-    "load_backbone",
-    "model_info",
-]
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,14 +12,14 @@ import diffmiczoo
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.architectures import architectures
 from diffmiczoo.zoo.complexity import count_parameters
-from diffmiczoo.zoo.registry import model_config
+from diffmiczoo.zoo.factory import get_config
 
 ARCHITECTURES = sorted(architectures())
 
 
 @pytest.mark.parametrize("name", diffmiczoo.list_models())
 def test_shapes_at_full_size(name: str) -> None:
-    config = model_config(name)
+    config = get_config(name)
     with torch.device("meta"):
         model = DiffMICv2(config).eval()
         images = torch.empty(2, 3, config.image_size, config.image_size)

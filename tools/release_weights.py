@@ -23,7 +23,6 @@ from typing import Any
 import click
 import torch
 
-import diffmiczoo
 from diffmiczoo.cli.common import assignments
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
@@ -32,14 +31,11 @@ from diffmiczoo.evaluation.evaluate import answers_of_both
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, read_facts, render_card
 from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.client import FILES
-from diffmiczoo.hub.serialization import load_model
 from diffmiczoo.inference.probabilities import scores_to_probs
 from diffmiczoo.metrics.calibration import fit_calibration, fit_thresholds
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.zoo.weights import ENTRIES, INDEX
-
-WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
+from diffmiczoo.zoo.weights import INDEX, INTENDED_USE, WEIGHTS, WEIGHTS_DIRECTORY
 
 
 def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest) -> DiffMICConfig:
@@ -74,12 +70,12 @@ class _Candidate:
 
 
 def _candidate(run: Path, directory: Path, entry: str, data: Path, fields: tuple[str, ...]) -> _Candidate:
-    model = load_model(run / "best")
+    model = DiffMICv2.from_pretrained(run / "best")
     model.config = model.config.replace(**assignments(fields))
     model.weights_name = entry
     manifest = read_manifest(data, class_names=model.config.class_names, task=model.config.task)
     model.save_pretrained(directory, dtype=torch.float16)
-    stored = load_model(directory)
+    stored = DiffMICv2.from_pretrained(directory)
     stored.config = _calibrated(stored.config, stored, manifest.split("val"))
     stored.save_pretrained(directory, dtype=torch.float16)
     report = {split: _measured(stored, manifest.split(split)) for split in ("val", "test")}
@@ -108,7 +104,7 @@ def git(*arguments: str) -> str:
 def _write_card(directory: Path, entry: str, facts: dict[str, Any]) -> None:
     """Writes card.json and README.md beside weights and metrics, from the same facts that `push` would publish."""
     (directory / CARD_FILE).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    model = load_model(directory)
+    model = DiffMICv2.from_pretrained(directory)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     card = render_card(entry, model.config, parameters, read_facts(directory))
     (directory / "README.md").write_text(card, encoding="utf-8")
@@ -124,7 +120,7 @@ def _write_index(directory: Path, entry: str) -> None:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.argument("entry", type=click.Choice(sorted(ENTRIES)))
+@click.argument("entry", type=click.Choice(sorted(WEIGHTS)))
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("facts", type=click.Path(exists=True, path_type=Path))
 @click.option("--commands", required=True, type=click.Path(exists=True, path_type=Path), help="What made the RUNs.")
@@ -140,7 +136,7 @@ def main(
     fields: tuple[str, ...],
 ) -> None:
     """Releases the best of RUNS as the weights ENTRY, measured on the test split of DATA."""
-    with tempfile.TemporaryDirectory(dir=WEIGHTS, prefix=".releasing-") as temporary:
+    with tempfile.TemporaryDirectory(dir=WEIGHTS_DIRECTORY, prefix=".releasing-") as temporary:
         candidates = [_candidate(run, Path(temporary) / run.name, entry, data, fields) for run in runs]
         best = max(candidates, key=lambda candidate: candidate.quality)
         for candidate in candidates:
@@ -149,11 +145,11 @@ def main(
         (best.directory / METRICS_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         manifest = read_manifest(data)
         known = {
-            "description": ENTRIES[entry].description,
-            "dataset": ENTRIES[entry].dataset,
-            "license": ENTRIES[entry].license,
-            "data_license": ENTRIES[entry].data_license,
-            "intended_use": ENTRIES[entry].intended_use,
+            "description": WEIGHTS[entry].description,
+            "dataset": WEIGHTS[entry].dataset.name,
+            "license": WEIGHTS[entry].dataset.weights_license,
+            "data_license": WEIGHTS[entry].dataset.data_license,
+            "intended_use": INTENDED_USE,
             "counts": {split: len(manifest.split(split)) for split in ("train", "val", "test")},
             "commands": [
                 *commands.read_text(encoding="utf-8").strip().splitlines(),
@@ -164,8 +160,8 @@ def main(
         }
         _write_card(best.directory, entry, known | json.loads(facts.read_text(encoding="utf-8")))
         _write_index(best.directory, entry)
-        shutil.rmtree(WEIGHTS / entry, ignore_errors=True)
-        shutil.copytree(best.directory, WEIGHTS / entry)
+        shutil.rmtree(WEIGHTS_DIRECTORY / entry, ignore_errors=True)
+        shutil.copytree(best.directory, WEIGHTS_DIRECTORY / entry)
     for part in ("model", "dcg"):
         click.echo(f"{part}\n{Metrics.from_dict(report['test'][part])}\n")
     click.echo(f"differences {json.dumps(report['test']['difference'])}")

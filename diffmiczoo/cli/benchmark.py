@@ -51,7 +51,7 @@ def benchmark(
     from diffmiczoo.benchmark import training as training_timing
     from diffmiczoo.benchmark.roofline import measure_limits
     from diffmiczoo.runtime.quantized import can_quantize
-    from diffmiczoo.zoo.registry import create_model
+    from diffmiczoo.zoo.factory import create_model
 
     with clear_errors():
         model = create_model(name, device=device)

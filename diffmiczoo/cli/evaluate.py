@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffmiczoo.cli.common import checked_device, clear_errors
+from diffmiczoo.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from diffmiczoo.evaluation.results import Answers
@@ -41,10 +42,13 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled images DATA, beside its DCG alone, with 95 % bootstrap intervals."""
     with clear_errors():
-        if save and not name.startswith("local-dir:"):
-            raise ValueError("--save needs the weights of a local-dir: model; others are not yours to change")
+        from diffmiczoo.hub.names import parse_model_name
+
+        source = parse_model_name(name)
+        if save and source.kind != "local-dir":
+            raise InvalidValueError("--save needs the weights of a local-dir: model; others are not yours to change")
         from diffmiczoo.evaluation.evaluate import answers_of_both, images_to_judge
-        from diffmiczoo.zoo.registry import create_model
+        from diffmiczoo.zoo.factory import create_model
 
         model = create_model(name, pretrained=True, device=checked_device(device))
         manifest = images_to_judge(model.config, data, split)
@@ -54,7 +58,7 @@ def evaluate(
                 parts[part].save(path)
         report = _report(parts["model"], parts["dcg"], bootstrap)
         if save:
-            _add(Path(name.removeprefix("local-dir:")) / "metrics.json", split or _split_of(manifest), report)
+            _add(source.path / "metrics.json", split or _split_of(manifest), report)
     if json_output:
         click.echo(json.dumps(report, indent=1))
         return

@@ -59,7 +59,7 @@ def predict(
         if resume and not streamed:
             raise ValueError("--resume needs --output with --format csv or jsonl, and no --overlay")
         files = image_files(images, split)
-        from diffmiczoo.zoo.registry import create_model
+        from diffmiczoo.zoo.factory import create_model
 
         model = create_model(name, pretrained=True, device=checked_device(device))
         if output is not None and streamed:

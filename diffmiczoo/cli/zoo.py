@@ -103,9 +103,12 @@ def push(directory: str, repository: str, private: bool, token: str | None) -> N
     DIRECTORY holds what `fit` leaves in best/, a card.json (license, data_license, training_data, split, intended_use,
     limits) and a metrics.json. What is missing is listed, and nothing is published.
     """
-    from diffmiczoo.hub.client import push_directory
+    from diffmiczoo.hub.publish import push_directory
+    from diffmiczoo.model import DiffMICv2
 
     with clear_errors():
-        address = push_directory(directory, repository, private=private, token=token)
+        address = push_directory(
+            directory, repository, DiffMICv2.from_pretrained(directory), private=private or None, token=token
+        )
     click.echo(f"published: {address}")
     click.echo(f'load it with create_model("hf-hub:{repository}", pretrained=True)')

@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from diffmiczoo.data.catalog import DATASETS, DatasetInfo
 from diffmiczoo.data.manifest import Record
 from diffmiczoo.data.tables import read_rows
-from diffmiczoo.zoo.weights import ENTRIES
-
-#: Metadata of HAM10000, as the archives of Kaggle and Dataverse call it.
-_HAM10000 = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 
 
 def recognized_download(folder: Path) -> str | None:
-    """Returns which of the paper's data sets a folder holds as downloaded, or None."""
-    if any((folder / name).is_file() for name in _HAM10000):
-        return "ham10000"
-    if any(folder.glob("Data_Entry_2017*.csv")):
-        return "chestxray14"
-    table = folder / "train.csv"
-    if table.is_file() and {"id_code", "diagnosis"} <= set(_header(table)):
-        return "aptos2019"
+    """Returns which of the data sets of `diffmiczoo.data.catalog` a folder holds as downloaded, or None."""
+    found = _recognized(folder)
+    return None if found is None else found[0].name
+
+
+def _recognized(folder: Path) -> tuple[DatasetInfo, Path] | None:
+    """Returns the data set that a folder holds as downloaded, and the table of its labels."""
+    for dataset in DATASETS.values():
+        tables = [path for pattern in dataset.label_tables for path in sorted(folder.glob(pattern)) if path.is_file()]
+        if tables and (not dataset.label_columns or set(dataset.label_columns) <= set(_header(tables[0]))):
+            return dataset, tables[0]
     return None
 
 
@@ -42,26 +42,23 @@ def download_records(folder: Path) -> tuple[tuple[Record, ...], tuple[str, ...],
         FileNotFoundError: an image of the metadata is missing.
         ValueError: the folder holds none of them, or a table has other columns.
     """
-    name = recognized_download(folder)
-    if name is None:
+    found = _recognized(folder)
+    if found is None:
         raise ValueError(f"{folder}: holds neither HAM10000, APTOS2019 nor ChestX-ray14 as downloaded")
-    config = ENTRIES[f"diffmicv2_nano.{name}"].config
-    classes, task = tuple(config["class_names"]), config.get("task", "multiclass")
-    return _READERS[name](folder, classes), classes, task
+    dataset, table = found
+    return _READERS[dataset.name](table, dataset.class_names), dataset.class_names, dataset.task
 
 
-def _ham10000(folder: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
-    table = next(folder / name for name in _HAM10000 if (folder / name).is_file())
+def _ham10000(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     rows = _checked_rows(table, ("image_id", "lesion_id", "dx"))
-    files = _by_stem(folder, (".jpg",))
+    files = _by_stem(table.parent, (".jpg",))
     _check_found(table, [row["image_id"] for row in rows], files)
     return tuple(Record(files[row["image_id"]], (row["dx"],), group=row["lesion_id"]) for row in rows)
 
 
-def _aptos2019(folder: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
-    table = folder / "train.csv"
+def _aptos2019(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     rows = _checked_rows(table, ("id_code", "diagnosis"))
-    files = _by_stem(folder, (".png", ".jpg", ".jpeg"))
+    files = _by_stem(table.parent, (".png", ".jpg", ".jpeg"))
     _check_found(table, [row["id_code"] for row in rows], files)
     wrong = next((row for row in rows if row["diagnosis"] not in tuple("01234")), None)
     if wrong is not None:
@@ -69,10 +66,9 @@ def _aptos2019(folder: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     return tuple(Record(files[row["id_code"]], (classes[int(row["diagnosis"])],)) for row in rows)
 
 
-def _chestxray14(folder: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
-    table = min(folder.glob("Data_Entry_2017*.csv"))
+def _chestxray14(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     rows = _checked_rows(table, ("Image Index", "Finding Labels", "Patient ID"))
-    files = {path.name: path for path in folder.rglob("*.png")}
+    files = {path.name: path for path in table.parent.rglob("*.png")}
     _check_found(table, [row["Image Index"] for row in rows], files)
     records = [
         Record(
@@ -82,7 +78,7 @@ def _chestxray14(folder: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
         )
         for row in rows
     ]
-    return tuple(_official_split(folder, records))
+    return tuple(_official_split(table.parent, records))
 
 
 def _official_split(folder: Path, records: list[Record]) -> Iterable[Record]:
@@ -98,6 +94,7 @@ def _official_split(folder: Path, records: list[Record]) -> Iterable[Record]:
     return [replace(record, split=split[record.path.name]) for record in records]
 
 
+#: Data set → what reads its archives: from the table of labels and the class names in their order, the records.
 _READERS: dict[str, Callable[[Path, tuple[str, ...]], tuple[Record, ...]]] = {
     "ham10000": _ham10000,
     "aptos2019": _aptos2019,

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
+import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.files import read_json_object
 from diffmiczoo.metrics.report import Metrics, number_text
 
 #: Metrics that a card reports, in order, with the words for them.
@@ -41,9 +47,15 @@ CARD_FILE = "card.json"
 METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.json"
 
+#: The card's text, with a $slot for each thing that differs.
+_TEMPLATE = "card_template.md"
 
-class IncompleteCardError(ValueError):
-    """Weights lack what has to be known before anybody else may use them."""
+
+class IncompleteCardError(InvalidValueError):
+    """Weights lack what has to be known before anybody else may use them; the message lists it."""
+
+    def __init__(self, message: str, missing: Sequence[str] = ()) -> None:
+        super().__init__("\n  ".join([message + ":" * bool(missing), *missing]))
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,19 @@ class CardFacts:
     comparison: str = ""
 
 
+def missing_facts(directory: str | os.PathLike[str] | None) -> list[str]:
+    """Returns what `card.json` and `metrics.json` of a directory lack, a line each; of None all that a card needs."""
+    texts, measured = ({}, {}) if directory is None else _read(Path(directory))
+    problems = [f"{CARD_FILE}: {name!r} is missing or empty" for name in REQUIRED if not texts.get(name)]
+    unknown = sorted(texts.keys() - {*REQUIRED, *OPTIONAL})
+    problems += [f"{CARD_FILE}: {name!r} is unknown; known are {', '.join((*REQUIRED, *OPTIONAL))}" for name in unknown]
+    if isinstance(texts.get("limits"), str):
+        problems.append(f"{CARD_FILE}: 'limits' is one text; expected a list of sentences")
+    if "model" not in measured.get("test", {}):
+        problems.append(f"{METRICS_FILE}: the metrics of the model on the test split are missing")
+    return problems
+
+
 def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
     """Reads the facts that lie beside weights: `card.json`, `metrics.json`, and any `recipe.json` and PNG pictures.
 
@@ -103,46 +128,39 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
 
     Raises:
         IncompleteCardError: something is missing, empty or unknown; the message lists all of it.
+        ValueError: a file is not JSON.
     """
     directory = Path(directory)
-    texts, metrics = _json_object(directory / CARD_FILE), _json_object(directory / METRICS_FILE)
-    measured = metrics.get("test", {})
-    problems = [f"{CARD_FILE}: {name!r} is missing or empty" for name in REQUIRED if not texts.get(name)]
-    unknown = sorted(texts.keys() - {*REQUIRED, *OPTIONAL})
-    problems += [f"{CARD_FILE}: {name!r} is unknown; known are {', '.join((*REQUIRED, *OPTIONAL))}" for name in unknown]
-    if isinstance(texts.get("limits"), str):
-        problems.append(f"{CARD_FILE}: 'limits' is one text; expected a list of sentences")
-    if "model" not in measured:
-        problems.append(f"{METRICS_FILE}: the metrics of the model on the test split are missing")
+    problems = missing_facts(directory)
     if problems:
-        raise IncompleteCardError(f"{directory} is not ready to be published:\n  " + "\n  ".join(problems))
-    texts = {name: tuple(value) if isinstance(value, list) else value for name, value in texts.items()}
-    recipe = directory / RECIPE_FILE
+        raise IncompleteCardError(f"{directory} is not ready to be published", problems)
+    texts, metrics = _read(directory)
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in texts.items()}
+    measured, recipe = metrics["test"], directory / RECIPE_FILE
     return CardFacts(
-        **texts,
+        **fields,
         metrics=Metrics.from_dict(measured["model"]),
         dcg=Metrics.from_dict(measured["dcg"]) if "dcg" in measured else None,
         differences=measured.get("difference", {}),
         seeds=metrics.get("seeds", {}),
-        recipe=_json_object(recipe) if recipe.is_file() else {},
+        recipe=read_json_object(recipe) if recipe.is_file() else {},
         pictures=tuple(sorted(path.name for path in directory.glob("*.png"))),
     )
 
 
-def _json_object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise IncompleteCardError(f"{path}: not a JSON file ({error})") from error
-    if not isinstance(values, dict):
-        raise IncompleteCardError(f"{path}: expected a JSON object")
-    return values
+def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what `card.json` and `metrics.json` hold; nothing for a file that is not there."""
+    card, metrics = (
+        read_json_object(directory / name) if (directory / name).is_file() else {} for name in (CARD_FILE, METRICS_FILE)
+    )
+    return card, metrics
+
+
+# ---------------------------------------------------------------------- as Markdown
 
 
 def render_card(name: str, config: DiffMICConfig, parameters: int, facts: CardFacts, load_as: str | None = None) -> str:
-    """Returns a card as Markdown with the Hub's metadata.
+    """Returns a card as Markdown with the Hub's metadata: `card_template.md`, filled.
 
     Args:
         name: of the weights.
@@ -151,87 +169,111 @@ def render_card(name: str, config: DiffMICConfig, parameters: int, facts: CardFa
         facts: what `read_facts` returns.
         load_as: what `create_model` takes to load them; `name` by default.
     """
-    parts = [
-        _front_matter(name, config, facts),
-        f"# {name}\n\n{facts.description} {NOT_CLINICAL}".replace("\n\n ", "\n\n"),
-        _usage(load_as or name),
-        _results(facts),
-        *[f"![{picture}]({picture})" for picture in facts.pictures],
-        _training(config, parameters, facts),
-        _calibration(config),
-        f"## Intended use\n\n{facts.intended_use} {NOT_CLINICAL}",
-        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in facts.limits),
-        f"## Licences\n\nWeights: {facts.license}. Training images: {facts.data_license}. Code: Apache-2.0.",
-        "## Method\n\nYang, Fu, Aviles-Rivero, Xing, Zhu: *DiffMIC-v2: Medical Image Classification via Improved "
-        "Diffusion Network*, IEEE TMI 2025, doi 10.1109/TMI.2025.3530399. Independent implementation."
-        + (f"\n\n{facts.citation}" if facts.citation else ""),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _front_matter(name: str, config: DiffMICConfig, facts: CardFacts) -> str:
-    # JSON is YAML, and quotes whatever a name or a licence holds.
-    values = facts.metrics.values
-    metrics = [{"type": key, "value": round(values[key], 4)} for key in REPORTED if key in values]
-    dataset = {"name": facts.dataset, "type": facts.dataset, "split": "test"}
-    results = [{"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}]
-    fields = {
-        "library_name": "diffmiczoo",
-        "pipeline_tag": "image-classification",
+    counts = ", ".join(f"{count:,} {split}" for split, count in facts.counts.items())
+    at = f" at commit `{facts.commit}`" if facts.commit else ""
+    slots = {
+        **config.to_dict(),
+        "metadata": _metadata(name, config, facts),
+        "name": name,
+        "description": f"{facts.description} {NOT_CLINICAL}".lstrip(),
+        "load_as": load_as or name,
+        "how_measured": _how_measured(facts),
+        "metrics_table": _metrics_table(facts),
+        "comparison": facts.comparison,
+        "class_table": _class_table(facts.metrics),
+        "pictures": "\n\n".join(f"![{picture}]({picture})" for picture in facts.pictures),
+        "training_data": facts.training_data,
+        "split": facts.split + (f" Images: {counts}." if counts else ""),
+        "parameters": f"{parameters:,}",
+        "commands": f"Commands{at}:\n\n" + _code("bash", "\n".join(facts.commands)) if facts.commands else "",
+        "recipe": "Recipe:\n\n" + _code("json", json.dumps(facts.recipe)) if facts.recipe else "",
+        "calibration": _calibration(config),
+        "intended_use": f"{facts.intended_use} {NOT_CLINICAL}",
+        "limits": "\n".join(f"- {limit}" for limit in facts.limits),
         "license": facts.license,
-        "tags": ["medical", "diffusion", "diffmic-v2", config.task],
-        "model-index": [{"name": name, "results": results}],
+        "data_license": facts.data_license,
+        "citation": facts.citation,
     }
-    return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in fields.items()), "---"])
+    template = resources.files("diffmiczoo.hub").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    text = string.Template(template).substitute(slots)
+    # An empty slot leaves its empty lines.
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
-def _usage(load_as: str) -> str:
-    return (
-        "## Use\n\n```python\nimport diffmiczoo\n\n"
-        f'model = diffmiczoo.create_model("{load_as}", pretrained=True)\n'
-        'prediction = model.predict("picture.jpg")\nprint(prediction.labels, prediction.probs, prediction.uncertainty)'
-        "\n```"
+def _metadata(name: str, config: DiffMICConfig, facts: CardFacts) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=facts.dataset,
+            dataset_name=facts.dataset,
+            dataset_split="test",
+            metric_type=metric,
+            metric_name=words,
+            metric_value=round(facts.metrics.values[metric], 4),
+        )
+        for metric, words in REPORTED.items()
+        if metric in facts.metrics.values
+    ]
+    data = ModelCardData(
+        library_name="diffmiczoo",
+        pipeline_tag="image-classification",
+        license=facts.license,
+        tags=["medical", "diffusion", "diffmic-v2", config.task],
+        model_name=name,
+        eval_results=results,
     )
+    return data.to_yaml()
 
 
-def _results(facts: CardFacts) -> str:
-    reported = {name: words for name, words in REPORTED.items() if name in facts.metrics.values}
+def _how_measured(facts: CardFacts) -> str:
     units = f" in {facts.metrics.num_groups:,} groups" if facts.metrics.num_groups else ""
-    text = f"## Results\n\nTest split, {facts.metrics.num_images:,} images{units}, with 95 % bootstrap intervals"
+    text = f"Test split, {facts.metrics.num_images:,} images{units}, with 95 % bootstrap intervals"
     text += " (groups drawn whole)." if units else "."
-    columns = {"metric": list(reported.values()), "this model": [_cell(facts.metrics, name) for name in reported]}
     if facts.dcg is not None:
-        columns["its DCG alone"] = [_cell(facts.dcg, name) for name in reported]
         text += (
             " *DCG alone* is the softmax (multi-label: sigmoid) of 0.5 · (ŷ_g + ŷ_l) of the same weights on the same "
             "images, not calibrated."
         )
     if facts.differences:
-        columns["difference"] = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*facts.differences[name]) for name in reported]
         text += " *Difference* is taken on the same resamples."
     if facts.seeds:
         seeds = list(next(iter(facts.seeds.values())))
-        words = {"model": "model, all seeds", "dcg": "DCG, all seeds"}
-        columns |= {words[part]: [_spread(runs, name) for name in reported] for part, runs in facts.seeds.items()}
         text += (
             f" *All seeds* are the means ± standard deviations of {len(seeds)} runs that differ in the seed only "
             f"({', '.join(seeds)}); this model is the best of them on the validation split."
         )
-    classes = {
-        "class": list(facts.metrics.per_class),
-        "images": [f"{row['support']:.0f}" for row in facts.metrics.per_class.values()],
-        **{
-            words: [number_text(row[key]) for row in facts.metrics.per_class.values()]
-            for key, words in {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC"}.items()
-        },
-    }
-    parts = [text, _table(columns), *([facts.comparison] if facts.comparison else []), _table(classes)]
-    return "\n\n".join(parts)
+    return text
+
+
+def _metrics_table(facts: CardFacts) -> str:
+    reported = {name: words for name, words in REPORTED.items() if name in facts.metrics.values}
+    columns = {"metric": list(reported.values()), "this model": [_cell(facts.metrics, name) for name in reported]}
+    if facts.dcg is not None:
+        columns["its DCG alone"] = [_cell(facts.dcg, name) for name in reported]
+    if facts.differences:
+        columns["difference"] = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*facts.differences[name]) for name in reported]
+    words = {"model": "model, all seeds", "dcg": "DCG, all seeds"}
+    columns |= {words[part]: [_spread(runs, name) for name in reported] for part, runs in facts.seeds.items()}
+    return _table(columns)
+
+
+def _class_table(metrics: Metrics) -> str:
+    rows = metrics.per_class.values()
+    columns = {"class": list(metrics.per_class), "images": [f"{row['support']:.0f}" for row in rows]}
+    for key, words in {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC"}.items():
+        columns[words] = [number_text(row[key]) for row in rows]
+    return _table(columns)
 
 
 def _table(columns: dict[str, list[str]]) -> str:
     rows = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _code(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
 
 
 def _cell(metrics: Metrics, name: str) -> str:
@@ -247,25 +289,9 @@ def _spread(runs: dict[str, dict[str, float]], name: str) -> str:
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" if len(values) > 1 else "–"
 
 
-def _training(config: DiffMICConfig, parameters: int, facts: CardFacts) -> str:
-    counts = ", ".join(f"{count:,} {split}" for split, count in facts.counts.items())
-    parts = [
-        f"## Training\n\n{facts.training_data}\n\n{facts.split}" + (f" Images: {counts}." if counts else ""),
-        f"{parameters:,} parameters; {config.image_size} × {config.image_size} pixels, {config.crop_mode} crop; "
-        f"encoders {config.raw_encoder} (image), {config.roi_encoder} (ROIs), {config.dcg_encoder} (DCG); "
-        f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels.",
-    ]
-    if facts.commands:
-        at = f" at commit `{facts.commit}`" if facts.commit else ""
-        parts.append(f"Commands{at}:\n\n```bash\n" + "\n".join(facts.commands) + "\n```")
-    if facts.recipe:
-        parts.append(f"Recipe:\n\n```json\n{json.dumps(facts.recipe)}\n```")
-    return "\n\n".join(parts)
-
-
 def _calibration(config: DiffMICConfig) -> str:
     runs = f"{config.sampling_steps} sampling steps, {config.num_samples} run" + ("s" if config.num_samples > 1 else "")
     if config.temperature is None:
-        return f"## Calibration\n\nNot calibrated: probabilities are a ranking only. {runs}."
+        return f"Not calibrated: probabilities are a ranking only. {runs}."
     weight = f", weight of the DCG's own logits {config.prior_weight:.4f}" if config.prior_weight else ""
-    return f"## Calibration\n\nTemperature {config.temperature:.4f}{weight}, fitted on the validation split; {runs}."
+    return f"Temperature {config.temperature:.4f}{weight}, fitted on the validation split; {runs}."

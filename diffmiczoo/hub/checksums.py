@@ -1,21 +1,23 @@
-"""Whether a file holds the bytes that it should; each file is read for this once."""
+"""SHA-256 verification, with a marker file so that each file is hashed only once."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.files import write_text
 
 _CHUNK = 1 << 22
 
 
-class WrongContentError(ValueError):
+class ChecksumError(InvalidValueError):
     """A file's bytes are not the expected ones."""
 
 
 @dataclass(frozen=True)
-class Digest:
+class FileHash:
     """What a file's content is: sha256 in hexadecimal, and size in bytes."""
 
     sha256: str
@@ -37,26 +39,26 @@ def git_blob_sha1_of(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def verify(path: Path, expected: Digest) -> None:
-    """Compares a file with its digest; a file that was found right once is not read again while it is the same.
+def verify(path: Path, expected: FileHash) -> None:
+    """Compares a file with its hash; a file that was found right once is not read again while it is the same.
 
     Args:
         path: a file, or a link to one.
         expected: its content.
 
     Raises:
-        WrongContentError: size or content differ; the message names both.
+        ChecksumError: size or content differ; the message names both.
     """
     size = path.stat().st_size
     if size != expected.size:
-        raise WrongContentError(f"{path} has {size:,} bytes, expected {expected.size:,}")
-    seal = _seal(path)
-    if _read(seal) == expected.sha256:
+        raise ChecksumError(f"{path} has {size:,} bytes, expected {expected.size:,}")
+    marker = _marker(path)
+    if _read(marker) == expected.sha256:
         return
     found = sha256_of(path)
     if found != expected.sha256:
-        raise WrongContentError(f"{path} has sha256 {found}, expected {expected.sha256}")
-    _write(seal, found)
+        raise ChecksumError(f"{path} has sha256 {found}, expected {expected.sha256}")
+    _write(marker, found)
 
 
 def verify_against_name(path: Path) -> None:
@@ -67,13 +69,13 @@ def verify_against_name(path: Path) -> None:
             hash is then not known.
 
     Raises:
-        WrongContentError: the content differs.
+        ChecksumError: the content differs.
     """
     blob = path.resolve()
     if len(blob.name) == 64:
-        verify(blob, Digest(blob.name, blob.stat().st_size))
-    elif len(blob.name) == 40 and git_blob_sha1_of(blob) != blob.name:
-        raise WrongContentError(f"{path} has git hash {git_blob_sha1_of(blob)}, expected {blob.name}")
+        verify(blob, FileHash(blob.name, blob.stat().st_size))
+    elif len(blob.name) == 40 and (found := git_blob_sha1_of(blob)) != blob.name:
+        raise ChecksumError(f"{path} has git hash {found}, expected {blob.name}")
 
 
 def cache_directory() -> Path:
@@ -83,25 +85,23 @@ def cache_directory() -> Path:
     return Path(HF_HOME) / "diffmiczoo" / "verified"
 
 
-def _seal(path: Path) -> Path:
+def _marker(path: Path) -> Path:
     """Returns the file that remembers a verification; another or a changed file has another one."""
     state = path.stat()
     return cache_directory() / f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
 
 
-def _read(seal: Path) -> str | None:
+def _read(marker: Path) -> str | None:
     try:
-        return seal.read_text(encoding="ascii")
+        return marker.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
         return None
 
 
-def _write(seal: Path, content: str) -> None:
-    temporary = seal.with_name(f"{seal.name}.{os.getpid()}")
+def _write(marker: Path, content: str) -> None:
     try:
-        seal.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(content, encoding="ascii")
-        os.replace(temporary, seal)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        write_text(marker, content)
     except OSError:
         # A cache that cannot be written costs time at the next load, nothing else.
         return

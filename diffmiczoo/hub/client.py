@@ -1,35 +1,34 @@
-"""Weights from and to the Hugging Face Hub: downloaded, verified, and refused where anything is wrong."""
+"""Weights from the Hugging Face Hub: downloaded, verified, and refused where anything is wrong."""
 
 from __future__ import annotations
 
 import os
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from diffmiczoo.hub.checksums import Digest, WrongContentError, verify, verify_against_name
+from diffmiczoo.errors import InvalidValueError, MissingFileError
+from diffmiczoo.hub.checksums import ChecksumError, FileHash, verify, verify_against_name
+from diffmiczoo.hub.errors import HubError, Request, is_transient, translate_errors
+from diffmiczoo.hub.names import LOCAL_PREFIX, ModelName
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 #: What a repository of weights has to hold; nothing else is ever fetched.
-FILES = ("config.json", "model.safetensors")
+FILES = (CONFIG_FILE, WEIGHTS_FILE)
 
-HUB_PREFIX = "hf-hub:"
-
-
-class HubError(OSError):
-    """Weights could not be had from the Hub, or not be published there."""
+#: Seconds before the second and the third attempt; the client itself gives up at the first 5xx or reset of a transfer.
+_PAUSES = (1.0, 3.0)
 
 
 @dataclass(frozen=True)
-class Access:
+class DownloadOptions:
     """How the Hub is asked; the environment (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE, HF_TOKEN) fills what is None.
 
     Attributes:
         token: of an account that may read the repository.
-        cache_dir: where downloads are kept; huggingface_hub's own cache by default.
+        cache_dir: where downloads are stored; huggingface_hub's own cache by default.
         local_files_only: never ask the network.
     """
 
@@ -37,26 +36,33 @@ class Access:
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
 
+    def request(self, repository: str, filename: str, revision: str | None) -> Request:
+        """Returns what is asked for, for messages."""
+        cache_dir = None if self.cache_dir is None else Path(self.cache_dir)
+        need = (
+            f"; weights of diffmiczoo are {' and '.join(FILES)}, pickled ones are refused" if filename in FILES else ""
+        )
+        return Request(repository, filename, revision, cache_dir, self.local_files_only, need)
 
-def hub_organization() -> str:
-    """Returns whose repositories hold the registered weights: DIFFMICZOO_HUB_ORG, "diffmiczoo" by default."""
-    return os.environ.get("DIFFMICZOO_HUB_ORG", "diffmiczoo")
 
-
-def parse_hub_name(name: str) -> tuple[str, str | None]:
-    """Returns repository and revision of "hf-hub:org/repo[@revision]".
+def weights_directory_of(name: ModelName, options: DownloadOptions) -> Path:
+    """Returns a directory that holds weights: a local one as it is, a repository's files from the cache or the Hub.
 
     Raises:
-        ValueError: it is not of this form.
+        FileNotFoundError: a local directory does not exist.
+        ValueError: the name is a registered one.
+        HubError: as `fetch` raises it.
     """
-    repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
-    parts = repository.split("/")
-    if len(parts) != 2 or not all(parts) or any(part.startswith((".", "-")) for part in parts):
-        raise ValueError(f"{name!r}: expected {HUB_PREFIX}ORGANISATION/REPOSITORY, optionally with @REVISION")
-    return repository, revision or None
+    if name.kind == "hf-hub":
+        return fetch(name.repository, name.revision, None, options)
+    if name.kind != "local-dir":
+        raise InvalidValueError(f"{name.text!r} is neither a directory nor a repository")
+    if not name.path.is_dir():
+        raise MissingFileError(f"{name.path} is not a directory; expected {LOCAL_PREFIX}PATH of saved weights")
+    return name.path
 
 
-def fetch(repository: str, revision: str | None, digests: dict[str, Digest] | None, access: Access) -> Path:
+def fetch(repository: str, revision: str | None, hashes: dict[str, FileHash] | None, options: DownloadOptions) -> Path:
     """Returns a directory with the verified files of a repository, from the cache or the Hub.
 
     A file whose content is wrong is moved aside and fetched once more. A file that was verified once is not read for
@@ -65,54 +71,57 @@ def fetch(repository: str, revision: str | None, digests: dict[str, Digest] | No
     Args:
         repository: "organisation/name".
         revision: commit, branch or tag; the main branch by default.
-        digests: file → what it has to hold; without them the content is compared with the hash that the Hub names it
+        hashes: file → what it has to hold; without them the content is compared with the hash that the Hub names it
             by.
-        access: how to ask.
+        options: how to ask.
 
     Raises:
         HubError: the repository, revision or a file is not there, may not be read or cannot be reached, the disk is
             full, or a file's content is wrong twice.
     """
-    first = _verified(repository, FILES[0], revision, digests, access)
+    first = _verified(repository, FILES[0], revision, hashes, options)
     # Both files have to come from one commit, also when a branch moves in between.
     commit = first.parent.name
     for filename in FILES[1:]:
-        _verified(repository, filename, commit, digests, access)
+        _verified(repository, filename, commit, hashes, options)
     return first.parent
 
 
-def fetch_file(repository: str, filename: str, revision: str | None, access: Access) -> Path:
+def fetch_file(repository: str, filename: str, revision: str | None, options: DownloadOptions) -> Path:
     """Returns one file of any repository from the cache or the Hub; raises `HubError` as `fetch` does."""
-    return _download(repository, filename, revision, access)
+    with translate_errors(options.request(repository, filename, revision)):
+        for pause in _PAUSES:
+            try:
+                return _hf_download(repository, filename, revision, options)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                time.sleep(pause)
+        return _hf_download(repository, filename, revision, options)
 
 
 def _verified(
-    repository: str, filename: str, revision: str | None, digests: dict[str, Digest] | None, access: Access
+    repository: str,
+    filename: str,
+    revision: str | None,
+    hashes: dict[str, FileHash] | None,
+    options: DownloadOptions,
 ) -> Path:
-    path = _download(repository, filename, revision, access)
+    path = fetch_file(repository, filename, revision, options)
+    expected = None if hashes is None else hashes[filename]
     try:
-        _verify(path, filename, digests)
-    except WrongContentError as error:
+        _verify(path, expected)
+        return path
+    except ChecksumError as error:
         aside = _move_aside(path)
         warnings.warn(
             f"{repository}: {error}. It was moved to {aside} and is fetched once more", UserWarning, stacklevel=2
         )
-        path = _download(repository, filename, revision, access)
-        _verify_or_refuse(repository, path, filename, digests)
-    return path
-
-
-def _verify(path: Path, filename: str, digests: dict[str, Digest] | None) -> None:
-    if digests is None:
-        verify_against_name(path)
-    else:
-        verify(path.resolve(), digests[filename])
-
-
-def _verify_or_refuse(repository: str, path: Path, filename: str, digests: dict[str, Digest] | None) -> None:
+    path = fetch_file(repository, filename, revision, options)
     try:
-        _verify(path, filename, digests)
-    except WrongContentError as error:
+        _verify(path, expected)
+        return path
+    except ChecksumError as error:
         _move_aside(path)
         raise HubError(
             f"{repository}: {error}, also after it was fetched again. The repository, or something between it and this "
@@ -120,8 +129,15 @@ def _verify_or_refuse(repository: str, path: Path, filename: str, digests: dict[
         ) from error
 
 
+def _verify(path: Path, expected: FileHash | None) -> None:
+    if expected is None:
+        verify_against_name(path)
+    else:
+        verify(path.resolve(), expected)
+
+
 def _move_aside(path: Path) -> Path:
-    """Renames a wrong file, so that the cache does not answer with it again."""
+    """Renames a wrong file, so that the cache does not give it again."""
     blob = path.resolve()
     aside = blob.with_name(blob.name + ".wrong")
     try:
@@ -131,20 +147,7 @@ def _move_aside(path: Path) -> Path:
     return aside
 
 
-def _download(repository: str, filename: str, revision: str | None, access: Access) -> Path:
-    with _clear_errors(repository, filename, revision, access):
-        for pause in (1.0, 3.0):
-            try:
-                return _asked(repository, filename, revision, access)
-            except Exception as error:
-                # The client itself gives up at the first 5xx answer or reset of a transfer.
-                if not _is_transient(error):
-                    raise
-                time.sleep(pause)
-        return _asked(repository, filename, revision, access)
-
-
-def _asked(repository: str, filename: str, revision: str | None, access: Access) -> Path:
+def _hf_download(repository: str, filename: str, revision: str | None, options: DownloadOptions) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(
@@ -152,125 +155,9 @@ def _asked(repository: str, filename: str, revision: str | None, access: Access)
             repository,
             filename,
             revision=revision,
-            token=access.token,
-            cache_dir=None if access.cache_dir is None else Path(access.cache_dir),
-            local_files_only=access.local_files_only,
+            token=options.token,
+            cache_dir=None if options.cache_dir is None else Path(options.cache_dir),
+            local_files_only=options.local_files_only,
             library_name="diffmiczoo",
         )
     )
-
-
-def _transport_error() -> type[Exception]:
-    """Returns the base of all that the client's HTTP library raises; which library that is differs by version."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    foreign = [base for base in HfHubHTTPError.__mro__[1:] if base.__module__ != "builtins"]
-    return foreign[-1]
-
-
-def _is_transient(error: Exception) -> bool:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if isinstance(error, HfHubHTTPError):
-        return getattr(error.response, "status_code", 0) >= 500
-    return isinstance(error, _transport_error())
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-@contextmanager
-def _clear_errors(repository: str, what: str, revision: str | None, access: Access) -> Iterator[None]:
-    """Turns every way in which the Hub can fail into one `HubError` that tells what to do."""
-    from huggingface_hub import constants, errors
-
-    where = f"{repository}{f'@{revision}' if revision else ''} at {constants.ENDPOINT}"
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise HubError(f"{where} is gated: accept its terms on its page, then pass token= or set HF_TOKEN") from error
-    except errors.RepositoryNotFoundError as error:
-        raise HubError(f"{where} does not exist, or is private: pass token= or set HF_TOKEN") from error
-    except errors.RevisionNotFoundError as error:
-        raise HubError(f"{where}: there is no such revision") from error
-    except errors.LocalEntryNotFoundError as error:
-        offline = access.local_files_only or constants.HF_HUB_OFFLINE
-        reason = (
-            "the network was not asked"
-            if offline
-            else f"the Hub does not answer as one ({_first_line(error.__cause__ or error)})"
-        )
-        raise HubError(
-            f"{what} of {where} is not in the cache {access.cache_dir or constants.HF_HUB_CACHE}, and {reason}. Copy a "
-            "directory of the weights here and load it with local-dir:PATH, or connect once"
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise HubError(
-            f"{where} holds no {what}"
-            + (f"; weights of diffmiczoo are {' and '.join(FILES)}, pickled ones are refused" if what in FILES else "")
-        ) from error
-    except errors.HFValidationError as error:
-        raise HubError(f"{where}: {error}") from error
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "an error")
-        remedy = "check the token" if status in (401, 403) else "try again later"
-        raise HubError(f"{where} answered {status} for {what} ({_first_line(error)}); {remedy}") from error
-    except _transport_error() as error:
-        raise HubError(f"{where} cannot be reached for {what}: {_first_line(error)}") from error
-    except OSError as error:
-        raise HubError(f"{what} of {where} could not be kept in the cache: {error}") from error
-    except RuntimeError as error:
-        raise HubError(f"{where}: {what} failed: {error.__cause__ or error}") from error
-
-
-# ---------------------------------------------------------------------- back to the Hub
-
-
-def push_directory(
-    directory: str | os.PathLike[str],
-    repository: str,
-    *,
-    private: bool = False,
-    token: str | None = None,
-    commit_message: str = "Weights by diffmiczoo",
-) -> str:
-    """Publishes a directory of weights with its card in one commit.
-
-    Args:
-        directory: holds what `save_pretrained` writes, `card.json` and `metrics.json`
-            (`diffmiczoo.hub.card.read_facts`), and optionally `recipe.json` and PNG pictures.
-        repository: "organisation/name"; made if need be.
-        private: make it private.
-        token: of an account that may write it; HF_TOKEN by default.
-        commit_message: of the commit.
-
-    Returns:
-        The commit's address.
-
-    Raises:
-        IncompleteCardError: licence, data licence, training data, split, metrics, limits or intended use are missing.
-        ValueError: the weights do not load, or were never trained.
-        HubError: the Hub refuses it or cannot be reached.
-    """
-    from huggingface_hub import CommitOperationAdd, HfApi
-
-    from diffmiczoo.hub.card import read_facts, render_card
-    from diffmiczoo.hub.serialization import load_model
-
-    directory = Path(directory)
-    model = load_model(directory)
-    if not model.trained:
-        raise ValueError(f"{directory}: the model was not trained; there is nothing to publish")
-    facts = read_facts(directory)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    name = model.weights_name or parse_hub_name(repository)[0].split("/")[1]
-    card = render_card(name, model.config, parameters, facts, load_as=HUB_PREFIX + repository)
-    published = [*FILES, "card.json", "metrics.json", *facts.pictures]
-    operations = [CommitOperationAdd(file, str(directory / file)) for file in published]
-    operations.append(CommitOperationAdd("README.md", card.encode()))
-    api = HfApi(token=token, library_name="diffmiczoo")
-    with _clear_errors(repository, "the upload", None, Access(token)):
-        api.create_repo(repository, private=private, exist_ok=True)
-        info: Any = api.create_commit(repository, operations, commit_message=commit_message)
-    return str(info.commit_url)

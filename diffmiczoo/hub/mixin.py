@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, cast
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
-if TYPE_CHECKING:
-    from diffmiczoo.model import DiffMICv2
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, IncompleteCardError, missing_facts
+from diffmiczoo.hub.client import DownloadOptions, weights_directory_of
+from diffmiczoo.hub.names import parse_directory_or_repository
+from diffmiczoo.hub.publish import COMMIT_MESSAGE, push_directory
+from diffmiczoo.hub.serialization import StorableModel, load_model, read_config, same_tensors, save_directory
+
+Self = TypeVar("Self", bound="PretrainedModel")
 
 
-class PretrainedModel:
-    """A model that goes to and comes from directories and the Hub."""
+class PretrainedModel(StorableModel):
+    """A model that goes to and comes from directories and the Hub; built from a `DiffMICConfig` alone."""
 
     def save_pretrained(self, directory: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
         """Writes `model.safetensors` and `config.json` into a directory, made if need be.
@@ -20,59 +29,103 @@ class PretrainedModel:
         Args:
             directory: where to; `create_model("local-dir:<directory>", pretrained=True)` reads it.
             dtype: store floating-point tensors as this type, for example `torch.float16`.
-        """
-        from diffmiczoo.hub.serialization import save_directory
-
-        save_directory(cast("DiffMICv2", self), directory, dtype=dtype)
-
-    @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> DiffMICv2:
-        """Loads a model from a directory, the Hub ("organisation/repository[@revision]") or by a registered name.
-
-        Args:
-            source: where the weights are.
-            options: of `create_model`: device, dtype, revision, token, cache_dir, local_files_only, …
 
         Raises:
-            FileNotFoundError: there are no weights there.
-            ValueError: the files do not belong together.
+            ValueError: a value does not fit `dtype`.
+            OSError: the directory cannot be written.
+        """
+        save_directory(self, directory, dtype=dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Self],
+        source: str | os.PathLike[str],
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        **config_overrides: Any,
+    ) -> Self:
+        """Loads a model from a directory or from the Hub; registered names are `diffmiczoo.create_model`'s business.
+
+        Args:
+            source: a directory, or a repository "organisation/name[@revision]".
+            device: where the model lives; the CPU by default.
+            dtype: of its floating-point tensors; float32 by default.
+            revision: commit, branch or tag of the repository; the main branch by default.
+            token: for the Hub; HF_TOKEN by default.
+            cache_dir: where downloads are stored; huggingface_hub's own cache by default.
+            local_files_only: never ask the network.
+            config_overrides: fields of `DiffMICConfig` that do not shape the weights, such as `sampling_steps`.
+
+        Returns:
+            The model in eval mode.
+
+        Raises:
+            FileNotFoundError: there are no weights in the directory.
+            ValueError: `source` is neither, the files do not belong together, or an override does not fit them.
             HubError: the Hub does not give them, or their content is wrong.
         """
-        from diffmiczoo.hub.client import HUB_PREFIX
-        from diffmiczoo.zoo.registry import create_model
-
-        name = os.fspath(source)
-        if os.path.isdir(name):
-            name = f"local-dir:{name}"
-        elif name.count("/") == 1 and ":" not in name:
-            name = HUB_PREFIX + name
-        return create_model(name, pretrained=True, **options)
+        options = DownloadOptions(token, cache_dir, local_files_only)
+        directory = weights_directory_of(parse_directory_or_repository(source).at(revision), options)
+        return load_model(directory, cls, config_overrides, device=device, dtype=dtype)
 
     def push_to_hub(
-        self, repo_id: str, facts: str | os.PathLike[str], *, private: bool = False, token: str | None = None
+        self,
+        repo_id: str,
+        facts: str | os.PathLike[str] | None = None,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = COMMIT_MESSAGE,
     ) -> str:
-        """Publishes the model with a card; see `diffmiczoo.hub.client.push_directory`.
+        """Publishes the model with a card.
 
         Args:
             repo_id: "organisation/name"; made if need be.
-            facts: directory with the `card.json` and `metrics.json` that a card needs.
-            private: make it private.
+            facts: directory with the `card.json` and `metrics.json` that a card needs (`diffmiczoo.hub.card`). By
+                default those beside the weights that the model was loaded from, if it is still as it was there.
+            private: whether a repository that is made is private; by default as its organisation has it.
             token: of an account that may write it; HF_TOKEN by default.
+            commit_message: of the commit.
 
         Returns:
             The commit's address.
 
         Raises:
-            IncompleteCardError: licence, data licence, training data, split, metrics, limits or intended use miss.
-            ValueError: the model was never trained.
+            IncompleteCardError: licence, data licence, training data, split, metrics, limits or intended use are
+                missing; the message lists them and says where to put them.
+            ValueError: the model was never trained, or changed since it was loaded.
             HubError: the Hub refuses it or cannot be reached.
         """
-        import shutil
-        import tempfile
+        if not self.trained:
+            raise InvalidValueError("the model was not trained; there is nothing to publish")
+        if facts is None:
+            directory = self._directory_with_facts()
+            return push_directory(directory, repo_id, self, private=private, token=token, commit_message=commit_message)
+        with tempfile.TemporaryDirectory() as temporary:
+            shutil.copytree(facts, temporary, dirs_exist_ok=True)
+            self.save_pretrained(temporary)
+            return push_directory(temporary, repo_id, self, private=private, token=token, commit_message=commit_message)
 
-        from diffmiczoo.hub.client import push_directory
-
-        with tempfile.TemporaryDirectory() as directory:
-            shutil.copytree(facts, directory, dirs_exist_ok=True)
-            self.save_pretrained(directory)
-            return push_directory(directory, repo_id, private=private, token=token)
+    def _directory_with_facts(self) -> Path:
+        """Returns the directory that the model was loaded from, which describes it as it is."""
+        directory = self.loaded_from
+        how = (
+            f"write {CARD_FILE} and {METRICS_FILE} into a directory and pass it: push_to_hub(repo_id, facts=DIRECTORY)"
+        )
+        if directory is None or not directory.is_dir():
+            where = "the model was not loaded from a directory" if directory is None else f"{directory} is gone"
+            raise IncompleteCardError(f"{where}, so that nothing is known for its card; {how}", missing_facts(None))
+        missing = missing_facts(directory)
+        if missing:
+            raise IncompleteCardError(f"{directory} says too little for a card; {how}, or complete it there", missing)
+        if read_config(directory) != self.config or not same_tensors(self, directory):
+            raise InvalidValueError(
+                f"the model was changed since it was loaded from {directory}, so that the card there is not about it; "
+                f"{how}"
+            )
+        return directory

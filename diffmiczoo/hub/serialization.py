@@ -6,20 +6,21 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffmiczoo._version import __version__
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.model import DiffMICv2
-
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
+from diffmiczoo.errors import InvalidValueError, MissingFileError
+from diffmiczoo.hub.client import CONFIG_FILE, WEIGHTS_FILE
 
 #: Files that others keep weights in; they can run code when they are loaded, so they never are.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -27,11 +28,69 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 #: No description is longer; a longer file is not one.
 LONGEST_CONFIG = 1_000_000
 
+#: Fields of the config that say what the numbers of the weights mean; they cannot be overridden.
+_MEANING = ("task", "num_classes", "class_names")
+
 _FIELDS = {"library", "version", "name", "trained", "config"}
 _METADATA = "diffmiczoo"
 
 
-def save_directory(model: DiffMICv2, directory: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
+class StorableModel(nn.Module):
+    """What a module needs besides its tensors to be stored and loaded.
+
+    Attributes:
+        config: what it is; what builds it needs nothing else.
+        trained: whether its weights come from training.
+        weights_name: of the registered weights that it holds.
+        loaded_from: the directory that its weights were loaded from.
+    """
+
+    config: DiffMICConfig
+    trained: bool = False
+    weights_name: str | None = None
+    loaded_from: Path | None = None
+
+    def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Computes what no weights file holds, after the tensors of one were assigned to a model without memory."""
+        self.to(device, dtype)
+
+
+Model = TypeVar("Model", bound=StorableModel)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a weights directory says of itself.
+
+    Attributes:
+        version: of the package that wrote it.
+        name: of the registered weights that it holds, if any.
+        trained: whether the weights come from training.
+        config: of the model.
+    """
+
+    version: str
+    name: str | None
+    trained: bool
+    config: DiffMICConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON-ready values, with the library's name."""
+        return {
+            "library": "diffmiczoo",
+            "version": self.version,
+            "name": self.name,
+            "trained": self.trained,
+            "config": self.config.to_dict(),
+        }
+
+
+# ---------------------------------------------------------------------- to a directory
+
+
+def save_directory(
+    model: StorableModel, directory: str | os.PathLike[str], *, dtype: torch.dtype | None = None
+) -> None:
     """Writes `model.safetensors` and `config.json`; a save that is killed leaves the old model or the new one.
 
     The weights file holds the description too, so replacing it, one step for the file system, replaces the model.
@@ -48,14 +107,8 @@ def save_directory(model: DiffMICv2, directory: str | os.PathLike[str], *, dtype
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in model.state_dict().items()}
-    description = {
-        "library": "diffmiczoo",
-        "version": __version__,
-        "name": model.weights_name,
-        "trained": model.trained,
-        "config": model.config.to_dict(),
-    }
-    text = json.dumps(description, indent=2) + "\n"
+    description = Description(__version__, model.weights_name, model.trained, model.config)
+    text = json.dumps(description.to_dict(), indent=2) + "\n"
     with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as temporary:
         weights, config = Path(temporary) / WEIGHTS_FILE, Path(temporary) / CONFIG_FILE
         save_file(tensors, weights, metadata={"format": "pt", _METADATA: text})
@@ -72,7 +125,7 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None or not stored.is_floating_point():
         return stored.clone()
     if not bool(torch.isfinite(stored.to(dtype)).all()):
-        raise ValueError(f"{name} has values that {dtype} cannot hold")
+        raise InvalidValueError(f"{name} has values that {dtype} cannot hold")
     return stored.to(dtype)
 
 
@@ -81,51 +134,79 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what a weights directory says of itself: library, version, name, trained, config.
+# ---------------------------------------------------------------------- what a directory says of itself
+
+
+def read_description(directory: str | os.PathLike[str]) -> Description:
+    """Reads what a weights directory says of itself, without its weights.
 
     Raises:
         FileNotFoundError: there is no such directory or file.
-        ValueError: it is not a description of a diffmiczoo model.
+        ValueError: it is not a description of a diffmiczoo model, or a field of its config is unknown, missing or not
+            allowed.
 
     Warns:
         UserWarning: `config.json` says something else than the weights file; the weights file is believed.
     """
-    path, weights = Path(directory) / CONFIG_FILE, Path(directory) / WEIGHTS_FILE
+    directory = Path(directory)
+    if not (directory / WEIGHTS_FILE).is_file():
+        return _description(directory, None)
+    with _opened(directory / WEIGHTS_FILE) as file:
+        return _description(directory, file)
+
+
+def read_config(directory: str | os.PathLike[str]) -> DiffMICConfig:
+    """Reads the `DiffMICConfig` of a weights directory; raises and warns as `read_description` does."""
+    return read_description(directory).config
+
+
+@contextmanager
+def _opened(path: Path, device: str = "cpu") -> Iterator[Any]:
+    try:
+        file = safe_open(path, framework="pt", device=device)
+    except SafetensorError as error:
+        raise InvalidValueError(f"{path}: not a safetensors file, or cut short ({error})") from error
+    with file as opened:
+        yield opened
+
+
+def _description(directory: Path, weights: Any) -> Description:
+    """Parses the description in `config.json` and that inside an open weights file, which is believed."""
+    path = directory / CONFIG_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; a weights directory holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+        raise MissingFileError(f"{path} does not exist; a weights directory holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     if path.stat().st_size > LONGEST_CONFIG:
-        raise ValueError(f"{path}: is longer than {LONGEST_CONFIG:,} bytes, not a description of a diffmiczoo model")
-    description = _parsed(path.read_bytes(), path)
-    own = _metadata(weights) if weights.is_file() else None
-    if own is None or own == description:
-        return description
-    DiffMICConfig.from_dict(description["config"], source=str(path))
-    changed = sorted({*_flat(own).items()} ^ {*_flat(description).items()})
-    warnings.warn(
-        f"{path} differs from the description inside {WEIGHTS_FILE} in {sorted({name for name, _ in changed})}: a save "
-        "was interrupted, or it was edited; the weights' own is used",
-        UserWarning,
-        stacklevel=2,
-    )
-    return own
-
-
-def _metadata(weights: Path) -> dict[str, Any] | None:
-    """Returns the description inside a weights file; None where a file without one was written by another program."""
-    with _opened(weights) as file:
-        text = (file.metadata() or {}).get(_METADATA)
-    return None if text is None else _parsed(text.encode(), weights)
+        raise InvalidValueError(f"{path}: longer than {LONGEST_CONFIG:,} bytes, no description of a diffmiczoo model")
+    values = _parsed(path.read_bytes(), path)
+    inside = None if weights is None else (weights.metadata() or {}).get(_METADATA)
+    # A file without one was written by another program.
+    own = values if inside is None else _parsed(inside.encode(), directory / WEIGHTS_FILE)
+    if own != values:
+        DiffMICConfig.from_dict(values["config"], source=str(path))
+        changed = sorted({name for name, _ in {*_flat(own).items()} ^ {*_flat(values).items()}})
+        warnings.warn(
+            f"{path} differs from the description inside {WEIGHTS_FILE} in {changed}: a save was interrupted, or it "
+            "was edited; the weights' own is used",
+            UserWarning,
+            stacklevel=3,
+        )
+    config = DiffMICConfig.from_dict(own["config"], source=str(path))
+    return Description(own["version"], own["name"], own["trained"], config)
 
 
 def _parsed(text: bytes, path: Path) -> dict[str, Any]:
     try:
-        description = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from error
-    if not isinstance(description, dict) or set(description) != _FIELDS or description["library"] != "diffmiczoo":
-        raise ValueError(f"{path}: expected a description of a diffmiczoo model with the fields {sorted(_FIELDS)}")
-    return description
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValueError(f"{path}: not a JSON file ({error})") from error
+    if not isinstance(values, dict) or set(values) != _FIELDS or values["library"] != "diffmiczoo":
+        raise InvalidValueError(
+            f"{path}: expected a description of a diffmiczoo model with the fields {sorted(_FIELDS)}"
+        )
+    name, trained = values["name"], values["trained"]
+    if not (name is None or isinstance(name, str)) or not isinstance(trained, bool):
+        raise InvalidValueError(f"{path}: name={name!r} must be a text or null, and trained={trained!r} true or false")
+    return values
 
 
 def _flat(description: dict[str, Any]) -> dict[str, str]:
@@ -133,32 +214,26 @@ def _flat(description: dict[str, Any]) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in {**description, **config}.items() if name != "config"}
 
 
-def read_config(directory: str | os.PathLike[str]) -> DiffMICConfig:
-    """Reads the `DiffMICConfig` of a weights directory.
-
-    Raises:
-        FileNotFoundError: there is no such directory or file.
-        ValueError: a field is unknown, missing or not allowed.
-    """
-    description = read_description(directory)
-    return DiffMICConfig.from_dict(description["config"], source=str(Path(directory) / CONFIG_FILE))
+# ---------------------------------------------------------------------- from a directory
 
 
 def load_model(
     directory: str | os.PathLike[str],
-    overrides: dict[str, Any] | None = None,
+    build: Callable[[DiffMICConfig], Model],
+    overrides: Mapping[str, Any] | None = None,
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> DiffMICv2:
+) -> Model:
     """Builds the model of a weights directory; every tensor has to be there and to fit.
 
     Nothing is drawn at random and nothing is held twice: the model is laid out without memory, the file's header is
-    compared with it, and the tensors are mapped from the file straight to the device.
+    compared with it, and the tensors are mapped from the file straight to the device. The file is opened once.
 
     Args:
         directory: holds `model.safetensors` and `config.json`.
-        overrides: fields of the config to change; those that shape tensors are errors.
+        build: returns the module of a config.
+        overrides: fields of the config to change; those that shape tensors, or tell what they mean, are errors.
         device: where the model lives; the CPU by default.
         dtype: of its floating-point tensors; float32 by default.
 
@@ -171,28 +246,49 @@ def load_model(
             lists them.
     """
     directory = Path(directory)
-    path = directory / WEIGHTS_FILE
     _require_safetensors(directory)
-    description = read_description(directory)
-    config = DiffMICConfig.from_dict(description["config"], source=str(directory / CONFIG_FILE))
-    model = build_without_memory(config.replace(**overrides or {}))
     device, dtype = torch.device(device or "cpu"), dtype or torch.float32
-    with _opened(path, str(device)) as file:
-        _compare(file, model, path)
+    with _opened(directory / WEIGHTS_FILE, str(device)) as file:
+        description = _description(directory, file)
+        model = build_without_memory(build, _overridden(description.config, overrides or {}, directory))
+        _compare(file, model, directory / WEIGHTS_FILE)
         tensors = {name: _loaded(file.get_tensor(name), dtype) for name in file.keys()}  # noqa: SIM118
     model.load_state_dict(tensors, assign=True)
     model.finish_loading(device, dtype)
-    model.trained, model.weights_name = description["trained"], description["name"]
+    model.trained, model.weights_name, model.loaded_from = description.trained, description.name, directory
     return model.eval()
 
 
-def build_without_memory(config: DiffMICConfig) -> DiffMICv2:
+def same_tensors(model: nn.Module, directory: str | os.PathLike[str]) -> bool:
+    """Returns whether a model has the values of a directory's weights file, in its own floating-point type."""
+    own = model.state_dict()
+    with _opened(Path(directory) / WEIGHTS_FILE) as file:
+        if set(file.keys()) != own.keys():
+            return False
+        stored = {name: file.get_tensor(name) for name in own}
+    return all(torch.equal(stored[name].to(tensor.dtype), tensor.cpu()) for name, tensor in own.items())
+
+
+def _overridden(config: DiffMICConfig, overrides: Mapping[str, Any], directory: Path) -> DiffMICConfig:
+    changed = config.replace(**overrides)
+    for name in _MEANING:
+        own, wanted = getattr(config, name), getattr(changed, name)
+        # Weights without names may be given some.
+        if own != wanted and not (name == "class_names" and not own):
+            raise InvalidValueError(
+                f"{name}={wanted!r} contradicts the weights in {directory}, which are {own}; leave pretrained=True out "
+                "to train a new model"
+            )
+    return changed
+
+
+def build_without_memory(build: Callable[[DiffMICConfig], Model], config: DiffMICConfig) -> Model:
     """Lays a model out on the meta device, or with memory where a backbone computes buffers that no file holds."""
     with torch.device("meta"):
-        model = DiffMICv2(config)
+        model = build(config)
     stored = model.state_dict().keys()
     computed = [name for name, _ in model.named_buffers() if name not in stored and name != "default_noise"]
-    return DiffMICv2(config) if computed else model
+    return build(config) if computed else model
 
 
 def _require_safetensors(directory: Path) -> None:
@@ -200,25 +296,18 @@ def _require_safetensors(directory: Path) -> None:
         return
     pickles = sorted(path.name for path in directory.glob("*") if path.suffix in PICKLES)
     if pickles:
-        raise ValueError(
+        raise InvalidValueError(
             f"{directory} holds {', '.join(pickles)} but no {WEIGHTS_FILE}: pickled weights can run code when they are "
             "loaded and are refused; `diffmiczoo convert` turns checkpoints of known programs into safetensors"
         )
     path = directory / WEIGHTS_FILE
-    raise FileNotFoundError(f"{path} does not exist; a weights directory holds {CONFIG_FILE} and {WEIGHTS_FILE}")
-
-
-def _opened(path: Path, device: str = "cpu") -> Any:
-    try:
-        return safe_open(path, framework="pt", device=device)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file, or cut short ({error})") from error
+    raise MissingFileError(f"{path} does not exist; a weights directory holds {CONFIG_FILE} and {WEIGHTS_FILE}")
 
 
 _TYPES = {"F16", "BF16", "F32", "F64"}
 
 
-def _compare(file: Any, model: DiffMICv2, path: Path) -> None:
+def _compare(file: Any, model: nn.Module, path: Path) -> None:
     """Compares a file's header with a model's tensors.
 
     Raises:
@@ -237,7 +326,7 @@ def _compare(file: Any, model: DiffMICv2, path: Path) -> None:
             problems.append(f"{name} has type {kind}, expected {' or '.join(sorted(allowed))}")
     if problems:
         shown = "; ".join(sorted(problems)[:10])
-        raise ValueError(f"{path} does not fit the model in {len(problems)} tensors: {shown}")
+        raise InvalidValueError(f"{path} does not fit the model in {len(problems)} tensors: {shown}")
 
 
 def _loaded(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.zoo.weights import ALIASES
 
 _ARCHITECTURES: dict[str, Callable[[], DiffMICConfig]] = {}
 
@@ -12,12 +14,20 @@ _ARCHITECTURES: dict[str, Callable[[], DiffMICConfig]] = {}
 def register_model(factory: Callable[[], DiffMICConfig]) -> Callable[[], DiffMICConfig]:
     """Registers a function that returns a `DiffMICConfig` as an architecture of the same name.
 
+    From then on `create_model`, `list_models` and `model_info` know the name; the docstring is its description.
+
+    Args:
+        factory: takes no arguments.
+
+    Returns:
+        The function itself, so that this is a decorator.
+
     Raises:
         ValueError: the name is taken.
     """
     name = factory.__name__
-    if name in _ARCHITECTURES:
-        raise ValueError(f"an architecture called {name!r} is registered already")
+    if name in _ARCHITECTURES or name in ALIASES:
+        raise InvalidValueError(f"an architecture called {name!r} is registered already")
     _ARCHITECTURES[name] = factory
     return factory
 
@@ -118,5 +128,5 @@ def ablation_fields(name: str) -> dict[str, object]:
         ValueError: there is no such ablation.
     """
     if name not in ABLATIONS:
-        raise ValueError(f"ablation={name!r} is not one of {', '.join(map(repr, ABLATIONS))}")
+        raise InvalidValueError(f"ablation={name!r} is not one of {', '.join(map(repr, ABLATIONS))}")
     return ABLATIONS[name]

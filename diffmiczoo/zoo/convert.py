@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import EFFICIENTSAM
-from diffmiczoo.zoo.state_dicts import Checkpoint, few, fill, read_checkpoint, refuse
+from diffmiczoo.zoo.state_dicts import Checkpoint, load_strict, preview, raise_if_any, read_checkpoint
 
 #: Prefix of a released checkpoint's key → prefix of ours; in the order in which they are tried.
 RELEASED = {
@@ -92,14 +93,14 @@ def convert_official(
     tensors = _with_prefixes(read_checkpoint(checkpoint), "checkpoint")
     if dcg_checkpoint is not None:
         more = _with_prefixes(read_checkpoint(dcg_checkpoint), "dcg_checkpoint")
-        refuse("both checkpoints hold", sorted(tensors.keys() & more.keys()))
+        raise_if_any("both checkpoints hold", sorted(tensors.keys() & more.keys()))
         tensors |= more
     unknown = sorted(key for key in tensors if not key.startswith((*RELEASED, *UNUSED)))
-    refuse("not of the released DiffMIC-v2 program:", unknown)
+    raise_if_any("not of the released DiffMIC-v2 program:", unknown)
     tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(UNUSED)}
     config = _released_config(tensors, tuple(class_names), task, roi_size)
     model = DiffMICv2(config)
-    fill(model, dict(_released_to_ours(key, tensor) for key, tensor in tensors.items()))
+    load_strict(model, dict(_released_to_ours(key, tensor) for key, tensor in tensors.items()))
     model.trained = True
     return model.eval()
 
@@ -110,7 +111,7 @@ def _with_prefixes(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     for prefix, words in _FIRST_WORDS.items():
         if any(key.startswith(words) for key in tensors):
             return {prefix + key: tensor for key, tensor in tensors.items()}
-    raise ValueError(f"{name}: not of the released DiffMIC-v2 program; its first tensors are {few(tensors)}")
+    raise InvalidValueError(f"{name}: not of the released DiffMIC-v2 program; its first tensors are {preview(tensors)}")
 
 
 def _released_config(
@@ -124,7 +125,7 @@ def _released_config(
     raw_encoder = next((name for name, (size, _) in EFFICIENTSAM.items() if size == width), None)
     grid = math.isqrt(positions - 1)
     if raw_encoder is None or grid * grid != positions - 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"model.encoder_x.f.pos_embed has {positions} positions of width {width}; expected a class position and a "
             f"square, of width {' or '.join(str(size) for size, _ in EFFICIENTSAM.values())}"
         )
@@ -151,19 +152,19 @@ def _released_config(
 
 def _size(tensors: dict[str, Tensor], key: str, axis: int) -> int:
     if key not in tensors:
-        raise ValueError(
+        raise InvalidValueError(
             f"{key} is missing; a released checkpoint holds the diffusion (model.) and the DCG (aux_model.)"
         )
     shape = tuple(tensors[key].shape)
     if axis >= len(shape):
-        raise ValueError(f"{key} has shape {shape}; expected at least {axis + 1} axes")
+        raise InvalidValueError(f"{key} has shape {shape}; expected at least {axis + 1} axes")
     return shape[axis]
 
 
 def _encoder_name(tensors: dict[str, Tensor], prefix: str) -> str:
     keys = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
     if not keys:
-        raise ValueError(
+        raise InvalidValueError(
             f"{prefix}* is missing; a released checkpoint holds the diffusion (model.) and the DCG (aux_model.)"
         )
     dense = tuple(_count(keys, rf"0\.denseblock{n}\.denselayer(\d+)\.") for n in (1, 2, 3, 4))
@@ -171,8 +172,8 @@ def _encoder_name(tensors: dict[str, Tensor], prefix: str) -> str:
     bottleneck = any(".conv3." in key for key in keys)
     name = _DENSENETS.get(dense) or _RESNETS.get((bottleneck, blocks))
     if name is None:
-        raise ValueError(
-            f"{prefix}* is neither a ResNet nor a DenseNet that is known: its first tensors are {few(keys)}"
+        raise InvalidValueError(
+            f"{prefix}* is neither a ResNet nor a DenseNet that is known: its first tensors are {preview(keys)}"
         )
     return name
 

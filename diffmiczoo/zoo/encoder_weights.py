@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from diffmiczoo.hub.client import Access, HubError, fetch_file
-from diffmiczoo.model import DiffMICv2
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.hub.client import DownloadOptions, fetch_file
+from diffmiczoo.hub.errors import HubError
 from diffmiczoo.nn.encoders import Backbone, EfficientSAM
-from diffmiczoo.zoo.state_dicts import Checkpoint, few, fill, read_checkpoint
+from diffmiczoo.zoo.state_dicts import Checkpoint, load_strict, preview, read_checkpoint
 
 
-def load_backbone(model: DiffMICv2, part: str, checkpoint: Checkpoint) -> None:
+def load_backbone(model: nn.Module, part: str, checkpoint: Checkpoint) -> None:
     """Fills one of a model's encoders with pretrained weights of its own kind.
 
     Args:
@@ -33,7 +34,7 @@ def load_backbone(model: DiffMICv2, part: str, checkpoint: Checkpoint) -> None:
         "dcg_encoder": ("dcg.global_encoder", "dcg.local_encoder"),
     }
     if part not in parts:
-        raise ValueError(f"part={part!r} is not one of {', '.join(map(repr, parts))}")
+        raise InvalidValueError(f"part={part!r} is not one of {', '.join(map(repr, parts))}")
     tensors = read_checkpoint(checkpoint)
     for path in parts[part]:
         fill_encoder(model.get_submodule(path), tensors, f"{part}: ")
@@ -42,7 +43,7 @@ def load_backbone(model: DiffMICv2, part: str, checkpoint: Checkpoint) -> None:
 def fill_encoder(encoder: nn.Module, tensors: dict[str, Tensor], what: str = "") -> None:
     """Fills an encoder, see `load_backbone`."""
     if isinstance(encoder, EfficientSAM):
-        fill(encoder.model, _image_encoder(tensors, encoder), what)
+        load_strict(encoder.model, _image_encoder(tensors, encoder), what)
     elif isinstance(encoder, Backbone):
         inner = encoder.model.model
         own = inner.state_dict()
@@ -50,10 +51,12 @@ def fill_encoder(encoder: nn.Module, tensors: dict[str, Tensor], what: str = "")
         # A feature map before the last leaves later stages out, and no encoder has a classifier.
         known = {key: tensor for key, tensor in renamed.items() if key in own}
         if not known:
-            raise ValueError(f"{what}the checkpoint has none of the encoder's tensors, its first are {few(renamed)}")
-        fill(inner, known, what)
+            raise InvalidValueError(
+                f"{what}the checkpoint has none of the encoder's tensors, its first are {preview(renamed)}"
+            )
+        load_strict(inner, known, what)
     else:
-        raise ValueError(f"{what}{type(encoder).__name__} takes no pretrained weights")
+        raise InvalidValueError(f"{what}{type(encoder).__name__} takes no pretrained weights")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ BACKBONES = {
 }
 
 
-def fetch_efficientsam(model: DiffMICv2, access: Access | None = None) -> None:
+def fetch_efficientsam(model: nn.Module, options: DownloadOptions | None = None) -> None:
     """Fills every EfficientSAM encoder of a model with its published weights from the Hub or the cache.
 
     Raises:
@@ -85,7 +88,7 @@ def fetch_efficientsam(model: DiffMICv2, access: Access | None = None) -> None:
             continue
         source = BACKBONES[encoder.name]
         try:
-            file = fetch_file(source.repository, source.filename, source.revision, access or Access())
+            file = fetch_file(source.repository, source.filename, source.revision, options or DownloadOptions())
         except HubError as error:
             raise HubError(
                 f"{error}. Or get {source.filename} elsewhere and call "
@@ -103,7 +106,9 @@ def _image_encoder(tensors: dict[str, Tensor], encoder: EfficientSAM) -> dict[st
     found = {key: tensor for key, tensor in found.items() if not key.startswith("neck.")}
     positions = found.get("pos_embed")
     if positions is None:
-        raise ValueError(f"{prefix}pos_embed is missing; expected EfficientSAM's checkpoint, found {few(tensors)}")
+        raise InvalidValueError(
+            f"{prefix}pos_embed is missing; expected EfficientSAM's checkpoint, found {preview(tensors)}"
+        )
     grid = encoder.model.patch_embed.grid_size
     resized = resample_abs_pos_embed(positions[:, 1:].float(), new_size=list(grid), num_prefix_tokens=0)
     return found | {"pos_embed": resized}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.hub.client import HUB_PREFIX
-from diffmiczoo.zoo.registry import LOCAL_PREFIX, config_of, describe, resolve, shipped_directory, weights_state
-from diffmiczoo.zoo.weights import WeightsEntry
+from diffmiczoo.files import read_json_object
+from diffmiczoo.hub.card import METRICS_FILE
+from diffmiczoo.hub.names import parse_model_name
+from diffmiczoo.zoo.complexity import count_macs, count_parameters
+from diffmiczoo.zoo.factory import get_config
+from diffmiczoo.zoo.registry import describe, resolve, weights_state
+from diffmiczoo.zoo.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class ModelInfo:
         macs: multiply-accumulates for one image of "dcg", "raw_encoder", "roi_encoder", "feature_prior" (with its
             projections), "condition" (all that is computed once), "unet" (in every step) and "total" with the config's
             own sampling steps and runs.
-        weights: "shipped", "on the Hub", "not published", or for a bare architecture "none" or "shipped as" the entry
-            that `pretrained=True` loads.
+        weights: "shipped", "on the Hub", "not published"; for a bare architecture "none" or "shipped as" the entry that
+            `pretrained=True` loads; "local" or "Hub" for a directory or repository.
         license, data_license: of the weights and of what they were trained on; None without an entry.
         metrics: of the shipped weights on the test split, name → value; empty without weights.
     """
@@ -48,40 +51,39 @@ class ModelInfo:
 
 
 def model_info(name: str) -> ModelInfo:
-    """Returns sizes, cost, weights, licences and metrics of a registered name or a local directory.
+    """Returns sizes, cost, weights, licences and metrics of whatever `create_model` takes as a name.
 
     Raises:
         ValueError: the name is unknown; the nearest names are suggested.
+        FileNotFoundError: a local directory does not exist.
+        HubError: the Hub does not give a repository's files.
     """
-    from diffmiczoo.zoo.complexity import count_macs, count_parameters
-
-    config = config_of(name)
-    if name.startswith((LOCAL_PREFIX, HUB_PREFIX)):
-        architecture, entry, weights = name, None, "local" if name.startswith(LOCAL_PREFIX) else "Hub"
-        text = f"Weights in {name.partition(':')[2]}."
-    else:
+    config, parsed = get_config(name), parse_model_name(name)
+    entry: Weights | None = None
+    if parsed.kind == "registered":
         architecture, entry = resolve(name)
-        text = describe(name)
-        weights = weights_state(name, entry)
+        description, state = describe(name), weights_state(name)
+    else:
+        source, state = (parsed.path, "local") if parsed.kind == "local-dir" else (parsed.repository, "Hub")
+        architecture, description = name, f"Weights in {source}."
     return ModelInfo(
         name=name,
         entry=None if entry is None else entry.name,
         architecture=architecture,
-        description=text,
+        description=description,
         config=config,
         parameters=count_parameters(config),
         macs=count_macs(config),
-        weights=weights,
-        license=None if entry is None else entry.license,
-        data_license=None if entry is None else entry.data_license,
-        metrics=_metrics(entry),
+        weights=state,
+        license=None if entry is None else entry.dataset.weights_license,
+        data_license=None if entry is None else entry.dataset.data_license,
+        metrics={} if entry is None else _metrics(entry),
     )
 
 
-def _metrics(entry: WeightsEntry | None) -> dict[str, float]:
-    directory = None if entry is None else shipped_directory(entry)
-    path = None if directory is None else directory / "metrics.json"
+def _metrics(weights: Weights) -> dict[str, float]:
+    path = None if weights.directory is None else weights.directory / METRICS_FILE
     if path is None or not path.is_file():
         return {}
-    values: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["test"]["model"]["values"]
+    values: dict[str, float] = read_json_object(path)["test"]["model"]["values"]
     return values

@@ -1,4 +1,4 @@
-"""Files of tensors that others wrote: read without running anything in them, and loaded whole or refused by name."""
+"""Third-party state dicts: read without executing pickles, loaded strictly (missing or unknown keys are listed)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from diffmiczoo.errors import InvalidValueError, MissingFileError
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -32,15 +34,15 @@ def read_checkpoint(checkpoint: Checkpoint) -> dict[str, Tensor]:
         if isinstance(values, Mapping) and isinstance(values.get(wrapper), Mapping):
             values = values[wrapper]
     if not isinstance(values, Mapping) or not values:
-        raise ValueError(f"{source}: expected a state dict (name → tensor), found {type(values).__name__}")
+        raise InvalidValueError(f"{source}: expected a state dict (name → tensor), found {type(values).__name__}")
     others = sorted(str(key) for key, value in values.items() if not isinstance(value, Tensor))
-    refuse(f"{source}: not tensors:", others)
+    raise_if_any(f"{source}: not tensors:", others)
     return {str(key).removeprefix("module."): value for key, value in values.items()}
 
 
 def _load(path: Path) -> Any:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise MissingFileError(f"{path} does not exist")
     _recognise(path)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
@@ -49,18 +51,18 @@ def _load(path: Path) -> Any:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path}: not a safetensors file, or cut short ({error})") from error
+            raise InvalidValueError(f"{path}: not a safetensors file, or cut short ({error})") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"{path}: is no checkpoint, or holds Python objects besides tensors. Loading those can run any code, so it "
             "is refused. Whoever made the file can store its state dict alone: "
             "torch.save(checkpoint['state_dict'], 'weights.pt')"
         ) from error
     except Exception as error:  # bytes that are no pickle make the unpickler fail in any way
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"{path}: not a checkpoint, or cut short ({first})") from error
+        raise InvalidValueError(f"{path}: not a checkpoint, or cut short ({first})") from error
 
 
 def _recognise(path: Path) -> None:
@@ -68,14 +70,14 @@ def _recognise(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(200)
     if not head:
-        raise ValueError(f"{path}: is empty; was the download interrupted?")
+        raise InvalidValueError(f"{path}: is empty; was the download interrupted?")
     if head.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path}: is a pointer of Git LFS, not the file; fetch it with `git lfs pull`")
+        raise InvalidValueError(f"{path}: is a pointer of Git LFS, not the file; fetch it with `git lfs pull`")
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise ValueError(f"{path}: is a web page, not a checkpoint; was it downloaded without logging in?")
+        raise InvalidValueError(f"{path}: is a web page, not a checkpoint; was it downloaded without logging in?")
 
 
-def fill(module: nn.Module, tensors: dict[str, Tensor], what: str = "") -> None:
+def load_strict(module: nn.Module, tensors: dict[str, Tensor], what: str = "") -> None:
     """Loads tensors that have to be exactly a module's own; counters of batches may be missing.
 
     Raises:
@@ -90,17 +92,17 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], what: str = "") -> None:
             problems.append(f"{key} has shape {tuple(tensor.shape)}, expected {tuple(own[key].shape)}")
         elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             problems.append(f"{key} has values that are NaN or infinite")
-    refuse(f"{what}tensors that do not fit:", problems)
+    raise_if_any(f"{what}tensors that do not fit:", problems)
     module.load_state_dict(counters | tensors)
 
 
-def refuse(what: str, names: Sequence[str]) -> None:
+def raise_if_any(what: str, names: Sequence[str]) -> None:
     """Raises a `ValueError` that lists names, if there are any."""
     if names:
-        raise ValueError(f"{what} {few(names)} ({len(names)} in all)")
+        raise InvalidValueError(f"{what} {preview(names)} ({len(names)} in all)")
 
 
-def few(names: Any) -> str:
+def preview(names: Any) -> str:
     """Returns the first of some names as a text."""
     listed = list(names)
     return ", ".join(listed[:_SHOWN]) + (", …" if len(listed) > _SHOWN else "")

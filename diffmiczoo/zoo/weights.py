@@ -1,98 +1,72 @@
-"""The table of weights: what each entry `architecture.tag` was, or is to be, trained on."""
+"""The table of weights: what each entry `architecture.tag` was, or is to be, trained on, and where its files are."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from diffmiczoo.hub.checksums import Digest
-from diffmiczoo.hub.client import hub_organization
+from diffmiczoo.data.catalog import DATASETS, DatasetInfo
+from diffmiczoo.hub.checksums import FileHash
 
-#: Weights from images that may not be used commercially.
-NON_COMMERCIAL = "cc-by-nc-4.0"
+#: Holds a directory for each entry whose weights ship with the package.
+WEIGHTS_DIRECTORY = Path(str(resources.files("diffmiczoo"))) / "weights"
 
-_CLASSES: dict[str, dict[str, Any]] = {
-    "ham10000": {"class_names": ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")},
-    "aptos2019": {"class_names": ("no_dr", "mild", "moderate", "severe", "proliferative"), "ordinal": True},
-    "busi": {"class_names": ("benign", "malignant", "normal")},
-    "pmg2000": {"class_names": ("grade_0", "grade_1", "grade_2", "grade_3"), "ordinal": True},
-    "chestxray14": {
-        "class_names": (
-            "Atelectasis",
-            "Cardiomegaly",
-            "Effusion",
-            "Infiltration",
-            "Mass",
-            "Nodule",
-            "Pneumonia",
-            "Pneumothorax",
-            "Consolidation",
-            "Edema",
-            "Emphysema",
-            "Fibrosis",
-            "Pleural_Thickening",
-            "Hernia",
-        ),
-        "task": "multilabel",
-    },
-}
-
-_DATA = {
-    "ham10000": ("dermatoscopy, 7 kinds of pigmented skin lesions", "CC BY-NC 4.0"),
-    "aptos2019": ("fundus photographs, 5 grades of diabetic retinopathy", "competition data, research use only"),
-    "busi": ("breast ultrasound, 3 classes", "CC BY 4.0"),
-    "pmg2000": ("placental ultrasound, 4 grades", "in-house data of the paper's authors, not public"),
-    "chestxray14": ("frontal chest X-rays, 14 findings, multi-label", "NIH Clinical Center, free use with citation"),
-}
-
-_SPLIT = {
-    "ham10000": "By lesion: all images of a lesion, and published duplicates, on one side.",
-    "aptos2019": "By image, stratified by grade.",
-    "busi": "By image, duplicates on one side.",
-    "pmg2000": "By image, 8:2, as in the paper.",
-    "chestxray14": "By patient: the official training and test lists.",
-}
+#: Hashes of the files, and commits on the Hub, of finished weights; `tools/release_weights.py` writes it.
+INDEX = WEIGHTS_DIRECTORY / "index.json"
 
 INTENDED_USE = (
     "Comparing methods, teaching, and as a start for fine-tuning on other images of the same kind, within the licences."
 )
 
-_WEIGHT_LICENSE = {"ham10000": NON_COMMERCIAL, "aptos2019": NON_COMMERCIAL}
+
+def hub_organization() -> str:
+    """Returns whose repositories hold the registered weights: DIFFMICZOO_HUB_ORG, "diffmiczoo" by default."""
+    return os.environ.get("DIFFMICZOO_HUB_ORG", "diffmiczoo")
 
 
 @dataclass(frozen=True)
-class WeightsEntry:
+class Weights:
     """One set of weights, published or not.
 
     Attributes:
-        architecture, dataset: together the name, "architecture.dataset".
-        config: the fields of `DiffMICConfig` in which it differs from its architecture.
-        description: one sentence.
-        license: of the weights, an identifier of the Hub.
-        data_license: of the images that they are trained on.
+        architecture: what it is built from.
+        dataset: what it is trained on.
+        overrides: fields of `DiffMICConfig` in which it differs from its architecture, besides those that its data set
+            sets (`config`).
         files: file → content, of what ships or is published; empty while there are no weights.
         revision: commit of the Hub's repository that holds them; None while they are not published there.
-        split: how training, validation and test images are kept apart.
-        intended_use: what the weights are good for.
     """
 
     architecture: str
-    dataset: str
-    config: dict[str, Any] = field(hash=False)
-    description: str
-    license: str
-    data_license: str
-    files: dict[str, Digest] = field(default_factory=dict, hash=False)
+    dataset: DatasetInfo
+    overrides: dict[str, Any] = field(default_factory=dict, hash=False)
+    files: dict[str, FileHash] = field(default_factory=dict, hash=False)
     revision: str | None = None
-    split: str = ""
-    intended_use: str = ""
 
     @property
     def name(self) -> str:
         """The entry's name, "architecture.dataset"."""
-        return f"{self.architecture}.{self.dataset}"
+        return f"{self.architecture}.{self.dataset.name}"
+
+    @property
+    def description(self) -> str:
+        """One sentence."""
+        return f"{self.architecture} for {self.dataset.title} ({self.dataset.name})."
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The fields of `DiffMICConfig` in which it differs from its architecture."""
+        return {
+            "num_classes": len(self.dataset.class_names),
+            "class_names": self.dataset.class_names,
+            "task": self.dataset.task,
+            "ordinal": self.dataset.ordinal,
+            **self.overrides,
+        }
 
     @property
     def repository(self) -> str:
@@ -100,52 +74,40 @@ class WeightsEntry:
         return f"{hub_organization()}/{self.name}"
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The classes, in the order of the model's outputs."""
-        return tuple(self.config["class_names"])
+    def directory(self) -> Path | None:
+        """The directory of the package that holds the weights, or None where they do not ship."""
+        directory = WEIGHTS_DIRECTORY / self.name
+        return directory if (directory / "model.safetensors").is_file() else None
 
-
-#: Where the digests of files and what else is known of finished weights are written down when they are released.
-INDEX = Path(__file__).parents[1] / "weights" / "index.json"
-
-
-def _entry(architecture: str, dataset: str, **config: Any) -> WeightsEntry:
-    what, data_license = _DATA[dataset]
-    classes = _CLASSES[dataset]
-    released = _INDEX.get(f"{architecture}.{dataset}", {})
-    return WeightsEntry(
-        architecture,
-        dataset,
-        {"num_classes": len(classes["class_names"]), **classes, **config},
-        f"{architecture} for {what} ({dataset}).",
-        _WEIGHT_LICENSE.get(dataset, "apache-2.0"),
-        data_license,
-        files={name: Digest(**content) for name, content in released.get("files", {}).items()},
-        revision=released.get("revision"),
-        split=_SPLIT[dataset],
-        intended_use=INTENDED_USE,
-    )
+    @property
+    def exists(self) -> bool:
+        """Whether the weights ship or are published."""
+        return self.directory is not None or self.revision is not None
 
 
 _INDEX: dict[str, Any] = json.loads(INDEX.read_text(encoding="utf-8"))
 
-ENTRIES: dict[str, WeightsEntry] = {
-    entry.name: entry
-    for entry in (
-        _entry("diffmicv2_nano", "ham10000", image_size=128),
-        _entry("diffmicv2_nano", "aptos2019", image_size=192),
-        _entry("diffmicv2_nano", "busi", image_size=192),
-        _entry("diffmicv2_nano", "chestxray14"),
-        _entry("diffmicv2_nano", "pmg2000"),
-        _entry("diffmicv2_resnet18", "ham10000"),
-        _entry("diffmicv2_resnet18", "aptos2019"),
-        _entry("diffmicv2_resnet18", "pmg2000"),
-        _entry("diffmicv2_densenet169", "chestxray14"),
+
+def _weights(architecture: str, dataset: str, **overrides: Any) -> Weights:
+    released = _INDEX.get(f"{architecture}.{dataset}", {})
+    files = {name: FileHash(**content) for name, content in released.get("files", {}).items()}
+    return Weights(architecture, DATASETS[dataset], overrides, files, released.get("revision"))
+
+
+WEIGHTS: dict[str, Weights] = {
+    weights.name: weights
+    for weights in (
+        _weights("diffmicv2_nano", "ham10000", image_size=128),
+        _weights("diffmicv2_nano", "aptos2019", image_size=192),
+        _weights("diffmicv2_nano", "busi", image_size=192),
+        _weights("diffmicv2_nano", "chestxray14"),
+        _weights("diffmicv2_nano", "pmg2000"),
+        _weights("diffmicv2_resnet18", "ham10000"),
+        _weights("diffmicv2_resnet18", "aptos2019"),
+        _weights("diffmicv2_resnet18", "pmg2000"),
+        _weights("diffmicv2_densenet169", "chestxray14"),
     )
 }
 
-#: Data set → the weights that are recommended for it.
-DATASET_NAMES = {
-    f"diffmicv2_{dataset}": f"diffmicv2_nano.{dataset}"
-    for dataset in ("ham10000", "aptos2019", "busi", "chestxray14", "pmg2000")
-}
+#: Short name of a data set → the weights that are recommended for it.
+ALIASES = {f"diffmicv2_{dataset}": f"diffmicv2_nano.{dataset}" for dataset in DATASETS}

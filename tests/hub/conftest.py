@@ -14,7 +14,7 @@ from factories import SMALL_ENCODERS, TINY
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.metrics.classification import compute_metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.zoo.weights import ENTRIES
+from diffmiczoo.zoo.weights import WEIGHTS
 
 ENTRY, REPOSITORY = "diffmicv2_nano.pmg2000", "mirror/diffmicv2_nano.pmg2000"  # known, not shipped
 
@@ -23,7 +23,7 @@ ENTRY, REPOSITORY = "diffmicv2_nano.pmg2000", "mirror/diffmicv2_nano.pmg2000"  #
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with the classes of ENTRY in a directory; nobody may write there."""
     torch.manual_seed(0)
-    names = ENTRIES[ENTRY].labels
+    names = WEIGHTS[ENTRY].dataset.class_names
     model = DiffMICv2(DiffMICConfig(num_classes=len(names), class_names=names, **TINY, **SMALL_ENCODERS)).eval()
     model.trained = True
     directory = tmp_path_factory.mktemp("weights")

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from diffmiczoo.hub.card import IncompleteCardError, read_facts
+from diffmiczoo.hub.card import IncompleteCardError, read_facts, render_card
+from diffmiczoo.model import DiffMICv2
 
 
 def test_the_cards_metadata_is_what_the_hub_reads(ready: Path) -> None:
     from huggingface_hub import ModelCard
 
-    from diffmiczoo.hub.card import render_card
-    from diffmiczoo.hub.serialization import load_model
-
     facts = read_facts(ready)
-    card = ModelCard(render_card("name", load_model(ready).config, 10, facts))
+    card = ModelCard(render_card("name", DiffMICv2.from_pretrained(ready).config, 10, facts))
     assert card.data.library_name == "diffmiczoo" and card.data.license == "apache-2.0"
     assert card.data.pipeline_tag == "image-classification" and "medical" in card.data.tags
     reported = {result.metric_type: result.metric_value for result in card.data.eval_results}
@@ -25,9 +23,6 @@ def test_the_cards_metadata_is_what_the_hub_reads(ready: Path) -> None:
 
 
 def test_a_card_tells_mean_and_standard_deviation_of_all_seeds(ready: Path) -> None:
-    from diffmiczoo.hub.card import render_card
-    from diffmiczoo.hub.serialization import load_model
-
     path = ready / "metrics.json"
     measured = json.loads(path.read_text())
     names = measured["test"]["model"]["values"]
@@ -38,7 +33,7 @@ def test_a_card_tells_mean_and_standard_deviation_of_all_seeds(ready: Path) -> N
     measured["seeds"]["dcg"]["1"]["accuracy"] = None
     path.write_text(json.dumps(measured))
     facts = read_facts(ready)
-    card = render_card("name", load_model(ready).config, 10, facts)
+    card = render_card("name", DiffMICv2.from_pretrained(ready).config, 10, facts)
     header, line = (next(row for row in card.splitlines() if row.startswith(start)) for start in ("| metric", "| acc"))
     assert "| model, all seeds | DCG, all seeds |" in header
     assert line.endswith("| 0.600 ± 0.100 | 0.350 ± 0.141 |")

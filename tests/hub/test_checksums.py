@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import diffmiczoo
-from diffmiczoo.hub.checksums import Digest, WrongContentError, sha256_of, verify
+from diffmiczoo.hub.checksums import ChecksumError, FileHash, sha256_of, verify
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_a_file_is_read_once_while_it_stays_the_same(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"right")
-    right = Digest(sha256_of(path), 5)
+    right = FileHash(sha256_of(path), 5)
     verify(path, right)
     monkeypatch.setattr("diffmiczoo.hub.checksums.sha256_of", lambda _: pytest.fail("read again"))
     verify(path, right)
@@ -31,16 +31,16 @@ def test_a_file_is_read_once_while_it_stays_the_same(
     for wrong in (b"wrong", b"right!"):
         path.write_bytes(wrong)
         os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
-        with pytest.raises(WrongContentError, match="expected"):
+        with pytest.raises(ChecksumError, match="expected"):
             verify(path, right)
 
 
 def test_a_remembered_verification_is_for_that_content_only(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"right")
-    verify(path, Digest(sha256_of(path), 5))
-    with pytest.raises(WrongContentError, match="has sha256"):
-        verify(path, Digest("0" * 64, 5))
+    verify(path, FileHash(sha256_of(path), 5))
+    with pytest.raises(ChecksumError, match="has sha256"):
+        verify(path, FileHash("0" * 64, 5))
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,18 +48,16 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypa
     monkeypatch.setattr("diffmiczoo.hub.checksums.cache_directory", lambda: tmp_path / "occupied" / "verified")
     path = tmp_path / "file"
     path.write_bytes(b"right")
-    verify(path, Digest(sha256_of(path), 5))
+    verify(path, FileHash(sha256_of(path), 5))
 
 
 def test_changed_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
-    import diffmiczoo.zoo.registry as registry
-
     name = "diffmicv2_nano.ham10000"
     source = Path(diffmiczoo.__file__).parent / "weights" / name
     shutil.copytree(source, tmp_path / name)
-    monkeypatch.setattr(registry, "shipped_directory", lambda entry: tmp_path / name if entry.name == name else None)
+    monkeypatch.setattr("diffmiczoo.zoo.weights.WEIGHTS_DIRECTORY", tmp_path)
     assert diffmiczoo.create_model(name, pretrained=True).trained
     with (tmp_path / name / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)

@@ -12,11 +12,12 @@ import torch
 from loopback.server import FOR_EVER, Account, Fault, flipped, shortened
 
 import diffmiczoo
-from diffmiczoo.hub.checksums import Digest, sha256_of
-from diffmiczoo.hub.client import HubError, parse_hub_name
+from diffmiczoo.hub.checksums import FileHash, sha256_of
+from diffmiczoo.hub.errors import HubError
+from diffmiczoo.hub.names import parse_model_name
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo import registry
-from diffmiczoo.zoo.weights import ENTRIES
+from diffmiczoo.zoo import weights as table
 
 ENTRY, REPOSITORY = "diffmicv2_nano.pmg2000", "mirror/diffmicv2_nano.pmg2000"  # known, not shipped
 
@@ -35,9 +36,9 @@ def published(hub, hub_client, saved: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("diffmiczoo.hub.checksums.cache_directory", lambda: hub_client.cache.parent / "verified")
     contents = {path.name: path.read_bytes() for path in saved.iterdir()}
     repo = hub.create_repo(REPOSITORY, contents)
-    files = {name: Digest(sha256_of(saved / name), len(content)) for name, content in contents.items()}
-    entry = replace(ENTRIES[ENTRY], files=files, revision=repo.branches["main"])
-    monkeypatch.setitem(ENTRIES, ENTRY, entry)
+    files = {name: FileHash(sha256_of(saved / name), len(content)) for name, content in contents.items()}
+    entry = replace(table.WEIGHTS[ENTRY], files=files, revision=repo.branches["main"])
+    monkeypatch.setitem(table.WEIGHTS, ENTRY, entry)
     return repo
 
 
@@ -103,7 +104,7 @@ def test_both_files_come_from_one_commit_when_a_branch_moves(hub, published, sav
 @pytest.mark.parametrize("name", ["hf-hub:repo", "hf-hub:a/b/c", "hf-hub:/b", "hf-hub:../b", "hf-hub:a/..", "hf-hub:"])
 def test_names_that_are_not_repositories(name: str) -> None:
     with pytest.raises(ValueError, match="expected hf-hub:ORGANISATION/REPOSITORY"):
-        parse_hub_name(name)
+        parse_model_name(name)
 
 
 def test_unpublished_weights_say_so(hub, hub_client) -> None:
@@ -156,7 +157,7 @@ def test_a_spoilt_cache_is_noticed_moved_aside_and_repaired(published, saved, hu
 
 
 def published_sha(repo) -> str:
-    return ENTRIES[ENTRY].files[WEIGHTS].sha256
+    return table.WEIGHTS[ENTRY].files[WEIGHTS].sha256
 
 
 def test_a_spoilt_cache_without_a_network_is_an_error(published, hub, hub_client) -> None:
@@ -190,9 +191,9 @@ def test_without_a_table_the_hubs_own_hashes_are_compared(published, saved, hub,
 
 
 def test_a_repository_that_changed_under_its_commit_is_refused(published, saved, hub, monkeypatch) -> None:
-    entry = ENTRIES[ENTRY]
-    other = {**entry.files, WEIGHTS: Digest("0" * 64, entry.files[WEIGHTS].size)}
-    monkeypatch.setitem(ENTRIES, ENTRY, replace(entry, files=other))
+    entry = table.WEIGHTS[ENTRY]
+    other = {**entry.files, WEIGHTS: FileHash("0" * 64, entry.files[WEIGHTS].size)}
+    monkeypatch.setitem(table.WEIGHTS, ENTRY, replace(entry, files=other))
     with pytest.warns(UserWarning, match="once more"), pytest.raises(HubError, match="it was not used"):
         load()
 
@@ -234,7 +235,7 @@ LASTING = {
     ),
     "reset": (Fault("GET", WEIGHTS, cut_after=0, reset=True), "cannot be reached for model"),
     "closed": (Fault("GET", WEIGHTS, cut_after=0), "cannot be reached for model"),
-    "wrong size": (Fault("GET", WEIGHTS, change=shortened), "could not be kept in the cache|cannot be reached"),
+    "wrong size": (Fault("GET", WEIGHTS, change=shortened), "could not be stored in the cache|cannot be reached"),
 }
 
 
@@ -259,14 +260,14 @@ def test_a_full_disk(published, saved, monkeypatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(file_download, "http_get", full)
-        with pytest.raises(HubError, match=r"could not be kept in the cache: .*No space left on device"):
+        with pytest.raises(HubError, match=r"could not be stored in the cache: .*No space left on device"):
             load()
     assert_right(load(), saved)
 
 
 def test_a_cache_that_is_not_a_directory(published, tmp_path: Path) -> None:
     (tmp_path / "occupied").write_text("a file")
-    with pytest.raises(HubError, match=r"could not be kept in the cache|cannot be"):
+    with pytest.raises(HubError, match=r"could not be stored in the cache|cannot be"):
         load(cache_dir=tmp_path / "occupied" / "cache")
 
 
@@ -297,6 +298,6 @@ def test_eight_processes_at_once(hub, published, start_hub_process) -> None:
 
 
 def test_the_registry_names_the_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ENTRIES[ENTRY].repository == f"diffmiczoo/{ENTRY}"
+    assert table.WEIGHTS[ENTRY].repository == f"diffmiczoo/{ENTRY}"
     monkeypatch.setenv("DIFFMICZOO_HUB_ORG", "hospital")
-    assert ENTRIES[ENTRY].repository == f"hospital/{ENTRY}" and registry.resolve(ENTRY)[1] is ENTRIES[ENTRY]
+    assert table.WEIGHTS[ENTRY].repository == f"hospital/{ENTRY}" and registry.resolve(ENTRY)[1] is table.WEIGHTS[ENTRY]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import diffmiczoo
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.serialization import build_without_memory, load_model, read_description
 from diffmiczoo.model import DiffMICv2
@@ -42,7 +44,7 @@ def rewrite(directory: Path, change) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_loading_gives_the_tensors_of_the_file_and_touches_no_random_state(saved: Path, dtype: torch.dtype) -> None:
     state = torch.get_rng_state()
-    model = load_model(saved, dtype=dtype)
+    model = load_model(saved, DiffMICv2, dtype=dtype)
     assert torch.equal(torch.get_rng_state(), state)
     stored = load_file(saved / "model.safetensors")
     for name, tensor in model.state_dict().items():
@@ -55,7 +57,7 @@ def test_loading_gives_the_tensors_of_the_file_and_touches_no_random_state(saved
 def test_a_loaded_model_answers_and_trains_like_the_saved_one(tmp_path: Path) -> None:
     model, images = small_model(trained=True), torch.randn(3, 3, 64, 64)
     model.save_pretrained(tmp_path)
-    loaded = load_model(tmp_path)
+    loaded = load_model(tmp_path, DiffMICv2)
     with torch.no_grad():
         assert torch.equal(loaded(images), model(images))
     before = sha256_of(tmp_path / "model.safetensors")
@@ -65,7 +67,7 @@ def test_a_loaded_model_answers_and_trains_like_the_saved_one(tmp_path: Path) ->
     # The weights are mapped from the file; training must not write into it.
     assert sha256_of(tmp_path / "model.safetensors") == before
     with torch.no_grad():
-        assert torch.equal(load_model(tmp_path)(images), model(images))
+        assert torch.equal(load_model(tmp_path, DiffMICv2)(images), model(images))
 
 
 def test_a_backbone_that_computes_buffers_is_built_with_memory(tmp_path: Path) -> None:
@@ -74,10 +76,10 @@ def test_a_backbone_that_computes_buffers_is_built_with_memory(tmp_path: Path) -
     )
     model = DiffMICv2(config).eval()
     model.save_pretrained(tmp_path)
-    assert not any(buffer.is_meta for buffer in build_without_memory(config).buffers())
+    assert not any(buffer.is_meta for buffer in build_without_memory(DiffMICv2, config).buffers())
     with torch.no_grad():
         images = torch.randn(1, 3, 64, 64)
-        assert torch.equal(load_model(tmp_path)(images), model(images))
+        assert torch.equal(load_model(tmp_path, DiffMICv2)(images), model(images))
 
 
 def test_types_that_do_not_fit_are_listed(saved: Path) -> None:
@@ -87,7 +89,7 @@ def test_types_that_do_not_fit_are_listed(saved: Path) -> None:
 
     rewrite(saved, change)
     with pytest.raises(ValueError, match="in 2 tensors") as caught:
-        load_model(saved)
+        load_model(saved, DiffMICv2)
     assert "feature_prior.Q has type I32, expected BF16 or F16 or F32 or F64" in str(caught.value)
     assert "num_batches_tracked has type F32, expected I64" in str(caught.value)
 
@@ -96,7 +98,7 @@ def test_types_that_do_not_fit_are_listed(saved: Path) -> None:
 def test_pickles_are_refused_by_name(saved: Path, name: str) -> None:
     (saved / "model.safetensors").rename(saved / name)
     with pytest.raises(ValueError, match=rf"holds {name} but no model\.safetensors: pickled weights can run code"):
-        load_model(saved)
+        load_model(saved, DiffMICv2)
 
 
 def test_the_weights_own_description_is_believed(saved: Path) -> None:
@@ -107,17 +109,17 @@ def test_the_weights_own_description_is_believed(saved: Path) -> None:
     with pytest.warns(
         UserWarning, match=r"differs from the description inside model\.safetensors in \['clip_sample'\]"
     ):
-        model = load_model(saved)
+        model = load_model(saved, DiffMICv2)
     assert model.config.clip_sample
 
 
 def test_weights_of_another_program_are_described_by_config_json_alone(saved: Path) -> None:
     save_file(load_file(saved / "model.safetensors"), saved / "model.safetensors")
-    assert load_model(saved).trained
+    assert load_model(saved, DiffMICv2).trained
     description = json.loads((saved / "config.json").read_text())
     description["config"]["clip_sample"] = False
     (saved / "config.json").write_text(json.dumps(description))
-    assert not load_model(saved).config.clip_sample
+    assert not load_model(saved, DiffMICv2).config.clip_sample
 
 
 HOSTILE = [
@@ -158,7 +160,7 @@ def test_hostile_descriptions_are_refused_before_memory_is_taken(
         "def peak():\n"
         "    return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM'))\n"
         "before = peak()\n"
-        "try:\n    storage.load_model(sys.argv[1])\n"
+        "try:\n    storage.load_model(sys.argv[1], diffmiczoo.model.DiffMICv2)\n"
         "except ValueError as error:\n    print(error)\n"
         "assert peak() - before < 300_000, peak() - before\n"
     )
@@ -167,7 +169,7 @@ def test_hostile_descriptions_are_refused_before_memory_is_taken(
         assert done.returncode == 0, done.stderr
         assert message in done.stdout
     with pytest.raises(ValueError, match=message):
-        load_model(saved)
+        load_model(saved, DiffMICv2)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_hostile_descriptions_are_refused_before_memory_is_taken(
 def test_what_is_not_a_description(saved: Path, text: str) -> None:
     (saved / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"config\.json"):
-        load_model(saved)
+        load_model(saved, DiffMICv2)
 
 
 def test_a_save_that_is_killed_leaves_one_whole_model(tmp_path: Path) -> None:
@@ -190,8 +192,8 @@ def test_a_save_that_is_killed_leaves_one_whole_model(tmp_path: Path) -> None:
     first.save_pretrained(tmp_path / "first")
     second.save_pretrained(tmp_path / "second")
     code = (
-        "import sys\nfrom diffmiczoo.hub.serialization import load_model\n"
-        "models = [load_model(path) for path in sys.argv[2:]]\nprint('ready', flush=True)\n"
+        "import sys\nfrom diffmiczoo.model import DiffMICv2\n"
+        "models = [DiffMICv2.from_pretrained(path) for path in sys.argv[2:]]\nprint('ready', flush=True)\n"
         "while True:\n    for model in models:\n        model.save_pretrained(sys.argv[1])\n"
     )
     moments = random.Random(0)
@@ -212,11 +214,55 @@ def load_model_quietly(directory: Path) -> DiffMICv2:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return load_model(directory)
+        return load_model(directory, DiffMICv2)
 
 
 def test_config_json_is_what_the_weights_say(saved: Path) -> None:
     with safe_open(saved / "model.safetensors", "pt") as file:
         inside = json.loads(file.metadata()["diffmiczoo"])
-    assert inside == json.loads((saved / "config.json").read_text()) == read_description(saved)
+    assert inside == json.loads((saved / "config.json").read_text()) == read_description(saved).to_dict()
     assert inside["version"] == diffmiczoo.__version__ and inside["library"] == "diffmiczoo"
+
+
+@pytest.mark.parametrize("how", ["create_model", "from_pretrained"])
+def test_a_load_opens_the_weights_and_parses_their_description_once(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    from diffmiczoo.hub import serialization
+
+    counts: Counter[str] = Counter()
+
+    def counted(name: str, function):
+        def call(*arguments, **options):
+            counts[name] += 1
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(serialization, "safe_open", counted("opened", serialization.safe_open))
+    monkeypatch.setattr(serialization, "_parsed", counted("parsed", serialization._parsed))
+    monkeypatch.setattr(DiffMICConfig, "from_dict", counted("validated", DiffMICConfig.from_dict))
+    if how == "create_model":
+        diffmiczoo.create_model(f"local-dir:{saved}", pretrained=True, task="multiclass", sampling_steps=2)
+    else:
+        DiffMICv2.from_pretrained(saved, sampling_steps=2)
+    # Parsed: config.json, and the copy inside the weights that it is compared with.
+    assert counts == {"opened": 1, "parsed": 2, "validated": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"task": "multilabel"}, "task='multilabel' contradicts the weights"),
+        ({"num_classes": 4}, "num_classes=4 contradicts the weights"),
+        ({"latent_dim": 16}, "has shape"),
+    ],
+)
+def test_overrides_do_not_give_weights_another_meaning(saved: Path, fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiffMICv2.from_pretrained(saved, **fields)
+    named = DiffMICv2.from_pretrained(saved, class_names=["a", "b", "c"])
+    assert named.config.labels == ("a", "b", "c") and named.loaded_from == saved
+    named.save_pretrained(saved)
+    with pytest.raises(ValueError, match=r"class_names=.* contradicts the weights"):
+        DiffMICv2.from_pretrained(saved, class_names=["c", "b", "a"])

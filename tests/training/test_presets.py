@@ -5,25 +5,25 @@ from __future__ import annotations
 import pytest
 
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
-from diffmiczoo.zoo.registry import model_config
+from diffmiczoo.zoo.factory import get_config
 
 
 def test_presets_are_the_papers_for_paper_sized_models() -> None:
-    paper = preset_recipe(model_config("diffmicv2_resnet18.ham10000"))
+    paper = preset_recipe(get_config("diffmicv2_resnet18.ham10000"))
     assert (paper.dcg_epochs, paper.diffusion_epochs, paper.dcg_lr, paper.diffusion_lr) == (100, 1000, 2e-4, 1e-3)
     assert paper.diffusion_lr * paper.min_lr_ratio == pytest.approx(1e-5) and paper.batch_size == 64
-    chest = preset_recipe(model_config("diffmicv2_densenet169.chestxray14"))
+    chest = preset_recipe(get_config("diffmicv2_densenet169.chestxray14"))
     assert (chest.dcg_epochs, chest.diffusion_epochs) == (20, 100)
-    assert preset_recipe(model_config("diffmicv2_ham10000")).encoder_lr is not None
+    assert preset_recipe(get_config("diffmicv2_ham10000")).encoder_lr is not None
 
 
 def test_presets_follow_the_number_of_images() -> None:
-    nano = model_config("diffmicv2_nano")
+    nano = get_config("diffmicv2_nano")
     batches = [preset_recipe(nano, images).batch_size for images in (60, 500, 2000, 6000)]
     assert batches == [8, 16, 32, 64]
     for images in (60, 500, 2000, 6000):
         recipe, careful = preset_recipe(nano, images), finetune_recipe(nano, images)
         assert images // recipe.batch_size * recipe.diffusion_epochs >= 250
         assert careful.diffusion_lr < recipe.diffusion_lr and careful.encoder_lr < recipe.encoder_lr
-    paper = finetune_recipe(model_config("diffmicv2_resnet18"))
+    paper = finetune_recipe(get_config("diffmicv2_resnet18"))
     assert paper.ema_decay and paper.encoder_lr < 2e-4

@@ -12,7 +12,7 @@ import diffmiczoo
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import create_stages, parameter_groups, set_training
-from diffmiczoo.zoo.registry import model_config
+from diffmiczoo.zoo.factory import get_config
 
 
 def test_learning_rates_and_decay_of_the_parameter_groups() -> None:
@@ -49,7 +49,7 @@ def test_frozen_backbones_keep_weights_and_statistics(manifest_csv, tmp_path) ->
 
 
 def test_layer_decay_lowers_the_rate_towards_the_input() -> None:
-    model = DiffMICv2(model_config("diffmicv2_nano").replace(image_size=64))
+    model = DiffMICv2(get_config("diffmicv2_nano").replace(image_size=64))
     recipe = Recipe(layer_decay=0.5, encoder_lr=1.0, dcg_lr=0.25)
     (dcg, _) = create_stages(recipe, model.config)
     rates = {parameter: group["lr"] for group in parameter_groups(model, dcg, recipe) for parameter in group["params"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diffmiczoo.zoo.complexity import count_macs, count_parameters
-from diffmiczoo.zoo.registry import model_config
+from diffmiczoo.zoo.factory import get_config
 
 
 def vit_macs(width: int, blocks: int = 12, patch: int = 16, image: int = 224) -> int:
@@ -16,7 +16,7 @@ def vit_macs(width: int, blocks: int = 12, patch: int = 16, image: int = 224) ->
 
 
 def test_cost_of_the_paper_size_model_matches_hand_counts() -> None:
-    config = model_config("diffmicv2_resnet18")
+    config = get_config("diffmicv2_resnet18")
     macs, hidden, classes = count_macs(config), config.latent_dim, config.num_classes
     assert macs["unet"] == 36 * (2 * hidden**2 + 3 * classes * hidden)
     assert macs["raw_encoder"] == vit_macs(384) == pytest.approx(4.6e9, rel=0.01)
@@ -30,7 +30,7 @@ def test_cost_of_the_paper_size_model_matches_hand_counts() -> None:
 
 
 def test_parameters_of_the_paper_size_model_match_hand_counts() -> None:
-    config = model_config("diffmicv2_resnet18")
+    config = get_config("diffmicv2_resnet18")
     counts, hidden, classes, resnet18 = count_parameters(config), config.latent_dim, config.num_classes, 11_176_512
     vit = 196 * 384 + 384 * 769 + 12 * (12 * 384**2 + 13 * 384)
     assert counts["dcg"] == 2 * resnet18 + 512 * classes + (2 * 512 + 1) * 128 + 512 * classes
@@ -43,10 +43,10 @@ def test_parameters_of_the_paper_size_model_match_hand_counts() -> None:
 @pytest.mark.parametrize(("name", "roi_macs"), [("diffmicv2_resnet50", 4.09e9), ("diffmicv2_densenet169", 3.36e9)])
 def test_cost_of_the_other_roi_encoders(name: str, roi_macs: float) -> None:
     """Published figures for one 224-pixel image, scaled to K crops; odd maps round down, 3 × 3 instead of 3.5 × 3.5."""
-    config = model_config(name)
+    config = get_config(name)
     share = config.num_rois * (config.roi_size / 224) ** 2
     assert count_macs(config)["roi_encoder"] == pytest.approx(share * roi_macs, rel=0.03)
 
 
 def test_nano_is_small() -> None:
-    assert count_parameters(model_config("diffmicv2_nano"))["total"] <= 5_000_000
+    assert count_parameters(get_config("diffmicv2_nano"))["total"] <= 5_000_000

@@ -13,7 +13,7 @@ from factories import SMALL_ENCODERS, TINY, small_model
 from torch import Tensor
 
 import diffmiczoo
-from diffmiczoo.hub.client import HubError
+from diffmiczoo.hub.errors import HubError
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.zoo import encoder_weights as backbones
 from diffmiczoo.zoo.encoder_weights import BackboneWeights, load_backbone

@@ -6,19 +6,21 @@ import json
 from pathlib import Path
 
 import pytest
+from factories import SMALL_ENCODERS, TINY
 
 import diffmiczoo
 from diffmiczoo.zoo.architectures import architectures, register_model
-from diffmiczoo.zoo.registry import describe, has_weights, model_config, resolve
-from diffmiczoo.zoo.weights import DATASET_NAMES, ENTRIES
+from diffmiczoo.zoo.factory import get_config
+from diffmiczoo.zoo.registry import all_names, describe, has_weights, resolve
+from diffmiczoo.zoo.weights import ALIASES, WEIGHTS
 
 
 def test_names() -> None:
     names = diffmiczoo.list_models()
-    assert names == sorted(names) and len(set(names)) == len(names)
+    assert len(set(names)) == len(names) == len(all_names())
     assert {"diffmicv2_resnet18", "diffmicv2_resnet50", "diffmicv2_densenet169", "diffmicv2_nano"} <= set(names)
     assert {"diffmicv2_nano.ham10000", "diffmicv2_resnet18.ham10000", "diffmicv2_densenet169.chestxray14"} <= set(names)
-    assert set(DATASET_NAMES) <= set(names) and set(DATASET_NAMES.values()) <= set(ENTRIES)
+    assert set(ALIASES) <= set(names) and set(ALIASES.values()) <= set(WEIGHTS)
 
 
 def test_filters() -> None:
@@ -35,7 +37,7 @@ def test_filters() -> None:
 @pytest.mark.parametrize("name", diffmiczoo.list_models())
 def test_model_info(name: str) -> None:
     info = diffmiczoo.model_info(name)
-    assert info.config == model_config(name) and info.architecture in architectures()
+    assert info.config == get_config(name) and info.architecture in architectures()
     assert info.parameters["total"] == sum(info.parameters[part] for part in ("dcg", "feature_prior", "unet"))
     assert info.macs["total"] > info.macs["condition"] > 0
     assert info.weights.startswith("shipped") is has_weights(name)
@@ -47,10 +49,10 @@ def test_model_info(name: str) -> None:
 
 
 def test_paper_entries_have_the_papers_settings() -> None:
-    chest = model_config("diffmicv2_densenet169.chestxray14")
+    chest = get_config("diffmicv2_densenet169.chestxray14")
     assert (chest.task, chest.num_classes, chest.num_rois, chest.roi_size) == ("multilabel", 14, 4, 112)
     for name, classes in {"ham10000": 7, "aptos2019": 5, "pmg2000": 4}.items():
-        config = model_config(f"diffmicv2_resnet18.{name}")
+        config = get_config(f"diffmicv2_resnet18.{name}")
         assert (config.num_classes, config.num_rois, config.roi_size, config.latent_dim) == (classes, 6, 32, 6144)
 
 
@@ -68,6 +70,65 @@ def test_unknown_names_suggest_the_nearest(wrong: str, message: str, monkeypatch
     for function in (diffmiczoo.create_model, diffmiczoo.model_info):
         with pytest.raises(ValueError, match=message):
             function(wrong)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch):
+    """Registers architectures as another package would, until the test ends."""
+    from diffmiczoo.zoo import architectures as module
+
+    monkeypatch.setattr(module, "_ARCHITECTURES", dict(module._ARCHITECTURES))
+
+    def register(*names: str) -> None:
+        for name in names:
+
+            def factory() -> diffmiczoo.DiffMICConfig:
+                """A model that this test registers."""
+                return diffmiczoo.DiffMICConfig(**TINY, **SMALL_ENCODERS)
+
+            factory.__name__ = name
+            assert diffmiczoo.register_model(factory) is factory
+
+    return register
+
+
+def test_an_architecture_from_outside_is_like_our_own(registered) -> None:
+    registered("mine_resnet9")
+    assert diffmiczoo.list_models("mine*") == ["mine_resnet9"] and diffmiczoo.list_models("mine", pretrained=True) == []
+    assert "mine_resnet9" in diffmiczoo.list_models(tags=False)
+    model = diffmiczoo.create_model("mine_resnet9", num_classes=3)
+    assert model.config.latent_dim == TINY["latent_dim"] and model.config.num_classes == 3
+    info = diffmiczoo.model_info("mine_resnet9")
+    assert info.description == "A model that this test registers." and info.weights == "none"
+    assert info.parameters["total"] > 0
+    with pytest.raises(ValueError, match="did you mean mine_resnet9"):
+        diffmiczoo.create_model("mine_resnet")
+    with pytest.raises(ValueError, match="has no published weights"):
+        diffmiczoo.create_model("mine_resnet9", pretrained=True)
+
+
+def test_names_are_sorted_as_people_count(registered) -> None:
+    registered("mine_resnet50", "mine_resnet9", "mine_resnet18", "mine_resnet101d", "mine_resnet18a")
+    expected = ["mine_resnet9", "mine_resnet18", "mine_resnet18a", "mine_resnet50", "mine_resnet101d"]
+    assert diffmiczoo.list_models("mine") == expected
+
+
+def test_a_factory_that_returns_something_else_is_named(registered) -> None:
+    def mine() -> dict:
+        return {}
+
+    registered()
+    diffmiczoo.register_model(mine)
+    with pytest.raises(TypeError, match=r"the factory of 'mine' returned \{\}; expected a DiffMICConfig"):
+        diffmiczoo.create_model("mine")
+
+
+def test_the_short_name_of_a_data_set_is_taken() -> None:
+    def diffmicv2_busi() -> diffmiczoo.DiffMICConfig:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="registered already"):
+        diffmiczoo.register_model(diffmicv2_busi)
 
 
 def test_registering_a_name_twice_is_an_error() -> None:

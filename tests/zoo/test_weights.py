@@ -19,37 +19,37 @@ from diffmiczoo.evaluation.evaluate import evaluate
 from diffmiczoo.hub.card import NOT_CLINICAL, REPORTED
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.runtime.quantized import can_quantize
-from diffmiczoo.zoo.weights import ENTRIES
+from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY
 
-WEIGHTS = Path(diffmiczoo.__file__).parent / "weights"
-SHIPPED = sorted(path.name for path in WEIGHTS.iterdir() if path.is_dir() and path.name in ENTRIES)
+SHIPPED = sorted(path.name for path in WEIGHTS_DIRECTORY.iterdir() if path.is_dir() and path.name in WEIGHTS)
 DATA = {"chestxray14": "chestxray14_subset"}
 
 
 def test_something_ships_and_nothing_else_lies_there() -> None:
     assert "diffmicv2_nano.ham10000" in SHIPPED
     files = {"README.md", "card.json", "config.json", "metrics.json", "model.safetensors"}
-    assert all({path.name for path in (WEIGHTS / name).iterdir()} == files for name in SHIPPED)
+    assert all({path.name for path in (WEIGHTS_DIRECTORY / name).iterdir()} == files for name in SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_tensor_comes_from_the_file(name: str) -> None:
-    stored = load_file(WEIGHTS / name / "model.safetensors")
+    stored = load_file(WEIGHTS_DIRECTORY / name / "model.safetensors")
     model = diffmiczoo.create_model(name, pretrained=True)
     assert model.trained and model.weights_name == name and not model.training
     assert model.state_dict().keys() == stored.keys()
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, stored[key].to(tensor.dtype)), key
     assert all(tensor.dtype == torch.float16 for tensor in stored.values() if tensor.is_floating_point())
-    assert (WEIGHTS / name / "model.safetensors").stat().st_size <= 12e6
+    assert (WEIGHTS_DIRECTORY / name / "model.safetensors").stat().st_size <= 12e6
     assert sum(parameter.numel() for parameter in model.parameters()) <= 5_000_000
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_card_says_what_it_has_to(name: str) -> None:
-    card = (WEIGHTS / name / "README.md").read_text()
-    metrics = json.loads((WEIGHTS / name / "metrics.json").read_text())["test"]
-    assert NOT_CLINICAL in card and ENTRIES[name].license in card and ENTRIES[name].data_license in card
+    card = (WEIGHTS_DIRECTORY / name / "README.md").read_text()
+    metrics = json.loads((WEIGHTS_DIRECTORY / name / "metrics.json").read_text())["test"]
+    dataset = WEIGHTS[name].dataset
+    assert NOT_CLINICAL in card and dataset.weights_license in card and dataset.data_license in card
     assert "diffmiczoo fit" in card and "commit" in card and "Intended use" in card and "Limits" in card
     for part in ("model", "dcg"):
         values, intervals = metrics[part]["values"], metrics[part]["intervals"]
@@ -62,18 +62,18 @@ def test_the_card_says_what_it_has_to(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_predict_on_the_test_split_reproduces_the_card(name: str, shared: Path) -> None:
-    dataset = ENTRIES[name].dataset
+    dataset = WEIGHTS[name].dataset.name
     data = shared / "data" / DATA.get(dataset, dataset)
-    metrics = json.loads((WEIGHTS / name / "metrics.json").read_text())["test"]
+    metrics = json.loads((WEIGHTS_DIRECTORY / name / "metrics.json").read_text())["test"]
     result = CliRunner().invoke(
         main, ["predict", str(data / "labels.csv"), "--split", "test", "--model", name, "--format", "csv"]
     )
     answers = {row["name"]: row["label"] for row in csv.DictReader(io.StringIO(result.stdout))}
     records = read_manifest(data).split("test").records
     assert len(answers) == len(records) == metrics["model"]["num_images"]
-    classes = ENTRIES[name].labels
+    classes = WEIGHTS[name].dataset.class_names
     given = [set(answers[str(record.path)].split("|")) for record in records]
-    if ENTRIES[name].config.get("task") == "multilabel":
+    if WEIGHTS[name].dataset.task == "multilabel":
         right = [
             ((label in row) == (label in record.labels))
             for row, record in zip(given, records, strict=True)
@@ -96,7 +96,7 @@ def _decisions(found: Prediction) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_half_precision_and_integers_change_no_answer_that_matters(name: str, shared: Path) -> None:
-    dataset = ENTRIES[name].dataset
+    dataset = WEIGHTS[name].dataset.name
     records = read_manifest(shared / "data" / DATA.get(dataset, dataset)).split("test").records[:200]
     model = diffmiczoo.create_model(name, pretrained=True)
     exact, *others = (
@@ -110,7 +110,7 @@ def test_half_precision_and_integers_change_no_answer_that_matters(name: str, sh
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_model_is_not_worse_than_its_own_dcg(name: str) -> None:
-    metrics = json.loads((WEIGHTS / name / "metrics.json").read_text())["test"]
+    metrics = json.loads((WEIGHTS_DIRECTORY / name / "metrics.json").read_text())["test"]
     model, dcg = metrics["model"]["values"], metrics["dcg"]["values"]
     # Below a thousand test images values differ by chance by more than these do.
     if metrics["model"]["num_images"] > 1000:
@@ -118,7 +118,7 @@ def test_the_model_is_not_worse_than_its_own_dcg(name: str) -> None:
             assert model[metric] >= dcg[metric], metric
         for metric in ("ece", "brier", "nll"):
             assert model[metric] <= dcg[metric], metric
-    multilabel = ENTRIES[name].config.get("task") == "multilabel"
+    multilabel = WEIGHTS[name].dataset.task == "multilabel"
     for metric, (difference, low, high) in metrics["difference"].items():
         if multilabel and metric == "accuracy":
             continue  # thresholds for the best F1 give more labels, which most decisions, a "no", pay for

@@ -1,0 +1,64 @@
+"""Weights to the Hugging Face Hub, with the card that they must not go without."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, read_facts, render_card
+from diffmiczoo.hub.client import FILES
+from diffmiczoo.hub.errors import Request, translate_errors
+from diffmiczoo.hub.names import hub_name, parse_model_name
+from diffmiczoo.hub.serialization import StorableModel
+
+COMMIT_MESSAGE = "Weights by diffmiczoo"
+
+
+def push_directory(
+    directory: str | os.PathLike[str],
+    repository: str,
+    model: StorableModel,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = COMMIT_MESSAGE,
+) -> str:
+    """Publishes a directory of weights with its card in one commit.
+
+    Args:
+        directory: holds what `save_pretrained` writes, `card.json` and `metrics.json`
+            (`diffmiczoo.hub.card.read_facts`), and optionally `recipe.json` and PNG pictures.
+        repository: "organisation/name"; made if need be.
+        model: what the directory's weights give when they are loaded; for the card.
+        private: whether a repository that is made is private; by default as its organisation has it.
+        token: of an account that may write it; HF_TOKEN by default.
+        commit_message: of the commit.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        IncompleteCardError: licence, data licence, training data, split, metrics, limits or intended use are missing.
+        ValueError: `repository` is not of this form, or the model was never trained.
+        HubError: the Hub refuses it or cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    load_as = hub_name(repository)
+    own_name = parse_model_name(load_as).repository.split("/")[1]
+    directory = Path(directory)
+    if not model.trained:
+        raise InvalidValueError("the model was not trained; there is nothing to publish")
+    facts = read_facts(directory)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    card = render_card(model.weights_name or own_name, model.config, parameters, facts, load_as=load_as)
+    published = [*FILES, CARD_FILE, METRICS_FILE, *facts.pictures]
+    operations = [CommitOperationAdd(file, str(directory / file)) for file in published]
+    operations.append(CommitOperationAdd("README.md", card.encode()))
+    api = HfApi(token=token, library_name="diffmiczoo")
+    with translate_errors(Request(repository, "the upload")):
+        api.create_repo(repository, private=private, exist_ok=True)
+        info: Any = api.create_commit(repository, operations, commit_message=commit_message)
+    return str(info.commit_url)
