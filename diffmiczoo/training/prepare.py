@@ -14,7 +14,7 @@ from diffmiczoo.training.fit import adapt_classes
 from diffmiczoo.training.plan import Plan, plan_run, training_manifest
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 from diffmiczoo.training.recipe import Recipe
-from diffmiczoo.zoo.registry import create_model, model_config
+from diffmiczoo.zoo.factory import create_model, get_config
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def prepare(
     for field in ("task", "class_names", "num_classes"):
         if field in fields:
             raise InvalidValueError(f"config field {field} comes from the data; the task alone may be given, as `task`")
-    own = model_config(name, pretrained=pretrained)
+    own = get_config(name, pretrained)
     manifest = training_manifest(train, own, task)
     names = manifest.class_names
     settings = Recipe.from_dict({**(recipe.to_dict() if recipe else {}), **(changes or {})}, source="recipe")
