@@ -1,1 +1,1 @@
-"""Images with labels: manifests, folders per class, splits and augmentation."""
+"""Labelled images: where they are read from, how they are split and checked, and as squares for training."""

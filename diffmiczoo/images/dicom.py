@@ -64,7 +64,7 @@ def _planes(name: str, file: BinaryIO) -> tuple[np.ndarray, int]:
         return stored.transpose(2, 0, 1), frames
     if kind == "PALETTE COLOR":
         return _palette_colours(name, stored, header).transpose(2, 0, 1), frames
-    return _shown_grey(stored, header)[None], frames
+    return _grey_as_shown(name, stored, header)[None], frames
 
 
 def _header(name: str, file: BinaryIO) -> Dataset:
@@ -164,22 +164,22 @@ def _palette_colours(name: str, stored: np.ndarray, header: Dataset) -> np.ndarr
     return apply_color_lut(stored, header)[..., :3]
 
 
-def _shown_grey(stored: np.ndarray, header: Dataset) -> np.ndarray:
+def _grey_as_shown(name: str, stored: np.ndarray, header: Dataset) -> np.ndarray:
     """Turns stored values (H, W) into the uint8 grey that a viewer shows first."""
     padding = _padding(stored, header)
-    shown = _windowed(stored, padding, header)
+    shown = _windowed(name, stored, padding, header)
     if header.PhotometricInterpretation == "MONOCHROME1":
         shown = 255 - shown
     shown[padding] = 0
     return shown
 
 
-def _windowed(stored: np.ndarray, padding: np.ndarray, header: Dataset) -> np.ndarray:
+def _windowed(name: str, stored: np.ndarray, padding: np.ndarray, header: Dataset) -> np.ndarray:
     from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 
     values = apply_modality_lut(stored, header)
     if header.get("VOILUTSequence"):
-        return _looked_up(values, header)
+        return _by_voi_table(values, header)
     if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
         # What the window makes of the extremes tells which range it maps to.
         low, high = apply_windowing(np.array([-1e15, 1e15]), header)
@@ -188,11 +188,11 @@ def _windowed(stored: np.ndarray, padding: np.ndarray, header: Dataset) -> np.nd
         return stretch(stored, stored.dtype.type(0), stored.dtype.type(2**header.BitsStored - 1))
     inside = values[~padding]
     if not np.isfinite(inside).all():
-        raise ValueError("the pixel data hold NaN or infinity")
+        raise ImageError(name, "holds NaN or infinity; expected finite pixel data, replace them first")
     return stretch(values, inside.min(), inside.max()) if inside.size else np.zeros(values.shape, np.uint8)
 
 
-def _looked_up(values: np.ndarray, header: Dataset) -> np.ndarray:
+def _by_voi_table(values: np.ndarray, header: Dataset) -> np.ndarray:
     from pydicom.pixels.processing import apply_voi
 
     table = header.VOILUTSequence[0]

@@ -133,7 +133,7 @@ def stretch(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
     """
     if not low < high:
         return np.zeros(values.shape, np.uint8)
-    # Computed in float64 and kept in float32: exact, the same for every integer type, and half the memory.
+    # Computed in float64 and stored in float32: exact, the same for every integer type, and half the memory.
     shifted = np.empty(values.shape, np.float32)
     np.subtract(np.clip(values, low, high), low, out=shifted, dtype=np.float64, casting="same_kind")
     shifted *= 255.0 / (float(high) - float(low))

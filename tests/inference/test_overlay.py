@@ -113,3 +113,31 @@ def test_plotting_needs_no_pyplot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "diffmiczoo.inference.overlay", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     _pixels(animal_prediction().plot())
+
+
+def test_an_overlay_is_drawn_from_plain_values() -> None:
+    pytest.importorskip("matplotlib")
+    from diffmiczoo.inference.overlay import BARS, Overlay, draw_overlay
+
+    overlay = Overlay(
+        name="a.png",
+        square=torch.full((32, 32, 3), 255, dtype=torch.uint8),
+        saliency=None,
+        rois=torch.tensor([[0.0, 0.0, 8.0, 8.0], [16.0, 8.0, 24.0, 16.0]]),
+        roi_attention=torch.tensor([0.2, 0.8]),
+        ranking=[(f"class {place}", 0.5 / (place + 1)) for place in range(BARS + 2)],
+        labels=["class 0", "class 1"],
+        uncertainty=0.25,
+        notes=["a note"],
+    )
+    figure = draw_overlay(overlay)
+    texts = _texts(figure)
+    for part in ("a.png", "class 0 + 1", "highest probability 50.0 %", "uncertainty 0.25", "a note  ·  2 more classes"):
+        assert part in texts
+    boxes = [patch for patch in figure.axes[0].patches if patch.get_width() == 8]
+    assert [patch.get_xy() for patch in boxes] == [(0, 0), (16, 8)]  # the one with most attention is drawn last
+    assert boxes[0].get_linewidth() < boxes[1].get_linewidth()
+    assert (
+        len(figure.axes[0].images) == 1
+        and len(draw_overlay(dataclasses.replace(overlay, saliency=torch.rand(4, 4))).axes[0].images) == 2
+    )
