@@ -9,7 +9,8 @@ from pathlib import Path
 
 from diffmiczoo.data.catalog import DATASETS, DatasetInfo
 from diffmiczoo.data.manifest import Record
-from diffmiczoo.data.tables import read_rows
+from diffmiczoo.data.tables import read_rows, require_columns
+from diffmiczoo.errors import InvalidValueError, MissingFileError
 
 
 def recognized_download(folder: Path) -> str | None:
@@ -44,7 +45,7 @@ def download_records(folder: Path) -> tuple[tuple[Record, ...], tuple[str, ...],
     """
     found = _recognized(folder)
     if found is None:
-        raise ValueError(f"{folder}: holds neither HAM10000, APTOS2019 nor ChestX-ray14 as downloaded")
+        raise InvalidValueError(f"{folder}: holds neither HAM10000, APTOS2019 nor ChestX-ray14 as downloaded")
     dataset, table = found
     return _READERS[dataset.name](table, dataset.class_names), dataset.class_names, dataset.task
 
@@ -62,7 +63,7 @@ def _aptos2019(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     _check_found(table, [row["id_code"] for row in rows], files)
     wrong = next((row for row in rows if row["diagnosis"] not in tuple("01234")), None)
     if wrong is not None:
-        raise ValueError(f"{table}: {wrong['id_code']} has diagnosis {wrong['diagnosis']!r}; expected 0 to 4")
+        raise InvalidValueError(f"{table}: {wrong['id_code']} has diagnosis {wrong['diagnosis']!r}; expected 0 to 4")
     return tuple(Record(files[row["id_code"]], (classes[int(row["diagnosis"])],)) for row in rows)
 
 
@@ -88,7 +89,7 @@ def _official_split(folder: Path, records: list[Record]) -> Iterable[Record]:
     split = {name: key for key, path in lists.items() for name in path.read_text(encoding="utf-8").split()}
     missing = [record.path.name for record in records if record.path.name not in split]
     if missing:
-        raise ValueError(
+        raise InvalidValueError(
             f"{folder}: {len(missing)} images are in neither list of the official split, first {missing[0]}"
         )
     return [replace(record, split=split[record.path.name]) for record in records]
@@ -109,9 +110,7 @@ def _header(table: Path) -> list[str]:
 
 def _checked_rows(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     rows = [row for _, row in read_rows(table)]
-    missing = [name for name in columns if not rows or name not in rows[0]]
-    if missing:
-        raise ValueError(f"{table}: has no column {', '.join(missing)}; found {list(rows[0]) if rows else 'no rows'}")
+    require_columns(table, rows, columns)
     return rows
 
 
@@ -122,7 +121,7 @@ def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
 def _check_found(table: Path, wanted: list[str], files: dict[str, Path]) -> None:
     missing = [name for name in wanted if name not in files]
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{table}: {len(missing):,} of {len(wanted):,} images were not found below {table.parent}, first "
             f"{missing[0]}; unpack all archives there"
         )

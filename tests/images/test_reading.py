@@ -288,7 +288,7 @@ def test_mutilated_files(whole_files, tmp_path, seed, cut, flips, early):
 
 
 @pytest.mark.parametrize(
-    ("size", "at_least", "expected"),
+    ("size", "min_side", "expected"),
     [
         ((320, 400), 64, (80, 100)),
         ((320, 400), 160, (160, 200)),
@@ -301,9 +301,9 @@ def test_mutilated_files(whole_files, tmp_path, seed, cut, flips, early):
         ((320, 400), None, (320, 400)),
     ],
 )
-def test_a_jpeg_is_decoded_no_larger_than_needed(tmp_path, size, at_least, expected) -> None:
+def test_a_jpeg_is_decoded_no_larger_than_needed(tmp_path, size, min_side, expected) -> None:
     path = save_picture(tmp_path / "large.jpg", smooth_picture(*size), quality=95)
-    assert read_image(Item("large", path), at_least).shape == (3, *expected)
+    assert read_image(Item("large", path), min_side).shape == (3, *expected)
 
 
 def test_reduced_jpegs_are_turned_as_exif_says(tmp_path) -> None:
