@@ -191,7 +191,7 @@ class DiffMICConfig(Settings):
     beta_end: Beta = 0.02
     loss: Literal["mse", "focal"] = "mse"
     mmd_weight: LossWeight = 0.0  # of the MMD between ε and its predictions from each prior alone, as in DiffMIC (v1)
-    sampler: Literal["ddim", "ancestral"] = "ddim"
+    sampler: str = "ddim"  # a name of `diffmiczoo.diffusion.samplers`, looked up when a model is built, like encoders
     sampling_steps: Annotated[int, Between(1, 100_000)] = 10
     num_samples: Annotated[int, Between(1, 1000)] = 1  # runs of the sampler that a prediction averages
     init: Literal["gaussian", "guided", "interpolated"] = "gaussian"

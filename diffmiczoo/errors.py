@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class DiffMICError(Exception):
     """Something that whoever calls the package can set right; the message says what was found and what to do.
@@ -29,3 +32,11 @@ class UnusableFileError(DiffMICError, OSError):
 
 class MissingExtraError(DiffMICError, ImportError):
     """A feature needs a package that is not installed; the message names the extra that brings it."""
+
+
+def warn(message: str) -> None:
+    """Issues a UserWarning that points at the first line outside of this package, however deep it is called."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "diffmiczoo":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level + 1)

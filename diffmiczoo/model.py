@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -12,22 +12,26 @@ from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.diffusion import losses, sampling
+from diffmiczoo.diffusion.samplers import Sampler, create_sampler
 from diffmiczoo.diffusion.schedule import NoiseSchedule
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.hub.mixin import PretrainedModel
-from diffmiczoo.images import preprocessing
-from diffmiczoo.inference import predictor as inference
-from diffmiczoo.inference.prediction import Prediction
+from diffmiczoo.images.preprocessing import check_batch, normalize
+from diffmiczoo.inference.classifier import ImageClassifier
+from diffmiczoo.inference.prediction import PredictionTensors
+from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
 from diffmiczoo.nn.class_layers import rebuild_class_layers
-from diffmiczoo.nn.condition import Condition, fused_prior
-from diffmiczoo.nn.dcg import DCG
-from diffmiczoo.nn.encoders import FeaturePrior, create_encoder
+from diffmiczoo.nn.condition import Condition, Priors
+from diffmiczoo.nn.dcg import DCG, dcg_forward
+from diffmiczoo.nn.encoders import create_encoder
+from diffmiczoo.nn.feature_prior import FeaturePrior
 from diffmiczoo.nn.guidance import build_guidance_map
-from diffmiczoo.nn.priors import dcg_priors
 from diffmiczoo.nn.unet import DenoisingUNet
-from diffmiczoo.runtime.modes import frozen, seeded_generator
+from diffmiczoo.runtime.modes import eval_mode, frozen, seeded_generator
+from diffmiczoo.runtime.settings import Runtime, using
 
 
-class DiffMICv2(PretrainedModel, nn.Module):
+class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
     """DiffMIC-v2 classifier: a DCG model guides a diffusion over labels, conditioned on image features.
 
     Args:
@@ -71,6 +75,7 @@ class DiffMICv2(PretrainedModel, nn.Module):
             self.feature_prior = FeaturePrior(raw_encoder, roi_encoder, config)
             self.unet = DenoisingUNet(config)
         self.schedule = NoiseSchedule(config)
+        create_sampler(config.sampler, self.schedule)
         self.register_buffer("default_noise", self._fixed_noise().to(torch.get_default_device()), persistent=False)
 
     @property
@@ -80,8 +85,9 @@ class DiffMICv2(PretrainedModel, nn.Module):
 
     @config.setter
     def config(self, config: DiffMICConfig) -> None:
-        self._config = config
-        self.schedule.clip_sample = config.clip_sample
+        schedule = NoiseSchedule(config)
+        create_sampler(config.sampler, schedule)
+        self._config, self.schedule = config, schedule
         self.default_noise = self._fixed_noise().to(self.default_noise)
 
     def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -95,21 +101,26 @@ class DiffMICv2(PretrainedModel, nn.Module):
 
     def _fixed_noise(self) -> Tensor:
         """Returns the noise that all images start from, (num_samples, C, Np, Np)."""
-        return sampling.draw_start(self.config, self.config.num_samples, 1, seeded_generator(0))[:, 0]
+        return sampling.draw_initial_noise(self.config, self.config.num_samples, 1, seeded_generator(0))[:, 0]
+
+    @property
+    def sampler(self) -> Sampler:
+        """The config's sampler over the model's schedule."""
+        return create_sampler(self.config.sampler, self.schedule)
 
     # ------------------------------------------------------------------ the path of a batch
 
-    def priors(self, images: Tensor) -> dict[str, Tensor]:
+    def priors(self, images: Tensor) -> Priors:
         """Runs the DCG model: global and local prior, saliency, ROIs and their attention (eq. 1-3).
 
         Args:
             images: (B, 3, S, S) float, as `preprocess` gives them.
 
-        Returns:
-            `Condition`'s fields of these names.
+        Raises:
+            ValueError: the shape is not (B, 3, S, S).
         """
-        preprocessing.check_batch(images, self.config)
-        return dcg_priors(self.dcg, self.config, images)
+        check_batch(images, self.config)
+        return dcg_forward(self.dcg, images, self.config)
 
     def condition(self, images: Tensor) -> Condition:
         """Computes everything that does not depend on the timestep (eq. 1-6).
@@ -119,23 +130,22 @@ class DiffMICv2(PretrainedModel, nn.Module):
 
         Raises:
             ValueError: the shape is not (B, 3, S, S).
-            TypeError: the DCG answers alone, there is no diffusion to condition.
+            TypeError: the DCG predicts alone, there is no diffusion to condition.
         """
-        return self.complete(images, self.priors(images))
+        return self.condition_from_priors(images, self.priors(images))
 
-    def complete(self, images: Tensor, priors: dict[str, Tensor]) -> Condition:
+    def condition_from_priors(self, images: Tensor, priors: Priors) -> Condition:
         """Adds guidance map and image feature prior to what `priors` returned for the same images (eq. 4-6).
 
         Raises:
-            TypeError: the DCG answers alone, there is no diffusion to condition.
+            TypeError: the DCG predicts alone, there is no diffusion to condition.
         """
         if self.config.predictor != "diffusion":
-            raise TypeError(f"predictor={self.config.predictor!r} has no diffusion; use priors, or call the model")
-        return Condition(
-            guidance_map=build_guidance_map(priors["global_prior"], priors["local_prior"], self.config),
-            feature_prior=self.feature_prior(images, priors["rois"]),
-            **priors,
-        )
+            raise InvalidTypeError(
+                f"predictor={self.config.predictor!r} has no diffusion; use priors, or call the model"
+            )
+        guidance_map = build_guidance_map(priors.global_prior, priors.local_prior, self.config)
+        return Condition.of(priors, guidance_map, self.feature_prior(images, priors.rois))
 
     def predict_noise(self, y_t: Tensor, t: int | Tensor, condition: Condition) -> Tensor:
         """Denoising network ε_θ(y_t, M, F, t), (B, C, Np, Np) (eq. 8).
@@ -145,9 +155,7 @@ class DiffMICv2(PretrainedModel, nn.Module):
             t: 0..T-1: one timestep for all, (B,) one per image, or (B, Np, Np) one per noise point.
             condition: of the same B images.
         """
-        if isinstance(t, int):
-            t = torch.full((1,), t, device=y_t.device)
-        if t.ndim == 1:
+        if not isinstance(t, int) and t.ndim == 1:
             t = rearrange(t, "b -> b 1 1")
         noise: Tensor = self.unet(y_t, t, condition.guidance_map, condition.feature_prior)
         return noise
@@ -173,21 +181,26 @@ class DiffMICv2(PretrainedModel, nn.Module):
         Raises:
             ValueError: `steps` or `num_samples` is out of range.
         """
-        config, batch = self.config, len(condition.guidance_map)
-        steps = config.sampling_steps if steps is None else steps
-        runs = config.num_samples if num_samples is None else num_samples
+        steps = self.config.sampling_steps if steps is None else steps
+        runs = self.config.num_samples if num_samples is None else num_samples
+        start = None
         if y_T is not None:
             given = y_T if y_T.ndim == 5 else y_T[None]
             start, runs = given.expand(-1, *condition.guidance_map.shape), len(given)
-        draws = self.draw_noise(steps, runs, batch, generator=generator)
-        if y_T is not None:
-            return sampling.denoise(self, condition, steps, start, draws.steps)
-        start = sampling.start_from(config, condition, draws.start)
-        return sampling.denoise(self, condition, steps, start, draws.steps, sampling.has_equal_points(config))
+        noise = self.sampling_noise(steps, runs, len(condition.guidance_map), generator=generator)
+        return self._sample(condition, steps, noise, start)
 
-    def draw_noise(
+    def _sample(
+        self, condition: Condition, steps: int, noise: sampling.SamplingNoise, y_T: Tensor | None = None
+    ) -> Tensor:
+        equal_points = y_T is None and sampling.points_share_bands(self.config, self.sampler)
+        y_T = sampling.initial_sample(self.config, condition, noise.initial) if y_T is None else y_T
+        parts = (self.unet, self.schedule, self.config)
+        return sampling.denoise(*parts, condition, steps, y_T, noise.step_noise, equal_points=equal_points)
+
+    def sampling_noise(
         self, steps: int, num_samples: int, batch: int = 1, *, generator: torch.Generator | None = None
-    ) -> sampling.Draws:
+    ) -> sampling.SamplingNoise:
         """Draws the random numbers of a prediction.
 
         Args:
@@ -199,48 +212,41 @@ class DiffMICv2(PretrainedModel, nn.Module):
         Raises:
             ValueError: `steps` or `num_samples` is out of range.
         """
-        self.schedule.timesteps(steps)
+        self.sampler.timesteps(steps)
         if num_samples < 1:
-            raise ValueError(f"num_samples={num_samples} must be at least 1")
+            raise InvalidValueError(f"num_samples={num_samples} must be at least 1")
         if generator is not None:
-            return sampling.draw(self.config, steps, num_samples, batch, generator)
-        if self.config.sampler == "ddim" and num_samples == len(self.default_noise):
-            return sampling.Draws(self.default_noise[:, None], None)
-        return sampling.draw(self.config, steps, num_samples, 1, seeded_generator(0)).to(self.default_noise)
+            return sampling.draw_sampling_noise(self.config, self.sampler, steps, num_samples, batch, generator)
+        if not self.sampler.needs_noise and num_samples == len(self.default_noise):
+            return sampling.SamplingNoise(self.default_noise[:, None], None)
+        fixed = sampling.draw_sampling_noise(self.config, self.sampler, steps, num_samples, 1, seeded_generator(0))
+        return fixed.to(self.default_noise)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps preprocessed images (B, 3, S, S) to scores (B, C): the mean of the ŷ_0 map, about 0..1.
 
-        Where the DCG answers alone they are its logits 0.5 · (ŷ_g + ŷ_l). `predict` pools the two, so that its label
+        Where the DCG predicts alone they are its logits 0.5 · (ŷ_g + ŷ_l). `predict` pools the two, so that its label
         may be another one than the highest score's.
         """
-        return self.scores(images, self.priors(images), self.config.sampling_steps, None)
+        return self.scores(images, self.priors(images))
 
     def scores(
-        self,
-        images: Tensor,
-        priors: dict[str, Tensor],
-        steps: int,
-        draws: sampling.Draws | None,
-        dtype: torch.dtype | None = None,
+        self, images: Tensor, priors: Priors, steps: int | None = None, noise: sampling.SamplingNoise | None = None
     ) -> Tensor:
         """Returns what `forward` does, from priors that are known and with given random numbers.
 
         Args:
             images: (B, 3, S, S) float, as `preprocess` gives them.
-            priors: what `priors` returns for them.
-            steps: of the sampler, 1..T.
-            draws: from `draw_noise`; the model's own fixed numbers by default.
-            dtype: of the sampler's matrix products; its state keeps the type of `draws`.
+            priors: of these images.
+            steps: of the sampler, 1..T; the config's `sampling_steps` by default.
+            noise: from `sampling_noise`; the model's own fixed numbers by default.
         """
         if self.config.predictor != "diffusion":
-            return fused_prior(priors)
-        condition = self.complete(images, priors)
-        draws = draws or self.draw_noise(steps, self.config.num_samples)
-        condition = condition.to(draws.start.dtype)
-        start = sampling.start_from(self.config, condition, draws.start)
-        equal = sampling.has_equal_points(self.config)
-        return sampling.denoise(self, condition, steps, start, draws.steps, equal, dtype=dtype).mean((2, 3))
+            return priors.dcg_logits
+        steps = self.config.sampling_steps if steps is None else steps
+        noise = noise or self.sampling_noise(steps, self.config.num_samples)
+        condition = self.condition_from_priors(images, priors).to(noise.initial.dtype)
+        return self._sample(condition, steps, noise).mean((2, 3))
 
     # ------------------------------------------------------------------ training
 
@@ -251,7 +257,7 @@ class DiffMICv2(PretrainedModel, nn.Module):
         generator: torch.Generator | None = None,
         *,
         weights: Tensor | None = None,
-        draws: losses.Draws | None = None,
+        drawn: losses.TrainingNoise | None = None,
     ) -> Tensor:
         """Diffusion loss with a timestep and a noise draw per point (eq. 7, 9); the DCG stays frozen.
 
@@ -260,16 +266,17 @@ class DiffMICv2(PretrainedModel, nn.Module):
             targets: (B,) class numbers, or (B, C) with 0..1 per class.
             generator: of the images' device, for timesteps and noise; the global one by default.
             weights: (B, C) ≥ 0, of the terms, see `diffmiczoo.diffusion.losses.Balance`; 1 by default.
-            draws: timesteps and noise, instead of drawing them.
+            drawn: timesteps and noise, instead of drawing them.
 
         Raises:
             ValueError: `targets` has another shape.
         """
         labels = losses.label_vectors(targets, self.config)
-        draws = draws or losses.draw(self.config, len(labels), generator, labels.device)
+        drawn = drawn or losses.sample_training_noise(self.config, len(labels), generator, labels.device)
         with frozen(self.dcg):
             priors = self.priors(images)
-        return losses.diffusion_loss(self, self.complete(images, priors), labels, draws, weights)
+        condition = self.condition_from_priors(images, priors)
+        return losses.diffusion_loss(self.unet, self.schedule, self.config, condition, labels, drawn, weights)
 
     def dcg_loss(self, images: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
         """Loss of the DCG stage: cross-entropy (multi-label: binary) of the global plus that of the local prior.
@@ -287,55 +294,31 @@ class DiffMICv2(PretrainedModel, nn.Module):
 
     # ------------------------------------------------------------------ prediction
 
-    def preprocess(self, images: Any) -> Tensor:
-        """Turns what `predict` takes into (B, 3, S, S) normalised float32.
+    def prediction_function(self, steps: int, num_samples: int, options: PredictOptions) -> PredictSquares:
+        """Returns what computes the tensors of a prediction for squares, see `ImageClassifier`."""
+        noise = self.sampling_noise(steps, num_samples, generator=seeded_generator(options.seed))
+        if self.config.predictor == "diffusion" and self.sampler.timesteps(steps)[0] == 0:
+            warn(
+                f"steps={steps} samples at timestep 0 only, where labels hold no noise: the prediction is the random "
+                f"start, not the image. This model is meant for {self.config.sampling_steps} steps"
+            )
+        runtime = replace(options.runtime, precision=options.precision)
+        return partial(self._predict_squares, steps=steps, noise=noise.to(self.default_noise), runtime=runtime)
 
-        Raises:
-            ImageError: an image cannot be read or has a wrong range; the message names it.
-        """
-        return preprocessing.preprocess(images, self.config)
-
-    def predict(
-        self,
-        images: Any,
-        steps: int | None = None,
-        *,
-        batch_size: int = 32,
-        num_samples: int | None = None,
-        seed: int = 0,
-        on_error: str = "raise",
-        precision: str = "fp32",
-        progress: bool | None = None,
-    ) -> Prediction:
-        """Classifies images and tells how sure it is and where it looked.
-
-        The answer for an image is the same alone, in any batch and in any order, because all images start from the
-        noise that `seed` gives; it equals to the float's last digits, as the order of sums may differ. The mode of the
-        model and the global random state are left as found.
-
-        Args:
-            images: a path, a directory, a PIL image, an array or a tensor (uint8, or float in [0, 1]; HWC, CHW or
-                grey; four dimensions are a batch), or a list of these.
-            steps: DDIM steps, 1..T; the config's `sampling_steps` by default.
-            batch_size: images computed at once, ≥ 1.
-            num_samples: runs of the sampler to average, ≥ 1; the config's `num_samples` by default.
-            seed: of the starting noise.
-            on_error: "raise", or "skip" to leave out what cannot be read and report it in `Prediction.errors`.
-            precision: "fp32", or "bf16" or (on GPUs) "fp16" for the products of the U-Net and of large encoders: up to
-                twice as fast for the paper's size where the processor has them. The DCG, small encoders on CPUs and
-                the sampler's state stay in fp32. "int8" (on CPUs) is "bf16" with 8-bit integers in the U-Net's two
-                hidden layers: faster where they are large, as the paper's.
-            progress: show a bar; by default where the standard error is a terminal.
-
-        Raises:
-            ImageError: an image cannot be read, is too large or has a wrong range; the message names it.
-            ValueError: an argument is out of range, there are no images, or none could be read.
-            TypeError: an argument is not a whole number.
-
-        Warns:
-            UserWarning: the model is not trained, or sampling in so few steps answers with its starting noise.
-        """
-        return inference.predict(self, images, steps, batch_size, num_samples, seed, on_error, precision, progress)
+    def _predict_squares(
+        self, squares: Tensor, steps: int, noise: sampling.SamplingNoise, runtime: Runtime
+    ) -> PredictionTensors:
+        like = self.default_noise
+        with eval_mode(self), torch.inference_mode(), using(runtime, like.device):
+            images = normalize(squares.to(like.device), self.config).to(like)
+            if runtime.channels_last:
+                images = images.to(memory_format=torch.channels_last)
+            priors = dcg_forward(self.dcg, images, self.config, batch_invariant=True)
+            scores = self.scores(images, priors, steps, noise)
+            left_top = priors.roi_top_left.flip(-1)
+            boxes = torch.cat([left_top, left_top + self.config.roi_size], dim=-1)
+            parts = (scores, priors.dcg_logits, boxes, priors.roi_attention, priors.saliency)
+            return PredictionTensors.of(*parts, self.config)
 
     # ------------------------------------------------------------------ classes
 
@@ -357,9 +340,7 @@ class DiffMICv2(PretrainedModel, nn.Module):
         self.config = self.config.uncalibrated().replace(num_classes=num_classes, class_names=names, ordinal=False)
         rebuilt = ", ".join(rebuild_class_layers(self, num_classes, old_classes))
         self.trained = False
-        warnings.warn(
+        warn(
             f"num_classes is now {num_classes}: {rebuilt} were rebuilt with random weights; fit the model before you "
-            "predict",
-            UserWarning,
-            stacklevel=2,
+            "predict"
         )

@@ -37,7 +37,7 @@ def test_condition(reference) -> None:
         "y_local": condition.local_prior,
         "guidance_map": condition.guidance_map,
         "feature_prior": condition.feature_prior,
-        "y_fusion": condition.dcg_scores,
+        "y_fusion": condition.dcg_logits,
     }
     for name, ours in pairs.items():
         torch.testing.assert_close(ours, golden[name], rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")

@@ -14,8 +14,8 @@ FILE_LINES = 350
 FUNCTION_LINES = 40
 
 # Longer than that today. Take a name away when it has been cut; nothing may be added without a reason beside it.
-LONG_FILES = {"model"}
-LONG_FUNCTIONS = {"benchmark.inference._prepared", "cli.benchmark.benchmark"}
+LONG_FILES: set[str] = set()
+LONG_FUNCTIONS = {"cli.benchmark.benchmark"}
 
 
 def source_files() -> list[Path]:

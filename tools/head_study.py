@@ -25,12 +25,12 @@ import diffmiczoo
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.readers import read_manifest
-from diffmiczoo.diffusion.losses import diffusion_loss, draw, label_vectors
+from diffmiczoo.diffusion.losses import diffusion_loss, label_vectors, sample_training_noise
 from diffmiczoo.inference.probabilities import logits_to_probs, score_logits
 from diffmiczoo.metrics.calibration import fit_temperature
 from diffmiczoo.metrics.classification import compute_metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.condition import Condition
+from diffmiczoo.nn.condition import Condition, Priors
 
 Cache = dict[str, Tensor]
 COLUMNS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece")
@@ -80,19 +80,19 @@ def cache_features(model: DiffMICv2, loader: DataLoader[Any]) -> Cache:
     rows = []
     for images, targets in loader:
         priors = model.priors(images)
-        rois = priors["rois"]
+        rois = priors.rois
         local = model.dcg.local_encoder(rois.flatten(0, 1)).mean((2, 3)).unflatten(0, rois.shape[:2])
         image = model.dcg.global_encoder(images).mean((2, 3))
-        rows.append((priors["global_prior"], priors["local_prior"], image, local, targets))
+        rows.append((priors.global_prior, priors.local_prior, image, local, targets))
     names = ("global_prior", "local_prior", "raw", "rois", "targets")
     return {name: torch.cat(columns) for name, columns in zip(names, zip(*rows, strict=True), strict=True)}
 
 
 def condition_of(model: DiffMICv2, cache: Cache, index: Any) -> Condition:
     part = {name: tensor[index] for name, tensor in cache.items()}
-    unused = dict.fromkeys(("saliency", "roi_top_left", "roi_attention"), torch.empty(0))
-    priors = {name: part[name] for name in ("global_prior", "local_prior", "rois")}
-    return model.complete(part["raw"], priors | unused)
+    unused = torch.empty(0)
+    priors = Priors(part["global_prior"], part["local_prior"], unused, part["rois"], unused, unused)
+    return model.condition_from_priors(part["raw"], priors)
 
 
 def build(config: DiffMICConfig, cache: Cache) -> DiffMICv2:
@@ -123,7 +123,8 @@ def train(model: DiffMICv2, cache: Cache, setting: Setting) -> DiffMICv2:
     for _ in range(setting.steps):
         index = torch.randint(len(cache["targets"]), (64,))
         labels = label_vectors(cache["targets"][index], model.config)
-        loss = diffusion_loss(model, condition_of(model, cache, index), labels, draw(model.config, len(labels)))
+        drawn, parts = sample_training_noise(model.config, len(labels)), (model.unet, model.schedule, model.config)
+        loss = diffusion_loss(*parts, condition_of(model, cache, index), labels, drawn)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -42,10 +42,10 @@ def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest) -
     """Returns the config with all that is fitted on validation images; thresholds only for several labels."""
     found = model.predict([record.item() for record in validation.records])
     targets = torch.from_numpy(validation.targets())
-    fitted = config.uncalibrated().replace(**fit_calibration(found.scores, found.dcg_scores, targets, config))
+    fitted = config.uncalibrated().replace(**fit_calibration(found.scores, found.dcg_logits, targets, config))
     if config.task == "multiclass":
         return fitted
-    return fitted.replace(thresholds=fit_thresholds(scores_to_probs(found.scores, fitted, found.dcg_scores), targets))
+    return fitted.replace(thresholds=fit_thresholds(scores_to_probs(found.scores, fitted, found.dcg_logits), targets))
 
 
 def _measured(model: DiffMICv2, split: Manifest) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from torch import Tensor
 from diffmiczoo.benchmark.roofline import now
 from diffmiczoo.images.items import ImageError, as_items
 from diffmiczoo.images.loading import read_squares
-from diffmiczoo.inference import predictor
+from diffmiczoo.inference.predictor import PredictOptions
 from diffmiczoo.model import DiffMICv2
 
 
 @dataclass(frozen=True)
 class FolderTiming:
-    """What one part of the way takes.
+    """What one part of `predict` takes.
 
     Attributes:
         part: "decode alone", "model alone" or "together".
@@ -58,7 +58,7 @@ def benchmark_folder(
         ImageError: the folder has no images.
     """
     items = as_items(folder)
-    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "on_error": "skip"}
+    options = PredictOptions(batch_size=batch_size, precision=precision, on_error="skip", progress=progress)
     few = [square for square in read_squares(items[:batch_size], model.config) if isinstance(square, Tensor)]
     if not few:
         raise ImageError(str(folder), f"holds nothing that can be read among its first {batch_size} images")
@@ -66,7 +66,7 @@ def benchmark_folder(
     device = model.default_noise.device
 
     def answers_to(images: Any) -> Iterable[object]:
-        return predictor.predict_batches(model, as_items(images), progress=progress, **options)
+        return model.predictor(options).predict_batches(as_items(images))
 
     parts: tuple[tuple[str, Callable[[], Iterable[object]]], ...] = (
         ("decode alone", lambda: read_squares(items, model.config)),
@@ -76,7 +76,7 @@ def benchmark_folder(
     rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        deque(answers_to(few), maxlen=0)  # weights are laid out once
+        deque(answers_to(few), maxlen=0)  # folded copies are made once
         for name, run in parts:
             started, worked = now(device), _processor_seconds()
             deque(run(), maxlen=0)

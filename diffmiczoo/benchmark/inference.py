@@ -16,16 +16,12 @@ from tqdm.auto import tqdm
 
 from diffmiczoo.benchmark.roofline import Limits, now
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.diffusion import sampling
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.condition import Condition
-from diffmiczoo.nn.priors import exact_priors
-from diffmiczoo.runtime.compiled import Compiled
-from diffmiczoo.runtime.folded_encoder import plain_encoders
-from diffmiczoo.runtime.malloc import kept_memory
-from diffmiczoo.runtime.modes import evaluation_mode
-from diffmiczoo.runtime.packed import plain_weights
-from diffmiczoo.runtime.precision import PRECISIONS, autocast, full_precision
+from diffmiczoo.nn.dcg import dcg_forward
+from diffmiczoo.runtime.compiled import CompiledModules
+from diffmiczoo.runtime.malloc import keep_memory
+from diffmiczoo.runtime.modes import eval_mode
+from diffmiczoo.runtime.settings import FAST, PLAIN, Runtime, using
 from diffmiczoo.zoo.complexity import count_macs
 
 # Seconds from which on a run is not made twice.
@@ -34,44 +30,28 @@ _LONG = 1.0
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to compute the same answers.
+    """One way to compute the same predictions.
 
     Attributes:
         name: for the table.
+        runtime: which optimisations are on.
         encode_once: F's encoders run once per image; otherwise again in every step, as the released program does (the
             DCG runs once in either).
-        equal_points: points of equal |i - j| are computed once.
-        fold: γ(t), bias and BatchNorm of the U-Net are one scale and shift per step.
-        fold_encoders: BatchNorm of the encoders is in the convolution before it, half-precision weights are made once.
-        packed: weights are laid out once, attention is computed as products; on CPUs.
-        kept_memory: freed memory stays in the process.
-        channels_last: memory layout of the convolutions.
-        precision: of matrix products and convolutions.
         compiled: encoders through torch.compile.
     """
 
     name: str
+    runtime: Runtime = FAST
     encode_once: bool = True
-    equal_points: bool = True
-    fold: bool = True
-    fold_encoders: bool = True
-    packed: bool = True
-    kept_memory: bool = True
-    channels_last: bool = True
-    precision: str = "fp32"
     compiled: bool = False
 
+    def without(self, what: str, **switches: Any) -> Variant:
+        """Returns this variant with switches of its runtime changed."""
+        return replace(self, name=f"{self.name}, without: {what}", runtime=replace(self.runtime, **switches))
 
-PLAIN = Variant(
-    "plain order of work, fp32",
-    encode_once=False,
-    equal_points=False,
-    fold=False,
-    fold_encoders=False,
-    packed=False,
-    kept_memory=False,
-    channels_last=False,
-)
+
+#: The plain order of work.
+SLOW = Variant("plain order of work, fp32", PLAIN, encode_once=False)
 OURS = Variant("ours, fp32")
 
 
@@ -83,23 +63,23 @@ def variants(half: str = "bf16", compiled: bool = False, integers: bool = False)
         compiled: also with encoders through torch.compile.
         integers: also with the U-Net's hidden layers in 8-bit integers.
     """
-    best = replace(OURS, name=f"ours, {half}", precision=half)
+    best = Variant(f"ours, {half}", replace(FAST, precision=half))
     rows = [
-        PLAIN,
+        SLOW,
         OURS,
         best,
-        replace(best, name=f"ours, {half}, without: encode once", encode_once=False),
-        replace(best, name=f"ours, {half}, without: equal points once", equal_points=False),
-        replace(best, name=f"ours, {half}, without: folding", fold=False, equal_points=False),
-        replace(best, name=f"ours, {half}, without: folding encoders", fold_encoders=False),
-        replace(best, name=f"ours, {half}, without: packing weights", packed=False),
-        replace(best, name=f"ours, {half}, without: keeping memory", kept_memory=False),
-        replace(best, name=f"ours, {half}, without: channels last", channels_last=False),
+        replace(best, name=f"{best.name}, without: encode once", encode_once=False),
+        best.without("equal points once", equal_points=False),
+        best.without("folding", fold=False),
+        best.without("folding encoders", fold_encoders=False),
+        best.without("packing weights", pack=False),
+        best.without("keeping memory", keep_memory=False),
+        best.without("channels last", channels_last=False),
     ]
     if integers:
-        rows.append(replace(OURS, name="ours, int8", precision="int8"))
+        rows.append(Variant("ours, int8", replace(FAST, precision="int8")))
     if compiled:
-        rows.append(replace(best, name=f"ours, {half}, compiled", compiled=True))
+        rows.append(replace(best, name=f"{best.name}, compiled", compiled=True))
     return rows
 
 
@@ -154,7 +134,7 @@ def benchmark(
         ValueError: the model has no diffusion.
     """
     images = random_images(model, batch_size)
-    with same_start(model), evaluation_mode(model), torch.inference_mode():
+    with same_start(model), eval_mode(model), torch.inference_mode():
         return _timed(model, images, rows or variants(), repeats, progress)
 
 
@@ -166,7 +146,7 @@ def random_images(model: DiffMICv2, count: int) -> Tensor:
 
 @contextlib.contextmanager
 def same_start(model: DiffMICv2) -> Iterator[None]:
-    """Lets a model start from one draw per band of equal |i - j|, then all ways to compute have the same answer.
+    """Lets a model start from one draw per band of equal |i - j|, so that all variants have the same scores.
 
     Raises:
         ValueError: the model has no diffusion.
@@ -174,7 +154,7 @@ def same_start(model: DiffMICv2) -> Iterator[None]:
     own = model.config
     if own.predictor != "diffusion":
         raise ValueError(f"predictor={own.predictor!r} has no diffusion to time")
-    model.config = own.replace(shared_noise=True, init="gaussian")
+    model.config = own.replace(shared_noise=True, init="gaussian", num_samples=1)
     try:
         yield
     finally:
@@ -196,10 +176,6 @@ def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, 
         for repeat in range(repeats + 1):
             for index, run in enumerate(runs):
                 _reset_peak(images.device)
-                # `predict` does it once, so not while the clock runs. Weights that are laid out anew in inference mode
-                # count no changes, and nothing made of them would be kept.
-                with torch.inference_mode(False):
-                    model.to(memory_format=_layout(rows[index]))
                 taken, scores = _steady(run, rows[index], images.device)
                 bar.update()
                 if repeat == 0:
@@ -219,18 +195,18 @@ def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, 
             _gmac(model, variant),
             float((scores - answers[0]).abs().max()),
             peak,
-            variant.precision,
+            variant.runtime.precision,
         )
         for variant, times, scores, peak in zip(rows, seconds, answers, peaks, strict=True)
     ]
 
 
 def _steady(run: Callable[[], Tensor], variant: Variant, device: torch.device) -> tuple[float, Tensor]:
-    """Times one run as it is among many others: with caches and memory that one like it has left."""
-    with kept_memory() if variant.kept_memory else contextlib.nullcontext():
+    """Times a warm run: one untimed run fills caches and the allocator."""
+    with keep_memory() if variant.runtime.keep_memory else contextlib.nullcontext():
         found = _clocked(run, device)
-        # A long run finds by itself what another has left, but for pages that were given back to the system.
-        return _clocked(run, device) if variant.kept_memory or found[0] < _LONG else found
+        # Long runs are not repeated: warm-up no longer matters, but for pages that were given back to the system.
+        return _clocked(run, device) if variant.runtime.keep_memory or found[0] < _LONG else found
 
 
 def _clocked(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
@@ -239,64 +215,42 @@ def _clocked(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Te
     return now(device) - started, scores.float().cpu()
 
 
-def _layout(variant: Variant) -> torch.memory_format:
-    """Returns the layout of images and of convolutions over them; weights of linear layers stay as they are."""
-    return torch.channels_last if variant.channels_last else torch.contiguous_format
-
-
 def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[], Tensor]:
     """Returns a function that computes the scores of all images as the variant does."""
-    layout = _layout(variant)
-    steps = model.config.sampling_steps
-    draws = model.draw_noise(steps, 1)
-    compiled = Compiled(model.encoders()) if variant.compiled else None
-
-    def start_of(condition: Condition) -> Tensor:
-        return sampling.start_from(model.config, condition, draws.start)
-
-    def encoded(priors: dict[str, Tensor] | None = None) -> Condition:
-        pictures = images.to(memory_format=layout)
-        with autocast(variant.precision, images.device):
-            return model.complete(pictures, priors or exact_priors(model.dcg, model.config, pictures)).to(images.dtype)
-
-    def once() -> Tensor:
-        condition = encoded()
-        dtype = PRECISIONS[variant.precision]
-        with contextlib.nullcontext() if variant.fold else autocast(variant.precision, images.device):
-            y_0 = sampling.denoise(
-                model, condition, steps, start_of(condition), None, variant.equal_points, variant.fold, dtype
-            )
-        return y_0.float().mean((2, 3))
-
-    def every_step() -> Tensor:
-        timesteps = model.schedule.timesteps(steps)
-        with full_precision(images.device):
-            priors = model.priors(images.to(memory_format=layout))
-        y = draws.start[0].expand(len(images), -1, -1, -1)
-        for t, previous_t in zip(timesteps, [*timesteps[1:], None], strict=True):
-            condition = encoded(priors)
-            with autocast(variant.precision, images.device):
-                noise = model.predict_noise(y, t, condition).float()
-            y = model.schedule.ddim_step(y, noise, t, previous_t)
-        return y.mean((2, 3))
+    compiled = CompiledModules(model.encoders()) if variant.compiled else None
+    pictures = images.to(memory_format=torch.channels_last) if variant.runtime.channels_last else images
+    compute = scores_encoding_once if variant.encode_once else scores_encoding_in_every_step
 
     def run() -> Tensor:
-        with contextlib.ExitStack() as stack:
-            if compiled is not None:
-                stack.enter_context(compiled.used())
-            if not variant.fold_encoders:
-                stack.enter_context(plain_encoders())
-            if not variant.packed:
-                stack.enter_context(plain_weights())
-            return once() if variant.encode_once else every_step()
+        with compiled.active() if compiled else contextlib.nullcontext(), using(variant.runtime, images.device):
+            return compute(model, pictures)
 
     return run
+
+
+def scores_encoding_once(model: DiffMICv2, images: Tensor) -> Tensor:
+    """Returns the scores of images as `predict` computes them."""
+    return model.scores(images, dcg_forward(model.dcg, images, model.config, batch_invariant=True))
+
+
+def scores_encoding_in_every_step(model: DiffMICv2, images: Tensor) -> Tensor:
+    """Returns the scores of images with F's encoders in the sampling loop, as the released program runs them."""
+    priors = dcg_forward(model.dcg, images, model.config, batch_invariant=True)
+    noise = model.sampling_noise(model.config.sampling_steps, 1).initial
+    y = noise[0].expand(len(images), -1, -1, -1)
+    timesteps = model.sampler.timesteps(model.config.sampling_steps)
+    for t, prev_t in zip(timesteps, [*timesteps[1:], None], strict=True):
+        condition = model.condition_from_priors(images, priors).to(images.dtype)
+        predicted = model.predict_noise(y, t, condition).float()
+        y = model.sampler.step(y, predicted, t, prev_t)
+    return y.mean((2, 3))
 
 
 def _gmac(model: DiffMICv2, variant: Variant) -> float:
     config = model.config
     macs = count_macs(config.replace(num_samples=1))
-    share = share_of_points(config) if variant.equal_points and variant.fold and variant.encode_once else 1.0
+    runtime = variant.runtime
+    share = share_of_points(config) if runtime.equal_points and runtime.fold and variant.encode_once else 1.0
     encodings = 1 if variant.encode_once else config.sampling_steps
     return (macs["dcg"] + macs["feature_prior"] * encodings + macs["unet"] * share * config.sampling_steps) / 1e9
 

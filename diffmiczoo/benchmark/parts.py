@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +12,11 @@ from tqdm.auto import trange
 
 from diffmiczoo.benchmark.inference import random_images, same_start, share_of_points
 from diffmiczoo.benchmark.roofline import Limits, now
-from diffmiczoo.diffusion import sampling
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.priors import exact_priors
-from diffmiczoo.runtime.malloc import kept_memory
-from diffmiczoo.runtime.modes import evaluation_mode
-from diffmiczoo.runtime.precision import PRECISIONS, autocast
+from diffmiczoo.nn.dcg import dcg_forward
+from diffmiczoo.runtime.malloc import keep_memory
+from diffmiczoo.runtime.modes import eval_mode
+from diffmiczoo.runtime.settings import FAST, using
 from diffmiczoo.zoo.complexity import count_macs, count_parameters
 
 # It computes in full precision whatever the other parts do.
@@ -62,9 +59,9 @@ def benchmark_parts(
     """
     hide = None if progress is None else not progress
     images = random_images(model, batch_size).to(memory_format=torch.channels_last)
-    model.to(memory_format=torch.channels_last)
-    with same_start(model), evaluation_mode(model), torch.inference_mode(), kept_memory():
-        runs = [_clocked(model, images, precision) for _ in trange(repeats + 1, desc="by part", disable=hide)][1:]
+    runtime = replace(FAST, precision=precision)
+    with same_start(model), eval_mode(model), torch.inference_mode(), keep_memory(), using(runtime, images.device):
+        runs = [_clocked(model, images) for _ in trange(repeats + 1, desc="by part", disable=hide)][1:]
     medians = [statistics.median(column) / batch_size for column in zip(*runs, strict=True)]
     rows = [PartTiming(*work, taken) for work, taken in zip(_work(model), medians, strict=True)]
     total = PartTiming(
@@ -73,27 +70,15 @@ def benchmark_parts(
     return [*rows, total]
 
 
-def _clocked(model: DiffMICv2, images: Tensor, precision: str) -> list[float]:
-    steps, device = model.config.sampling_steps, images.device
-    start = model.draw_noise(steps, 1).start
-    found: dict[str, Any] = {}
-
-    def priors() -> None:
-        found["priors"] = exact_priors(model.dcg, model.config, images)
-
-    def condition() -> None:
-        found["condition"] = model.complete(images, found["priors"]).to(images.dtype)
-
-    def sample() -> None:
-        y_T = sampling.start_from(model.config, found["condition"], start)
-        sampling.denoise(model, found["condition"], steps, y_T, None, True, True, PRECISIONS[precision])
-
+def _clocked(model: DiffMICv2, images: Tensor) -> list[float]:
+    device = images.device
     times = [now(device)]
-    parts: tuple[Callable[[], None], ...] = (priors, condition, sample)
-    for part in parts:
-        with autocast(precision, device):
-            part()
-        times.append(now(device))
+    priors = dcg_forward(model.dcg, images, model.config, batch_invariant=True)
+    times.append(now(device))
+    condition = model.condition_from_priors(images, priors).to(images.dtype)
+    times.append(now(device))
+    model.sample(condition)
+    times.append(now(device))
     return [after - before for before, after in pairwise(times)]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -13,13 +13,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffmiczoo.benchmark.roofline import now
-from diffmiczoo.diffusion.losses import draw
+from diffmiczoo.diffusion.losses import sample_training_noise
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn import unet
 from diffmiczoo.runtime.depthwise import fast_depthwise
-from diffmiczoo.runtime.malloc import kept_memory
-from diffmiczoo.runtime.modes import kept_modes, seeded_generator
-from diffmiczoo.runtime.precision import autocast
+from diffmiczoo.runtime.malloc import keep_memory
+from diffmiczoo.runtime.modes import preserve_modes, seeded_generator
+from diffmiczoo.runtime.settings import PLAIN, Runtime, training_runtime, using
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import Stage, create_stages, learning, parameter_groups
 
@@ -30,40 +29,32 @@ class TrainVariant:
 
     Attributes:
         name: for the table.
+        runtime: which optimisations are on.
         channels_last: memory layout of the convolutions.
         fused: the optimiser updates all weights in one kernel.
-        precision: of matrix products and convolutions.
-        fast_depthwise: depthwise convolutions with `nn.depthwise`'s gradients.
-        matrix_products: the U-Net's 1 × 1 convolutions as matrix products.
-        kept_memory: freed memory stays in the process.
+        fast_depthwise: depthwise convolutions with the gradients of `runtime.depthwise`.
     """
 
     name: str
+    runtime: Runtime
     channels_last: bool = True
     fused: bool = True
-    precision: str = "fp32"
     fast_depthwise: bool = True
-    matrix_products: bool = True
-    kept_memory: bool = True
-
-
-PLAIN = TrainVariant(
-    "straightforward, fp32", channels_last=False, fused=False, matrix_products=False, kept_memory=False
-)
-OURS = TrainVariant("ours, fp32")
 
 
 def train_variants(half: str = "bf16") -> list[TrainVariant]:
     """Returns the rows of the table: straightforward, ours, and ours with each optimisation switched off alone."""
-    best = replace(OURS, name=f"ours, {half}", precision=half)
+    fp32, mixed = (replace(training_runtime(precision), keep_memory=True) for precision in ("fp32", half))
+    best = TrainVariant(f"ours, {half}", mixed)
+    convolving = replace(mixed, pointwise_as_linear=False)
     return [
-        PLAIN,
-        OURS,
+        TrainVariant("straightforward, fp32", PLAIN, channels_last=False, fused=False),
+        TrainVariant("ours, fp32", fp32),
         best,
-        replace(best, name=f"ours, {half}, without: channels last", channels_last=False),
-        replace(best, name=f"ours, {half}, without: fused optimiser", fused=False),
-        replace(best, name=f"ours, {half}, without: fast depthwise gradients", fast_depthwise=False),
-        replace(best, name=f"ours, {half}, without: matrix products", matrix_products=False),
+        replace(best, name=f"{best.name}, without: channels last", channels_last=False),
+        replace(best, name=f"{best.name}, without: fused optimiser", fused=False),
+        replace(best, name=f"{best.name}, without: fast depthwise gradients", fast_depthwise=False),
+        replace(best, name=f"{best.name}, without: matrix products", runtime=convolving),
     ]
 
 
@@ -145,9 +136,8 @@ def _timed(
     labels = torch.eye(model.config.num_classes, device=device)[torch.arange(batch_size) % model.config.num_classes]
     seconds = []
     loss = torch.zeros(())
-    memory = kept_memory() if variant.kept_memory else nullcontext()
-    products = nullcontext() if variant.matrix_products else _plain_convolutions()
-    with learning(model, stage, Recipe()), kept_modes(model), memory, products:
+    memory = keep_memory() if variant.runtime.keep_memory else nullcontext()
+    with learning(model, stage, Recipe()), preserve_modes(model), memory:
         step = _step(model, stage, variant, images.to(memory_format=layout), labels)
         for repeat in range(repeats + 1):
             started = now(device)
@@ -164,31 +154,20 @@ def _step(
 ) -> Callable[[int], Tensor]:
     groups = parameter_groups(model, stage, Recipe())
     optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=variant.fused, foreach=False)
-    half_on_cpu = variant.precision == "bf16" and images.device.type == "cpu" and variant.fast_depthwise
+    half_on_cpu = variant.runtime.precision == "bf16" and images.device.type == "cpu" and variant.fast_depthwise
 
     def step(number: int) -> Tensor:
         model.train()
-        draws = draw(model.config, len(images), seeded_generator(number)).share(0, len(images), images.device)
+        drawn = sample_training_noise(model.config, len(images), seeded_generator(number))
         optimizer.zero_grad(set_to_none=True)
         grouped = fast_depthwise(model) if half_on_cpu else nullcontext()
-        with grouped, autocast(variant.precision, images.device):
-            loss = stage.loss(model, images, labels, None, draws)
+        with grouped, using(variant.runtime, images.device):
+            loss = stage.loss(model, images, labels, None, drawn.slice(0, len(images), images.device))
         loss.backward()
         optimizer.step()
         return loss.detach()
 
     return step
-
-
-@contextmanager
-def _plain_convolutions() -> Iterator[None]:
-    """Lets the U-Net convolve where it would multiply matrices."""
-    ours = unet.convolve
-    unet.convolve = lambda conv, x: conv(x)
-    try:
-        yield
-    finally:
-        unet.convolve = ours
 
 
 def as_table(timings: list[TrainTiming]) -> str:

@@ -90,7 +90,7 @@ def write_stream(
     """Writes the answers of each batch when it is done, and returns what could not be read."""
     from diffmiczoo.cli.streaming import AnswerFile
     from diffmiczoo.images.items import ImageError, as_items
-    from diffmiczoo.inference.predictor import predict_batches
+    from diffmiczoo.inference.predictor import PredictOptions
 
     items = as_items(files)
     errors: dict[str, str] = {}
@@ -99,7 +99,7 @@ def write_stream(
         if len(left) < len(items):
             click.echo(f"{len(items) - len(left):,} of {len(items):,} images are answered in {output}", err=True)
         written = len(items) - len(left)
-        for prediction, failed in predict_batches(model, left, **options):
+        for prediction, failed in model.predictor(PredictOptions(**options)).predict_batches(left):
             errors |= failed
             if prediction is not None:
                 file.write(prediction)

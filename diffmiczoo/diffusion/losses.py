@@ -1,9 +1,8 @@
-"""What the two stages minimise: the DCG's cross-entropies and the diffusion's noise estimation (Algorithm 1, eq. 9)."""
+"""Algorithm 1: what the diffusion minimises (eq. 9); and the DCG's cross-entropies, minimised before it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +10,69 @@ from einops import repeat
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.diffusion.schedule import NoiseSchedule
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.nn.condition import Condition, Priors
 from diffmiczoo.nn.guidance import build_guidance_map
-
-if TYPE_CHECKING:
-    from diffmiczoo.model import DiffMICv2
-    from diffmiczoo.nn.condition import Condition
+from diffmiczoo.nn.unet import DenoisingUNet
 
 #: The released program weights its loss by 1 + 10 · (1 - p) (spec: `loss="focal"`).
 FOCAL_WEIGHT = 10.0
+
+
+def diffusion_loss(
+    unet: DenoisingUNet,
+    schedule: NoiseSchedule,
+    config: DiffMICConfig,
+    condition: Condition,
+    labels: Tensor,
+    drawn: TrainingNoise,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """The loss of one training step, a scalar (Algorithm 1, eq. 9); with `mmd_weight` plus DiffMIC (v1)'s regulariser.
+
+    Args:
+        unet: ε_θ, which learns; with it the encoders of the feature prior in `condition`.
+        schedule: of the forward process.
+        config: the model's.
+        condition: of B images.
+        labels: (B, C), one-hot or multi-hot.
+        drawn: timesteps and noise for the same images, see `sample_training_noise`.
+        weights: (B, C) ≥ 0, of the terms; 1 by default.
+    """
+    # 1. Images x and labels y_0, the same at each of the Np × Np noise points.
+    y_0 = repeat(labels, "b c -> b c i j", i=config.num_points, j=config.num_points)
+    # 2. Priors from the frozen DCG, guidance map M and feature prior F (eq. 1-6).
+    guidance_map, feature_prior = condition.guidance_map, condition.feature_prior
+    # 3. t ~ U{0, …, T-1} for every noise point (the heterologous part), and 4. ε ~ N(0, I).
+    t, noise = drawn.t, drawn.noise
+    # 5. y_t = √ᾱ_t · y_0 + √(1 - ᾱ_t) · ε (eq. 7).
+    y_t = schedule.add_noise(y_0, noise, t, schedule.mean(guidance_map))
+    # 6. ||ε - ε_θ(y_t, M, F, t)||² (eq. 9); the optimiser descends its gradient.
+    errors = (noise - unet(y_t, t, guidance_map, feature_prior)).square().mean((2, 3))
+    error = (errors if weights is None else errors * weights).mean(1)
+    loss = (error * _loss_weight(condition.dcg_logits, labels, config)).mean()
+    if not config.mmd_weight:
+        return loss
+    return loss + config.mmd_weight * _mmd_of_streams(unet, schedule, config, condition, y_0, drawn)
+
+
+def _mmd_of_streams(
+    unet: DenoisingUNet,
+    schedule: NoiseSchedule,
+    config: DiffMICConfig,
+    condition: Condition,
+    y_0: Tensor,
+    drawn: TrainingNoise,
+) -> Tensor:
+    """MMD(ε, ε_g) + MMD(ε, ε_l), where ε_g and ε_l are predicted with one prior alone (DiffMIC v1)."""
+    distances = []
+    for prior in (condition.global_prior, condition.local_prior):
+        guidance_map = build_guidance_map(prior, prior, config)
+        y_t = schedule.add_noise(y_0, drawn.noise, drawn.t, schedule.mean(guidance_map))
+        predicted = unet(y_t, drawn.t, guidance_map, condition.feature_prior)
+        distances.append(maximum_mean_discrepancy(drawn.noise.flatten(1), predicted.flatten(1)))
+    return torch.stack(distances).sum()
 
 
 def label_vectors(targets: Tensor, config: DiffMICConfig) -> Tensor:
@@ -37,20 +91,20 @@ def label_vectors(targets: Tensor, config: DiffMICConfig) -> Tensor:
     if targets.ndim == 1 and config.task == "multiclass":
         return torch.eye(classes, device=targets.device)[targets]
     wanted = f"(B, {classes})" + (" or (B,)" if config.task == "multiclass" else "")
-    raise ValueError(f"targets of a {config.task} model must be {wanted}; found {tuple(targets.shape)}")
+    raise InvalidValueError(f"targets of a {config.task} model must be {wanted}; found {tuple(targets.shape)}")
 
 
-def dcg_loss(priors: dict[str, Tensor], labels: Tensor, config: DiffMICConfig, weights: Tensor | None = None) -> Tensor:
+def dcg_loss(priors: Priors, labels: Tensor, config: DiffMICConfig, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy (multi-label: binary) of the global prior, plus that of the local prior where there is one.
 
     Args:
-        priors: what `DiffMICv2.priors` returns.
+        priors: of B images.
         labels: (B, C), one-hot or multi-hot.
         config: the model's.
         weights: (B, C) ≥ 0, of the terms; in a row all equal for "multiclass". 1 by default.
     """
-    streams = ("global_prior",) if config.predictor == "global" else ("global_prior", "local_prior")
-    return torch.stack([_cross_entropy(priors[stream].float(), labels, config, weights) for stream in streams]).sum()
+    streams = [priors.global_prior] if config.predictor == "global" else [priors.global_prior, priors.local_prior]
+    return torch.stack([_cross_entropy(logits.float(), labels, config, weights) for logits in streams]).sum()
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, config: DiffMICConfig, weights: Tensor | None) -> Tensor:
@@ -62,20 +116,20 @@ def _cross_entropy(logits: Tensor, labels: Tensor, config: DiffMICConfig, weight
 
 
 @dataclass(frozen=True)
-class Draws:
-    """The random numbers of a training step: timesteps (B, Np, Np) int64 and noise (B, C, Np, Np)."""
+class TrainingNoise:
+    """The random numbers of a training step: timesteps t (B, Np, Np) int64 and noise ε (B, C, Np, Np)."""
 
     t: Tensor
     noise: Tensor
 
-    def share(self, start: int, stop: int, device: torch.device) -> Draws:
+    def slice(self, start: int, stop: int, device: torch.device) -> TrainingNoise:
         """Returns those of the images `start` to `stop`, on a device."""
-        return Draws(self.t[start:stop].to(device), self.noise[start:stop].to(device))
+        return TrainingNoise(self.t[start:stop].to(device), self.noise[start:stop].to(device))
 
 
-def draw(
+def sample_training_noise(
     config: DiffMICConfig, batch: int, generator: torch.Generator | None = None, device: torch.device | None = None
-) -> Draws:
+) -> TrainingNoise:
     """Draws a timestep and a noise value for every noise point of every image (eq. 7).
 
     Args:
@@ -87,44 +141,16 @@ def draw(
     points = config.num_points
     t = draw_timesteps(config, batch, device or torch.device("cpu"), generator)
     shape = (batch, config.num_classes, points, points)
-    return Draws(t, torch.randn(shape, device=device, generator=generator))
-
-
-def diffusion_loss(
-    model: DiffMICv2, condition: Condition, labels: Tensor, draws: Draws, weights: Tensor | None = None
-) -> Tensor:
-    """Squared error of the estimated noise (eq. 7, 9), with `mmd_weight` plus the regulariser of DiffMIC (v1).
-
-    Args:
-        model: estimates the noise.
-        condition: of B images.
-        labels: (B, C), one-hot or multi-hot.
-        draws: of the same images, see `draw`.
-        weights: (B, C) ≥ 0, of the terms; 1 by default.
-    """
-    config, points, t, noise = model.config, model.config.num_points, draws.t, draws.noise
-    y_0 = repeat(labels, "b c -> b c i j", i=points, j=points)
-
-    def estimate(guidance_map: Tensor) -> Tensor:
-        mean = guidance_map if config.process_mean == "prior" else 0.0
-        y_t = model.schedule.add_noise(y_0, noise, t, mean)
-        estimated: Tensor = model.unet(y_t, t, guidance_map, condition.feature_prior)
-        return estimated
-
-    errors = (noise - estimate(condition.guidance_map)).square().mean((2, 3))
-    error = (errors if weights is None else errors * weights).mean(1)
-    loss = (error * _loss_weight(condition.dcg_scores, labels, config)).mean()
-    if not config.mmd_weight:
-        return loss
-    streams = [build_guidance_map(prior, prior, config) for prior in (condition.global_prior, condition.local_prior)]
-    distances = [maximum_mean_discrepancy(noise.flatten(1), estimate(stream).flatten(1)) for stream in streams]
-    return loss + config.mmd_weight * torch.stack(distances).sum()
+    return TrainingNoise(t, torch.randn(shape, device=device, generator=generator))
 
 
 def draw_timesteps(
     config: DiffMICConfig, batch: int, device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draws the timesteps of a training step, (B, Np, Np) int64 in 0..T-1: one per noise point, or one per image."""
+    """Draws t ~ U{0, …, T-1}, (B, Np, Np) int64: every noise point its own (eq. 7), or one per image.
+
+    That the points of one image are at different timesteps is what makes the diffusion heterologous.
+    """
     points = config.num_points if config.heterologous else 1
     t = torch.randint(config.num_train_timesteps, (batch, points, points), device=device, generator=generator)
     return t.expand(-1, config.num_points, config.num_points)
@@ -153,13 +179,13 @@ def maximum_mean_discrepancy(first: Tensor, second: Tensor) -> Tensor:
     return kernel(first, first) - 2 * kernel(first, second) + kernel(second, second)
 
 
-def _loss_weight(dcg_scores: Tensor, labels: Tensor, config: DiffMICConfig) -> Tensor | float:
+def _loss_weight(dcg_logits: Tensor, labels: Tensor, config: DiffMICConfig) -> Tensor | float:
     if config.loss == "mse":
         return 1.0
     if config.task == "multiclass":
-        true_class = (dcg_scores.softmax(-1) * labels).sum(-1)
+        true_class = (dcg_logits.softmax(-1) * labels).sum(-1)
     else:
-        probs = dcg_scores.sigmoid()
+        probs = dcg_logits.sigmoid()
         true_class = (labels * probs + (1 - labels) * (1 - probs)).mean(-1)
     return 1 + FOCAL_WEIGHT * (1 - true_class)
 

@@ -1,50 +1,144 @@
-"""From noise to labels: the draws that a prediction starts from, and the sampler's loop (Algorithm 2, eq. 10)."""
+"""Algorithm 2: from noise to labels (eq. 10), and the random numbers that it starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.diffusion.samplers import Sampler, create_sampler
+from diffmiczoo.diffusion.schedule import NoiseSchedule
+from diffmiczoo.nn.condition import Condition
 from diffmiczoo.nn.guidance import band_index, interpolate_over_points
-from diffmiczoo.nn.unet_folded import FoldedUNet, can_be_folded, folded_unet
+from diffmiczoo.nn.unet import DenoisingUNet
+from diffmiczoo.nn.unet_folded import can_be_folded, folded_unet
+from diffmiczoo.runtime.settings import current
 
-if TYPE_CHECKING:
-    from diffmiczoo.model import DiffMICv2
-    from diffmiczoo.nn.condition import Condition
+#: ε_θ: (y_t, t, M, F) → noise.
+Denoiser = Callable[[Tensor, int, Tensor, Tensor], Tensor]
+
+
+def sampling_loop(
+    unet: Denoiser,
+    sampler: Sampler,
+    timesteps: list[int],
+    y_T: Tensor,
+    guidance_map: Tensor,
+    feature_prior: Tensor,
+    mean: Tensor | float,
+    step_noise: Tensor | None,
+) -> Tensor:
+    """Walks from noise y_T to the ŷ_0 map, (B, C, Np, Np) (Algorithm 2).
+
+    Args:
+        unet: ε_θ, plain or folded.
+        sampler: one step of it, see `diffusion.samplers`.
+        timesteps: t_S > … > t_1, as the sampler chose them.
+        y_T: (B, C, Np, Np), the start.
+        guidance_map: M, same shape.
+        feature_prior: F, (B, H).
+        mean: what the forward process ends at, 0 or M.
+        step_noise: (S - 1, B, C, Np, Np) standard normal, where the sampler needs noise.
+    """
+    # 1. y_T ~ N(0, I), or N(M, I) with init="guided" (eq. 10): `draw_initial_noise`, `initial_sample`.
+    y = y_T
+    # 2. For t = t_S, …, t_1; the last step goes to the clean labels.
+    for step, (t, prev_t) in enumerate(zip(timesteps, [*timesteps[1:], None], strict=True)):
+        # 3. ε̂ = ε_θ(y_t, M, F, t) (eq. 8); every noise point has the same t.
+        noise = unet(y, t, guidance_map, feature_prior)
+        # 4. y_{t-1} from x̂_0 = (y_t - √(1 - ᾱ_t) · ε̂) / √ᾱ_t and ε̂.
+        y = sampler.step(y, noise, t, prev_t, mean, None if step_noise is None or prev_t is None else step_noise[step])
+    # 5. ŷ_0; whoever asked takes the mean over the noise points as scores.
+    return y
+
+
+def denoise(
+    unet: DenoisingUNet,
+    schedule: NoiseSchedule,
+    config: DiffMICConfig,
+    condition: Condition,
+    steps: int,
+    y_T: Tensor,
+    step_noise: Tensor | None = None,
+    *,
+    equal_points: bool = False,
+) -> Tensor:
+    """Runs the sampling loop for several runs at once and returns their mean, the ŷ_0 map (B, C, Np, Np).
+
+    Args:
+        unet: predicts the noise; folded where the current `Runtime` asks for it and it can be.
+        schedule: of the forward process.
+        config: the model's; names the sampler.
+        condition: of B images.
+        steps: S, 1..T.
+        y_T: (n, B, C, Np, Np).
+        step_noise: `SamplingNoise.step_noise`.
+        equal_points: y_T is constant on bands of equal |i - j|, see `points_share_bands`.
+    """
+    runs, points = y_T.shape[0], y_T.shape[-1]
+    sampler = create_sampler(config.sampler, schedule)
+    timesteps = sampler.timesteps(steps)
+    guidance_map, feature_prior = (
+        tensor if runs == 1 else repeat(tensor, "b ... -> (n b) ...", n=runs)
+        for tensor in (condition.guidance_map, condition.feature_prior)
+    )
+    noise = None if step_noise is None else step_noise.to(y_T).expand(-1, *y_T.shape).flatten(1, 2)
+    y = y_T.flatten(0, 1)
+    denoiser: Denoiser = unet
+    if is_folded := current().fold and can_be_folded(unet):
+        denoiser = folded_unet(unet, timesteps)
+    # The first row of the grid holds each band once.
+    once = is_folded and equal_points and current().equal_points
+    if once:
+        y, guidance_map = y[..., :1, :], guidance_map[..., :1, :]
+    if is_folded:
+        y, guidance_map = _channels_last(y), _channels_last(guidance_map)
+    y = sampling_loop(denoiser, sampler, timesteps, y, guidance_map, feature_prior, schedule.mean(guidance_map), noise)
+    if once:
+        y = y[..., 0, :][..., band_index(points, device=y.device)]
+    return y.unflatten(0, (runs, -1)).mean(0)
+
+
+def _channels_last(grid: Tensor) -> Tensor:
+    # Points are then rows of matrices without a copy in each step.
+    return grid.contiguous(memory_format=torch.channels_last)
+
+
+# ---------------------------------------------------------------------- the random numbers of a prediction
 
 
 @dataclass(frozen=True)
-class Draws:
+class SamplingNoise:
     """The random numbers of a prediction; B is 1 where all images share them.
 
-    Shapes: `start` (n, B, C, Np, Np) for n runs; `steps` (S - 1, n, B, C, Np, Np), what ancestral sampling adds after
-    each of S steps but the last, None for DDIM.
+    Shapes: `initial` (n, B, C, Np, Np) for n runs; `step_noise` (S - 1, n, B, C, Np, Np), what a sampler adds after
+    each of S steps but the last, None for one that adds nothing.
     """
 
-    start: Tensor
-    steps: Tensor | None
+    initial: Tensor
+    step_noise: Tensor | None
 
-    def to(self, like: Tensor) -> Draws:
-        """Returns the draws on the device and of the type of a tensor."""
-        return Draws(self.start.to(like), None if self.steps is None else self.steps.to(like))
+    def to(self, like: Tensor) -> SamplingNoise:
+        """Returns the numbers on the device and of the type of a tensor."""
+        return SamplingNoise(self.initial.to(like), None if self.step_noise is None else self.step_noise.to(like))
 
 
-def draw(config: DiffMICConfig, steps: int, num_samples: int, batch: int, generator: torch.Generator) -> Draws:
+def draw_sampling_noise(
+    config: DiffMICConfig, sampler: Sampler, steps: int, num_samples: int, batch: int, generator: torch.Generator
+) -> SamplingNoise:
     """Draws the random numbers of a prediction in `steps` steps, on the generator's device."""
-    start = draw_start(config, num_samples, batch, generator)
-    if config.sampler == "ddim":
-        return Draws(start, None)
+    initial = draw_initial_noise(config, num_samples, batch, generator)
+    if not sampler.needs_noise:
+        return SamplingNoise(initial, None)
     shape = (steps - 1, num_samples, batch, config.num_classes, config.num_points, config.num_points)
-    return Draws(start, torch.randn(shape, generator=generator, device=generator.device))
+    return SamplingNoise(initial, torch.randn(shape, generator=generator, device=generator.device))
 
 
-def draw_start(config: DiffMICConfig, num_samples: int, batch: int, generator: torch.Generator) -> Tensor:
+def draw_initial_noise(config: DiffMICConfig, num_samples: int, batch: int, generator: torch.Generator) -> Tensor:
     """Draws what sampling starts from, (num_samples, batch, C, Np, Np), on the generator's device (eq. 10).
 
     Gaussian per noise point; per band of equal |i - j| with `shared_noise`; for `init="interpolated"` two
@@ -62,106 +156,16 @@ def draw_start(config: DiffMICConfig, num_samples: int, batch: int, generator: t
     return torch.randn(*lead, points, points, generator=generator, device=device)
 
 
-def start_from(config: DiffMICConfig, condition: Condition, noise: Tensor) -> Tensor:
-    """Returns y_T for every run and image, (n, B, C, Np, Np), from noise (n, B or 1, C, Np, Np)."""
+def initial_sample(config: DiffMICConfig, condition: Condition, noise: Tensor) -> Tensor:
+    """Returns y_T for every run and image, (n, B, C, Np, Np), from noise (n, B or 1, C, Np, Np) (eq. 10)."""
     noise = noise.to(condition.guidance_map).expand(-1, *condition.guidance_map.shape)
     return noise + condition.guidance_map if config.init == "guided" else noise
 
 
-def has_equal_points(config: DiffMICConfig) -> bool:
+def points_share_bands(config: DiffMICConfig, sampler: Sampler) -> bool:
     """Returns whether noise points of equal |i - j| stay equal through sampling from a drawn start.
 
     M is the same for them. So is the start where it is drawn per band, and 1×1 kernels keep the points apart.
     """
     per_band = config.shared_noise or config.init == "interpolated"
-    return per_band and config.kernel_size == 1 and config.sampler == "ddim"
-
-
-def denoise(
-    model: DiffMICv2,
-    condition: Condition,
-    steps: int,
-    y_T: Tensor,
-    step_noise: Tensor | None,
-    equal_points: bool = False,
-    fold: bool = True,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """Runs the sampler's loop and returns the ŷ_0 map, (B, C, Np, Np), the mean over the runs (Algorithm 2).
-
-    Args:
-        model: its U-Net predicts the noise, its config names the sampler.
-        condition: of B images.
-        steps: S, 1..T.
-        y_T: (n, B, C, Np, Np).
-        step_noise: `Draws.steps`.
-        equal_points: y_T is constant on |i - j|, see `has_equal_points`: each band is computed once.
-        fold: fold what can be folded; without gradients, in eval mode, with 1×1 kernels.
-        dtype: of the folded matrix products; the U-Net's own by default.
-    """
-    runs, batch = y_T.shape[:2]
-    guidance_map, feature_prior = (
-        tensor if runs == 1 else repeat(tensor, "b ... -> (n b) ...", n=runs)
-        for tensor in (condition.guidance_map, condition.feature_prior)
-    )
-    timesteps = model.schedule.timesteps(steps)
-    fresh = None if step_noise is None else step_noise.to(y_T).expand(-1, *y_T.shape).flatten(1, 2)
-    start = y_T.flatten(0, 1)
-    if fold and can_be_folded(model.unet):
-        folded = folded_unet(model.unet, timesteps, dtype or model.unet.out_conv.weight.dtype)
-        y = _run_folded(model, folded, timesteps, start, guidance_map, feature_prior, fresh, equal_points)
-    else:
-
-        def estimate(y_t: Tensor, step: int) -> Tensor:
-            t = torch.full((1, 1, 1), timesteps[step], device=y_t.device)
-            noise: Tensor = model.unet(y_t, t, guidance_map, feature_prior)
-            return noise
-
-        y = _run(model, timesteps, start, guidance_map, fresh, estimate)
-    return rearrange(y, "(n b) c i j -> n b c i j", b=batch).mean(0)
-
-
-def _run_folded(
-    model: DiffMICv2,
-    folded: FoldedUNet,
-    timesteps: list[int],
-    start: Tensor,
-    guidance_map: Tensor,
-    feature_prior: Tensor,
-    fresh: Tensor | None,
-    equal_points: bool,
-) -> Tensor:
-    """Runs the loop on rows of points; where bands are equal, on the grid's first row, which has each of them once."""
-
-    def rows(grid: Tensor) -> Tensor:
-        return rearrange(grid[..., :1, :] if equal_points else grid, "... c i j -> ... (i j) c").contiguous()
-
-    guidance = rows(guidance_map)
-
-    def estimate(y_t: Tensor, step: int) -> Tensor:
-        return folded(y_t, step, guidance, feature_prior)
-
-    y = _run(model, timesteps, rows(start), guidance, None if fresh is None else rows(fresh), estimate)
-    if equal_points:
-        y = y[:, band_index(model.config.num_points, device=y.device).flatten()]
-    return rearrange(y, "b (i j) c -> b c i j", i=model.config.num_points)
-
-
-def _run(
-    model: DiffMICv2,
-    timesteps: list[int],
-    start: Tensor,
-    guidance: Tensor,
-    fresh: Tensor | None,
-    estimate: Callable[[Tensor, int], Tensor],
-) -> Tensor:
-    """Walks from the start to the labels; all tensors have the start's shape, `fresh` a step in front of it."""
-    mean = guidance if model.config.process_mean == "prior" else 0.0
-    y = start
-    for step, (t, previous_t) in enumerate(zip(timesteps, [*timesteps[1:], None], strict=True)):
-        noise = estimate(y, step)
-        if fresh is None or previous_t is None:
-            y = model.schedule.ddim_step(y, noise, t, previous_t, mean)
-        else:
-            y = model.schedule.ancestral_step(y, noise, t, previous_t, fresh[step], mean)
-    return y
+    return per_band and config.kernel_size == 1 and not sampler.needs_noise

@@ -18,8 +18,8 @@ from diffmiczoo.evaluation.results import Answers
 from diffmiczoo.inference.probabilities import logits_to_probs
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.condition import fused_prior
-from diffmiczoo.runtime.modes import evaluation_mode
+from diffmiczoo.runtime.modes import eval_mode
+from diffmiczoo.runtime.settings import FAST, using
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
 
@@ -103,7 +103,7 @@ def answers_of_both(
     """
     config, items = model.config, [record.item() for record in manifest.records]
     prediction = model.predict(items, batch_size=batch_size, progress=progress)
-    dcg_probs = logits_to_probs(prediction.dcg_scores, config.task)
+    dcg_probs = logits_to_probs(prediction.dcg_logits, config.task)
     return {
         "model": Answers.of(manifest, prediction.probs, config, config.thresholds),
         "dcg": Answers.of(manifest, dcg_probs, config, None),
@@ -112,13 +112,13 @@ def answers_of_both(
 
 def dcg_scores(model: DiffMICv2, images: Tensor) -> Tensor:
     """Returns the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), (B, C) logits, for preprocessed images."""
-    return fused_prior(model.priors(images))
+    return model.priors(images).dcg_logits
 
 
 def both_scores(model: DiffMICv2, images: Tensor) -> Tensor:
     """Returns the model's scores and its DCG's, (B, 2, C), for preprocessed images; the DCG is computed once."""
     priors = model.priors(images)
-    return torch.stack([model.scores(images, priors, model.config.sampling_steps, None), fused_prior(priors)], dim=1)
+    return torch.stack([model.scores(images, priors), priors.dcg_logits], dim=1)
 
 
 @torch.inference_mode()
@@ -131,7 +131,7 @@ def collect_scores(
     """Returns what `scores` gives for the batches of a loader, (N, …), and the targets, on the CPU."""
     like = model.default_noise
     hide = None if progress is None else not progress
-    with evaluation_mode(model):
+    with eval_mode(model), using(FAST, like.device):
         rows = [
             (scores(model, images.to(like)).float().cpu(), targets)
             for images, targets in tqdm(loader, desc="evaluate", unit="batch", disable=hide, leave=False)

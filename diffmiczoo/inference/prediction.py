@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import operator
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,57 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError, MissingExtraError
+from diffmiczoo.inference.probabilities import scores_to_probs, uncertainty
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-_TENSORS = ("scores", "dcg_scores", "probs", "uncertainty", "rois", "roi_attention", "saliency")
+
+@dataclass(frozen=True)
+class PredictionTensors:
+    """The tensors of a `Prediction`, which has their shapes and ranges; float32 on the CPU."""
+
+    scores: Tensor
+    dcg_logits: Tensor
+    probs: Tensor
+    uncertainty: Tensor
+    rois: Tensor
+    roi_attention: Tensor
+    saliency: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        scores: Tensor,
+        dcg_logits: Tensor,
+        rois: Tensor,
+        roi_attention: Tensor,
+        saliency: Tensor,
+        config: DiffMICConfig,
+    ) -> PredictionTensors:
+        """Brings what a model computed for a batch to the CPU, and adds probabilities and uncertainty."""
+        given = (scores, dcg_logits, rois, roi_attention, saliency)
+        scores, dcg_logits, rois, roi_attention, saliency = _on_cpu(given)
+        probs = scores_to_probs(scores, config, dcg_logits)
+        return cls(scores, dcg_logits, probs, uncertainty(probs, config.task), rois, roi_attention, saliency)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[PredictionTensors]) -> PredictionTensors:
+        """Puts batches one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS))
+
+
+def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Returns tensors (B, …) as float32 on the CPU, brought there at once: every transfer waits for the device."""
+    flat = torch.cat([tensor.flatten(1).float() for tensor in tensors], dim=1).cpu()
+    parts = flat.split([tensor.shape[1:].numel() for tensor in tensors], dim=1)
+    return [part.reshape(tensor.shape) for tensor, part in zip(tensors, parts, strict=True)]
+
+
+_TENSORS = tuple(field.name for field in dataclasses.fields(PredictionTensors))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,7 +75,7 @@ class Prediction:
     Attributes:
         names: B names: the path, or "images[3]" where an image has none.
         scores: (B, C) means of the sampler's ŷ_0 map, about 0..1; logits where the DCG answers alone.
-        dcg_scores: (B, C) the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), logits.
+        dcg_logits: (B, C) the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), logits.
         probs: (B, C) in [0, 1], see `diffmiczoo.inference.probabilities.scores_to_probs`.
         uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing, see `inference.probabilities.uncertainty`.
         rois: (B, K, 4) left, top, right, bottom in pixels of the model's S×S input; right and bottom are exclusive.
@@ -51,7 +97,7 @@ class Prediction:
 
     names: list[str]
     scores: Tensor
-    dcg_scores: Tensor
+    dcg_logits: Tensor
     probs: Tensor
     uncertainty: Tensor
     rois: Tensor
@@ -68,7 +114,7 @@ class Prediction:
     def __post_init__(self) -> None:
         classes, rois = self.config.num_classes, self.config.num_rois
         self._check_shape("scores", classes)
-        self._check_shape("dcg_scores", classes)
+        self._check_shape("dcg_logits", classes)
         self._check_shape("probs", classes)
         self._check_shape("uncertainty")
         self._check_shape("rois", rois, 4)
@@ -76,7 +122,7 @@ class Prediction:
         self._check_shape("saliency", classes, *self.saliency.shape[2:4])
         if len(self.items) != len(self.names):
             raise ValueError(f"items has {len(self.items)} entries for {len(self.names)} names")
-        numbers = [self.scores, self.dcg_scores, self.probs, self.uncertainty[:, None]]
+        numbers = [self.scores, self.dcg_logits, self.probs, self.uncertainty[:, None]]
         finite = torch.cat(numbers, dim=1).isfinite().all(1)
         broken = [name for name, good in zip(self.names, finite.tolist(), strict=True) if not good]
         if broken:
@@ -171,7 +217,7 @@ class Prediction:
         """Returns JSON-ready values: a record per image under "images", then what holds for all of them.
 
         A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores" and
-        "dcg_scores" by class name, and "rois": box (left, top, right, bottom in pixels of the square of "image_size")
+        "dcg_logits" by class name, and "rois": box (left, top, right, bottom in pixels of the square of "image_size")
         and attention.
         """
         labels: list[Any] = list(self.labels)
@@ -196,7 +242,7 @@ class Prediction:
             "uncertainty": self.uncertainty[row].item(),
             "probs": dict(zip(self.class_names, self.probs[row].tolist(), strict=True)),
             "scores": dict(zip(self.class_names, self.scores[row].tolist(), strict=True)),
-            "dcg_scores": dict(zip(self.class_names, self.dcg_scores[row].tolist(), strict=True)),
+            "dcg_logits": dict(zip(self.class_names, self.dcg_logits[row].tolist(), strict=True)),
             "rois": [{"box": box, "attention": attention} for box, attention in boxes],
         }
 

@@ -16,20 +16,20 @@ UNCALIBRATED_TEMPERATURE = 1.0
 SCORE_NOISE = 0.05
 
 
-def scores_to_probs(scores: Tensor, config: DiffMICConfig, dcg_scores: Tensor | None = None) -> Tensor:
+def scores_to_probs(scores: Tensor, config: DiffMICConfig, dcg_logits: Tensor | None = None) -> Tensor:
     """Turns scores into probabilities, with the config's temperature (or `UNCALIBRATED_TEMPERATURE`) and prior weight.
 
     Args:
         scores: (B, C) means of the ŷ_0 map over its points, about 0..1.
         config: the model's, for `task`, `num_classes`, `temperature` and `prior_weight`.
-        dcg_scores: (B, C) the DCG's own logits 0.5 · (ŷ_g + ŷ_l); needed where `prior_weight` is not 0.
+        dcg_logits: (B, C) the DCG's own logits 0.5 · (ŷ_g + ŷ_l); needed where `prior_weight` is not 0.
 
     Returns:
-        (B, C) in [0, 1], at least float32: softmax (multi-label: sigmoid) of `score_logits` / T + w · `dcg_scores`.
+        (B, C) in [0, 1], at least float32: softmax (multi-label: sigmoid) of `score_logits` / T + w · `dcg_logits`.
         Rows sum to 1 for "multiclass", each label is for itself for "multilabel".
 
     Raises:
-        ValueError: a shape is not (B, C), or `dcg_scores` is missing.
+        ValueError: a shape is not (B, C), or `dcg_logits` is missing.
 
     Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2; the sum is a logarithmic
     opinion pool, Genest and Zidek, *Combining Probability Distributions* (Statistical Science 1986), section 3.
@@ -38,10 +38,10 @@ def scores_to_probs(scores: Tensor, config: DiffMICConfig, dcg_scores: Tensor | 
     temperature = UNCALIBRATED_TEMPERATURE if config.temperature is None else config.temperature
     logits = score_logits(scores, config) / temperature
     if config.prior_weight:
-        if dcg_scores is None:
-            raise ValueError(f"prior_weight={config.prior_weight} needs dcg_scores")
-        _check_scores("dcg_scores", dcg_scores, config)
-        logits = logits + config.prior_weight * dcg_scores
+        if dcg_logits is None:
+            raise ValueError(f"prior_weight={config.prior_weight} needs dcg_logits")
+        _check_scores("dcg_logits", dcg_logits, config)
+        logits = logits + config.prior_weight * dcg_logits
     return logits_to_probs(logits, config.task)
 
 

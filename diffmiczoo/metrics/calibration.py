@@ -54,7 +54,7 @@ def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
     return _best_temperature(logits, torch.zeros_like(logits), truth, task)
 
 
-def fit_pool(logits: Any, dcg_scores: Any, targets: Any, *, task: str) -> tuple[float, float]:
+def fit_pool(logits: Any, dcg_logits: Any, targets: Any, *, task: str) -> tuple[float, float]:
     """Finds the temperature T and the prior weight w with the smallest negative log-likelihood of logits / T + w · d.
 
     A model that has seen its training images and a DCG that has seen the same ones err in different places; the sum of
@@ -64,7 +64,7 @@ def fit_pool(logits: Any, dcg_scores: Any, targets: Any, *, task: str) -> tuple[
 
     Args:
         logits: (N, C), what `diffmiczoo.inference.probabilities.score_logits` gives.
-        dcg_scores: (N, C), d = 0.5 · (ŷ_g + ŷ_l), the DCG's own logits.
+        dcg_logits: (N, C), d = 0.5 · (ŷ_g + ŷ_l), the DCG's own logits.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
         task: "multiclass" or "multilabel".
 
@@ -74,9 +74,9 @@ def fit_pool(logits: Any, dcg_scores: Any, targets: Any, *, task: str) -> tuple[
     Raises:
         ValueError: there are no rows, logits are not finite or have different shapes, or targets do not fit.
     """
-    logits, prior = checked_matrix(logits, "logits"), checked_matrix(dcg_scores, "dcg_scores")
+    logits, prior = checked_matrix(logits, "logits"), checked_matrix(dcg_logits, "dcg_logits")
     if logits.shape != prior.shape:
-        raise ValueError(f"logits and dcg_scores have shapes {tuple(logits.shape)} and {tuple(prior.shape)}")
+        raise ValueError(f"logits and dcg_logits have shapes {tuple(logits.shape)} and {tuple(prior.shape)}")
     truth = indicator(targets, logits.shape, task).double()
 
     # Sums of so many numbers are no nearer to 0 than this where they should be 0.
@@ -90,12 +90,12 @@ def fit_pool(logits: Any, dcg_scores: Any, targets: Any, *, task: str) -> tuple[
     return _best_temperature(logits, weight * prior, truth, task), weight
 
 
-def fit_calibration(scores: Tensor, dcg_scores: Tensor, targets: Any, config: DiffMICConfig) -> dict[str, float]:
+def fit_calibration(scores: Tensor, dcg_logits: Tensor, targets: Any, config: DiffMICConfig) -> dict[str, float]:
     """Finds the fields of a config that turn scores into calibrated probabilities, on validation data.
 
     Args:
         scores: (N, C) of the model, as `diffmiczoo.inference.prediction.Prediction` holds them.
-        dcg_scores: (N, C) of its DCG.
+        dcg_logits: (N, C) of its DCG.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
         config: the model's; only a diffusion is pooled with the DCG.
 
@@ -108,7 +108,7 @@ def fit_calibration(scores: Tensor, dcg_scores: Tensor, targets: Any, config: Di
     logits = score_logits(scores, config)
     if config.predictor != "diffusion":
         return {"temperature": fit_temperature(logits, targets, task=config.task)}
-    temperature, prior_weight = fit_pool(logits, dcg_scores, targets, task=config.task)
+    temperature, prior_weight = fit_pool(logits, dcg_logits, targets, task=config.task)
     return {"temperature": temperature, "prior_weight": prior_weight}
 
 

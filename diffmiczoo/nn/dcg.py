@@ -10,7 +10,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.runtime.folded_encoder import as_inferred
+from diffmiczoo.errors import InvalidTypeError
+from diffmiczoo.nn.condition import Priors
+from diffmiczoo.nn.roi import cells_to_pixels, crop_rois, roi_cells, roi_margin, select_roi_cells
+from diffmiczoo.runtime.folded_encoder import inference_encoder
+from diffmiczoo.runtime.settings import full_precision
+
+#: Below this saliency difference the ROI order may depend on the batch size (30 × the largest float32 error measured).
+ROI_TIE_TOLERANCE = 1e-4
 
 
 class GatedAttention(nn.Module):
@@ -59,7 +66,8 @@ class DCG(nn.Module):
 
     def global_stream(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the saliency map (B, C, h, w) and the global prior ŷ_g (B, C), both logits (eq. 1)."""
-        saliency = self.saliency_conv(as_inferred(self.global_encoder, images)(images))
+        features = inference_encoder(self.global_encoder, images)(images)
+        saliency = self.saliency_conv(features)
         responses = saliency.flatten(2)
         if self.saliency_top < 1:
             count = max(math.ceil(self.saliency_top * responses.shape[-1]), 1)
@@ -73,10 +81,61 @@ class DCG(nn.Module):
             TypeError: there is no local encoder.
         """
         if self.local_encoder is None:
-            raise TypeError("this DCG has no local stream")
+            raise InvalidTypeError("this DCG has no local stream")
         patches = rearrange(rois, "b k c h w -> (b k) c h w")
-        features = as_inferred(self.local_encoder, patches)(patches).mean((2, 3))
+        features = inference_encoder(self.local_encoder, patches)(patches).mean((2, 3))
         features = rearrange(features, "(b k) d -> b k d", b=rois.shape[0])
         attention = self.attention(features)
         pooled = (attention[..., None] * features).sum(1)
         return self.local_classifier(pooled), attention
+
+
+def dcg_forward(dcg: DCG, images: Tensor, config: DiffMICConfig, *, batch_invariant: bool = False) -> Priors:
+    """Runs both streams of the DCG: saliency map, ROIs, priors and attention (eq. 1-3).
+
+    Args:
+        dcg: both streams, or the global one alone.
+        images: (B, 3, S, S) float, as `preprocess` gives them.
+        config: the model's.
+        batch_invariant: compute in full precision also under autocast, and with ROIs that do not depend on the batch.
+            Sampling starts from the DCG's logits and probabilities add them: rounding errors here reach the labels
+            directly, sampling does not average them out.
+    """
+    if not batch_invariant:
+        return _with_rois(dcg, images, config, *dcg.global_stream(images))
+    with full_precision(images.device):
+        return _with_rois(dcg, images, config, *_batch_invariant_global_stream(dcg, images, config))
+
+
+def _batch_invariant_global_stream(dcg: DCG, images: Tensor, config: DiffMICConfig) -> tuple[Tensor, Tensor]:
+    """Returns saliency and global prior such that the ROIs are those of each image alone.
+
+    Convolutions differ in the last bits between batch sizes. If two windows tie within that error, the image (about
+    1 %) is recomputed with batch size 1.
+    """
+    saliency, global_prior = dcg.global_stream(images)
+    if len(images) == 1 or saliency.dtype != torch.float32:
+        return saliency, global_prior
+    close = roi_margin(saliency, config.num_rois, _window(config, saliency)) < ROI_TIE_TOLERANCE
+    for row in close.nonzero().flatten().tolist():
+        saliency[row : row + 1], global_prior[row : row + 1] = dcg.global_stream(images[row : row + 1])
+    return saliency, global_prior
+
+
+def _with_rois(dcg: DCG, images: Tensor, config: DiffMICConfig, saliency: Tensor, global_prior: Tensor) -> Priors:
+    """Adds the ROIs that a saliency map (B, C, h, w) selects (section III-A), and the local stream's view of them."""
+    cells = select_roi_cells(saliency.detach().float(), config.num_rois, _window(config, saliency))
+    top_left = cells_to_pixels(cells, (saliency.shape[-2], saliency.shape[-1]), config.image_size)
+    source = images if config.roi_channels == "rgb" else images[:, :1].expand(-1, 3, -1, -1)
+    rois = crop_rois(source, top_left, config.roi_size)
+    if config.predictor == "global":
+        local_prior, attention = global_prior, torch.full_like(global_prior[:, :1], 1 / config.num_rois)
+        attention = attention.expand(-1, config.num_rois)
+    else:
+        local_prior, attention = dcg.local_stream(rois)
+    return Priors(global_prior, local_prior, saliency, rois, top_left, attention)
+
+
+def _window(config: DiffMICConfig, saliency: Tensor) -> int:
+    """Returns how many cells of a saliency map an ROI spans."""
+    return roi_cells(config.roi_size, config.image_size, saliency.shape[-2])

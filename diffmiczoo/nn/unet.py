@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.runtime.settings import current
 
 
 class TimestepConv(nn.Module):
@@ -31,8 +32,8 @@ class TimestepConv(nn.Module):
 
 
 def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Does what `conv(x)` does; a 1 × 1 kernel as a matrix product, whose gradients are faster on CPUs."""
-    if conv.kernel_size != (1, 1):
+    """Returns `conv(x)`; with `Runtime.pointwise_as_linear` a 1 × 1 kernel is a matrix product."""
+    if not current().pointwise_as_linear or conv.kernel_size != (1, 1):
         y: Tensor = conv(x)
         return y
     rows = F.linear(rearrange(x, "b c i j -> b i j c"), conv.weight.flatten(1), conv.bias)
@@ -57,15 +58,17 @@ class DenoisingUNet(nn.Module):
         self.block3 = TimestepConv(hidden, hidden, config)
         self.out_conv = nn.Conv2d(hidden, config.num_classes, kernel, padding=kernel // 2)
 
-    def forward(self, y_t: Tensor, t: Tensor, guidance_map: Tensor, feature_prior: Tensor) -> Tensor:
-        """Returns ε_θ, (B, C, Np, Np).
+    def forward(self, y_t: Tensor, t: int | Tensor, guidance_map: Tensor, feature_prior: Tensor) -> Tensor:
+        """Returns ε_θ(y_t, M, F, t), (B, C, Np, Np) (eq. 8).
 
         Args:
             y_t: (B, C, Np, Np), the noisy labels.
-            t: (B or 1, Np or 1, Np or 1) int64, 0..T, the timestep of every noise point.
+            t: 0..T: (B or 1, Np or 1, Np or 1) int64, the timestep of every noise point, or one for all of them.
             guidance_map: M, (B, C, Np, Np).
             feature_prior: F, (B, H).
         """
+        if isinstance(t, int):
+            t = torch.full((1, 1, 1), t, device=y_t.device)
         first = self.block1(torch.cat([guidance_map, y_t], dim=1) if self.guided else y_t, t)
         hidden = self.block2(first * feature_prior[:, :, None, None], t)
         hidden = self.block3(hidden, t)

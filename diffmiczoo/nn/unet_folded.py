@@ -11,8 +11,10 @@ from torch import Tensor
 
 from diffmiczoo.nn.unet import DenoisingUNet, TimestepConv
 from diffmiczoo.runtime.packed import can_be_packed, matrix_product
+from diffmiczoo.runtime.precision import PRECISIONS
 from diffmiczoo.runtime.quantized import QuantizedLinear
-from diffmiczoo.runtime.weight_cache import KeptByWeights
+from diffmiczoo.runtime.settings import current
+from diffmiczoo.runtime.weight_cache import WeightCache
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ def softplus_(x: Tensor) -> Tensor:
 class FoldedUNet:
     """`DenoisingUNet` in eval mode with 1×1 kernels, for timesteps that all points share.
 
-    Points never see each other through 1×1 kernels, so they are rows of matrices; only as many as differ have to be
-    given.
+    With t fixed, a block's γ(t) · (W x + b), then BatchNorm, is one scale and one shift of W x; both are computed once
+    per step instead of in every call. Points never see each other through 1×1 kernels, so they are rows of matrices,
+    and only as many as differ have to be given.
 
     Args:
         unet: in eval mode, `kernel_size` 1.
@@ -58,34 +61,45 @@ class FoldedUNet:
 
     def __init__(self, unet: DenoisingUNet, timesteps: list[int], dtype: torch.dtype, packed: bool = False) -> None:
         t = torch.tensor(timesteps, device=unet.out_conv.weight.device)
+        self.step_of = {timestep: step for step, timestep in enumerate(timesteps)}
         self.guided, self.skip = unet.guided, unet.skip
         self.blocks = [_folded(block, t, dtype, packed) for block in (unet.block1, unet.block2, unet.block3)]
         self.out_product, self.out_bias = _product(unet.out_conv, dtype, packed), _bias(unet.out_conv)
 
-    def __call__(self, y_t: Tensor, step: int, guidance: Tensor, feature_prior: Tensor) -> Tensor:
-        """Returns ε_θ for P points, (N, P, C).
+    def __call__(self, y_t: Tensor, t: int, guidance_map: Tensor, feature_prior: Tensor) -> Tensor:
+        """Returns ε_θ(y_t, M, F, t), (B, C, h, w), as `DenoisingUNet` does (eq. 8).
 
         Args:
-            y_t: (N, P, C), the noisy labels.
-            step: 0..S-1.
-            guidance: M at these points, (N, P, C).
-            feature_prior: F, (N, H).
+            y_t: (B, C, h, w), the noisy labels at any grid of noise points; channels last, rows of points are a view.
+            t: one of the timesteps.
+            guidance_map: M at these points, (B, C, h, w).
+            feature_prior: F, (B, H).
         """
-        first = self.blocks[0](torch.cat([guidance, y_t], dim=-1) if self.guided else y_t, step)
+        step = self.step_of[t]
+        rows = _rows(y_t)
+        first = self.blocks[0](torch.cat([_rows(guidance_map), rows], dim=-1) if self.guided else rows, step)
         hidden = self.blocks[1](first * feature_prior[:, None], step)
         hidden = self.blocks[2](hidden, step)
         hidden = hidden + first if self.skip else hidden
-        return self.out_product(hidden).to(y_t.dtype) + self.out_bias
+        noise: Tensor = self.out_product(hidden).to(y_t.dtype) + self.out_bias
+        return noise.transpose(1, 2).unflatten(2, y_t.shape[2:])
 
 
-def folded_unet(unet: DenoisingUNet, timesteps: list[int], dtype: torch.dtype) -> FoldedUNet:
-    """Returns a `FoldedUNet`, packed where it can be; a U-Net's last one is kept and used while nothing changes."""
-    packed = can_be_packed(unet.out_conv.weight.device, torch.bfloat16 if dtype == torch.int8 else dtype)
+def _rows(grid: Tensor) -> Tensor:
+    """Returns noise points (B, C, h, w) as rows of matrices, (B, h · w, C)."""
+    return grid.flatten(2).transpose(1, 2)
+
+
+def folded_unet(unet: DenoisingUNet, timesteps: list[int]) -> FoldedUNet:
+    """Returns a `FoldedUNet` as the current `Runtime` asks; a U-Net's last one is cached while no weight changes."""
+    runtime = current()
+    dtype = unet.out_conv.weight.dtype if runtime.half is None else PRECISIONS[runtime.precision]
+    packed = runtime.pack and can_be_packed(unet.out_conv.weight.device, runtime.half or dtype)
     key = (tuple(timesteps), dtype, packed)
-    return _kept.get(unet, key, lambda: FoldedUNet(unet, timesteps, dtype, packed), only=True)
+    return _cache.get(unet, key, lambda: FoldedUNet(unet, timesteps, dtype, packed), only=True)
 
 
-_kept: KeptByWeights[FoldedUNet] = KeptByWeights()
+_cache: WeightCache[FoldedUNet] = WeightCache()
 
 
 def can_be_folded(unet: DenoisingUNet) -> bool:

@@ -1,4 +1,7 @@
-"""Modules that run through torch.compile for a while; nobody else notices, and nothing of it is saved or copied."""
+"""Temporarily replaces `forward` by its torch.compile version; state dict and copies are unaffected.
+
+Why not `torch.compile(module)`: that wraps the module, which renames the keys of its state dict and is copied with it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import torch
 from torch import nn
 
 
-class Compiled:
-    """What torch.compile makes of some modules, each for itself.
+class CompiledModules:
+    """The compiled versions of some modules, each for itself.
 
     Args:
         modules: whose `forward` is compiled, the first time that it is called with inputs of a kind.
@@ -20,8 +23,8 @@ class Compiled:
         self._forwards = [(module, torch.compile(module.forward)) for module in modules]
 
     @contextmanager
-    def used(self) -> Iterator[None]:
-        """Lets the modules compute through what was compiled, and leaves them as they were found."""
+    def active(self) -> Iterator[None]:
+        """Lets the modules compute through what was compiled within this context."""
         found = [vars(module).get("forward") for module, _ in self._forwards]
         for module, forward in self._forwards:
             module.forward = forward

@@ -14,7 +14,7 @@ from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same_arg
 from torch import Tensor, nn
 
-from diffmiczoo.runtime.precision import full_precision
+from diffmiczoo.runtime.settings import full_precision
 
 #: Largest kernel whose weight gradient the library computes fast in bf16.
 _TILE = 3

@@ -1,11 +1,14 @@
-"""Encoders as they are inferred with: BatchNorm in the convolution before it, weights cast and laid out once."""
+"""Encoders for inference: BatchNorm folded into the convolution before it, weights cast and packed once.
+
+Why a copy and not the encoder: folding changes weights for good, and the model has to stay trainable and saveable. Why
+the pairs of convolution and BatchNorm are found by running an image and not by names: timm's models call them what they
+like, apply them in other orders than they hold them, and use some outputs twice.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any, cast
@@ -16,10 +19,10 @@ from torch import Tensor, nn
 
 from diffmiczoo.runtime.module_walk import modules_of
 from diffmiczoo.runtime.packed import PackedConv, PackedLinear, can_be_fused, can_be_packed, is_plain_conv
-from diffmiczoo.runtime.precision import full_precision
-from diffmiczoo.runtime.weight_cache import KeptByWeights
+from diffmiczoo.runtime.settings import current, full_precision
+from diffmiczoo.runtime.weight_cache import WeightCache
 
-#: A folded encoder whose features differ by more, relative to the largest, is not what was meant.
+#: Relative tolerance of the features; where folding exceeds it, it is undone.
 _TOLERANCE = 1e-3
 
 # Of the features' norm; rounding in half precision takes a few hundredths, a mistake takes all of it.
@@ -31,59 +34,47 @@ _FEW_MACS = 100
 
 _LAYERS = (nn.Conv2d, Conv2dSame, nn.Linear)
 
-_kept: KeptByWeights[Callable[[Tensor], Tensor]] = KeptByWeights()
-_switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
+_cache: WeightCache[Callable[[Tensor], Tensor]] = WeightCache()
 
 
-@contextmanager
-def plain_encoders() -> Iterator[None]:
-    """Lets `as_inferred` return every encoder as it is, for comparisons."""
-    token = _switched_off.set(True)
-    try:
-        yield
-    finally:
-        _switched_off.reset(token)
+def inference_encoder(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """Returns what computes an encoder's features as the current `Runtime` asks: a folded copy, or the encoder itself.
 
-
-def as_inferred(encoder: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
-    """Returns what computes an encoder's features fastest: a folded copy of it in inference mode or under autocast.
-
-    The copy is kept and used again while no weight changes. Under autocast its weights have autocast's type already. In
-    inference mode on CPUs an encoder for small devices, of depthwise convolutions mostly, is in full precision all the
-    same: half gains it little time there, and is what answers would differ by (docs/performance.md). An encoder that
-    trains, with hooks, or with a forward of its own such as a compiled one, is left alone; so it is with gradients
-    merely switched off, where results are compared to the last digits.
+    The copy is cached and used again while no weight changes; its weights have the runtime's precision already. On CPUs
+    an encoder of depthwise convolutions mostly is in full precision all the same, unless `half_small_encoders` is set:
+    half precision gains it little time there and costs the probabilities most (docs/performance.md). An encoder that
+    trains or takes gradients, has hooks, or a forward of its own such as a compiled one, is left alone.
 
     Args:
         encoder: images → features.
         images: what it is about to be given; the first one shows which convolutions feed a BatchNorm.
     """
-    if _switched_off.get() or encoder.training or torch.is_grad_enabled() or images.is_meta or _is_changed(encoder):
+    runtime = current()
+    if not runtime.fold_encoders or encoder.training or torch.is_grad_enabled() or images.is_meta:
         return encoder
-    device, own = images.device.type, next(encoder.parameters()).dtype
+    if _is_changed(encoder):
+        return encoder
     # Autocast leaves double precision as it is.
-    is_half = torch.is_autocast_enabled(device) and own != torch.float64
-    half = torch.get_autocast_dtype(device) if is_half else None
-    is_inferred = torch.is_inference_mode_enabled()
-    if half is None and not is_inferred:
-        return encoder
-    if half is None or not is_inferred or device != "cpu":
-        return _kept_copy(encoder, images, half)
-    return _kept.get(encoder, (half, "where it pays"), lambda: _half_where_it_pays(encoder, images, half))
+    half = None if next(encoder.parameters()).dtype == torch.float64 else runtime.half
+    if half is None or runtime.half_small_encoders or images.device.type != "cpu":
+        return _folded_copy(encoder, images, half)
+    key = (half, "if compute-bound", runtime.pack, runtime.channels_last)
+    return _cache.get(encoder, key, lambda: _half_if_compute_bound(encoder, images, half))
 
 
-def _kept_copy(encoder: nn.Module, images: Tensor, half: torch.dtype | None) -> Callable[[Tensor], Tensor]:
-    packed = can_be_packed(images.device, half or next(encoder.parameters()).dtype)
-    return _kept.get(encoder, (half, packed), lambda: _folded(encoder, images[:1], half, packed))
+def _folded_copy(encoder: nn.Module, images: Tensor, half: torch.dtype | None) -> Callable[[Tensor], Tensor]:
+    packed = current().pack and can_be_packed(images.device, half or next(encoder.parameters()).dtype)
+    key = (half, packed, current().channels_last)
+    return _cache.get(encoder, key, lambda: _folded(encoder, images[:1], half, packed))
 
 
-def _half_where_it_pays(encoder: nn.Module, images: Tensor, half: torch.dtype) -> Callable[[Tensor], Tensor]:
+def _half_if_compute_bound(encoder: nn.Module, images: Tensor, half: torch.dtype) -> Callable[[Tensor], Tensor]:
     """Returns a copy in half precision, or one in full precision of an encoder that spends its time on memory."""
     with full_precision(images.device):
         own = next(encoder.parameters()).dtype
         if _macs_per_output(_bare_copy(encoder), images[:1].to(own)) < _FEW_MACS:
-            return partial(_in_full_precision, _kept_copy(encoder, images, None), own)
-    return _kept_copy(encoder, images, half)
+            return partial(_in_full_precision, _folded_copy(encoder, images, None), own)
+    return _folded_copy(encoder, images, half)
 
 
 def _macs_per_output(encoder: nn.Module, image: Tensor) -> float:
@@ -150,7 +141,7 @@ def _pack(encoder: nn.Module, norm_after: dict[nn.Module, nn.BatchNorm2d], half:
     """Lays out the weights of linear layers and convolutions, with the activations that follow them."""
     for parent in list(encoder.modules()):
         if type(parent) is Attention:
-            _attend_by_products(parent, half)
+            _use_unfused_attention(parent, half)
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
                 setattr(parent, name, PackedLinear(child.weight, child.bias, _activation_of_mlp(parent, child)))
@@ -158,8 +149,8 @@ def _pack(encoder: nn.Module, norm_after: dict[nn.Module, nn.BatchNorm2d], half:
                 setattr(parent, name, PackedConv(child, _activation_of_norm(norm_after.get(child))))
 
 
-def _attend_by_products(attention: Attention, half: torch.dtype | None) -> None:
-    """Has attention computed as matrix products and a softmax, all in half precision if there is one.
+def _use_unfused_attention(attention: Attention, half: torch.dtype | None) -> None:
+    """Computes attention as matrix products and a softmax, all in half precision if there is one.
 
     PyTorch's fused attention on CPUs is written for long sequences; for those of images it takes twice the time.
     """
@@ -197,11 +188,20 @@ def _bare_copy(encoder: nn.Module) -> nn.Module:
     copy = deepcopy(encoder).eval().requires_grad_(False)
     for module in copy.modules():
         vars(module).pop("forward", None)
-    return copy
+    # The model itself keeps the layout in which its owner left it.
+    return copy.to(memory_format=torch.channels_last) if current().channels_last else copy
 
 
 def _convolutions_before_norms(encoder: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Runs an image through and sees which BatchNorm is given just what a convolution returned."""
+    """Runs an image through and returns which BatchNorm is given just what a convolution returned.
+
+        conv ── y ──► norm                   a pair: the norm is given the very object that conv returned
+        conv ── y ──► relu ── z ──► norm     no pair
+        conv ── y ──► norm, y ──► add        a pair here, but add would get the folded y: features differ, and
+                                             `_folded` undoes all folding of this encoder
+
+    Layers that are called several times are in no pair: folding for one call would change the others.
+    """
     returned: list[tuple[nn.Conv2d, Tensor]] = []
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 

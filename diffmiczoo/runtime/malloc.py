@@ -1,8 +1,14 @@
-"""Keeping freed memory in the process, so that the next batch does not fetch every page from the system again."""
+"""Keeping freed memory in the process, so that the next batch does not fetch every page from the system again.
+
+Why: glibc gives every block over 32 MB back to the system when it is freed. The next feature map of that size comes as
+fresh pages, each of which the kernel has to clear and map at first touch; in batches of a small encoder that took two
+thirds of its time. The peak of the memory stays about what it is, since the blocks are used again.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import threading
 from collections.abc import Iterator
@@ -19,14 +25,15 @@ _users = 0
 
 
 @contextmanager
-def kept_memory() -> Iterator[None]:
+def keep_memory() -> Iterator[None]:
     """Lets the GNU C library's `malloc` keep large blocks that are freed, and gives them back at the end.
 
-    Without it every large feature map comes from the system as fresh pages, which takes longer than computing it: two
-    thirds of the time of a small encoder. The peak of the memory stays about what it is. Other C libraries are left as
-    they are.
+    It is a setting of the whole process, also of other libraries in it. Afterwards `malloc` has the thresholds that it
+    would have come to by itself, not those of MALLOC_… variables or of a `mallopt` before: they cannot be read. A
+    program that sets its own switches this off with DIFFMICZOO_KEEP_MEMORY=0 in its environment. Other C libraries are
+    left as they are.
     """
-    library = _gnu_library()
+    library = _gnu_library() if os.environ.get("DIFFMICZOO_KEEP_MEMORY", "1") != "0" else None
     if library is None:
         yield
         return

@@ -25,7 +25,7 @@ def seeded_generator(seed: int) -> torch.Generator:
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Puts a model in eval mode, and every one of its modules back as found when the last thread is done with it."""
     with _changing:
         found = _modes(model)
@@ -46,7 +46,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def kept_modes(model: nn.Module) -> Iterator[None]:
+def preserve_modes(model: nn.Module) -> Iterator[None]:
     """Puts every module of a model back into the mode, training or eval, that it was found in."""
     modes = _modes(model)
     try:
@@ -68,5 +68,5 @@ def _restore(modes: Modes) -> None:
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Runs a model in eval mode without gradients."""
-    with evaluation_mode(model), torch.no_grad():
+    with eval_mode(model), torch.no_grad():
         yield

@@ -1,4 +1,8 @@
-"""What a module consists of, found in a fraction of the time that `Module.modules` takes: every batch asks for it."""
+"""The modules and tensors within a module, in a fraction of the time that `Module.modules` takes.
+
+Why: every batch looks for changed weights and modes, and the generators of `Module` build and compare the dotted name
+of each parameter on the way, a third of the time of a single image. This reads the dictionaries that they read.
+"""
 
 from __future__ import annotations
 

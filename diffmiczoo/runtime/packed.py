@@ -6,9 +6,7 @@ of the time in float32 and half of it in bfloat16. Activations are applied as th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import cache
 from typing import TypeGuard
 
@@ -30,22 +28,10 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float], str]] = {
 # The layout that is best for this many rows serves few rows and thousands as well.
 _ROWS = 192
 
-_switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
-
-
-@contextmanager
-def plain_weights() -> Iterator[None]:
-    """Lets `can_be_packed` say no, for comparisons."""
-    token = _switched_off.set(True)
-    try:
-        yield
-    finally:
-        _switched_off.reset(token)
-
 
 def can_be_packed(device: torch.device, dtype: torch.dtype) -> bool:
-    """Returns whether this PyTorch takes packed weights of such a type, on this processor; recorded programs do not."""
-    if device.type != "cpu" or _switched_off.get() or torch.jit.is_tracing() or torch.compiler.is_compiling():
+    """Returns whether PyTorch takes packed weights of a type on this processor; False while tracing or compiling."""
+    if device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return False
     return bool(torch.backends.mkldnn.enabled) and _works(dtype)
 
@@ -125,7 +111,7 @@ class PackedConv(nn.Module):
         self.dtype = conv.weight.dtype
         self.activation = _ACTIVATIONS[type(activation)]
         self.bias = None if conv.bias is None else conv.bias.detach()
-        self.rows = _product_of_pixels(conv, activation)
+        self.rows = _pointwise_as_linear(conv, activation)
         self.weight = conv.weight.detach() if self.rows is None else None
         # A convolution by groups has little to lay out, and the layout for one image is slow for others.
         if self.weight is not None and conv.groups == 1:
@@ -133,7 +119,7 @@ class PackedConv(nn.Module):
                 self.weight, self.padding, self.stride, self.dilation, self.groups, []
             )
         is_depthwise = 1 < conv.groups == conv.in_channels and max(conv.dilation) == 1
-        self.widened = _widened(conv) if self.same and is_depthwise else None
+        self.shifted_kernels = _asymmetric_pad_kernels(conv) if self.same and is_depthwise else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (B, in, h, w), of any floating type, to (B, out, h', w')."""
@@ -143,9 +129,9 @@ class PackedConv(nn.Module):
             y = self.rows(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             return y
         weight, padding = self.weight, self.padding
-        if self.widened is not None:
+        if self.shifted_kernels is not None:
             left, right, top, bottom = pad_same_arg(list(x.shape[2:]), self.kernel, self.stride, self.dilation)
-            weight, padding = self.widened[bottom - top, right - left], [bottom, right]
+            weight, padding = self.shifted_kernels[bottom - top, right - left], [bottom, right]
         elif self.same:
             x = pad_same(x, self.kernel, self.stride, self.dilation)
         geometry = (padding, self.stride, self.dilation, self.groups)
@@ -161,17 +147,21 @@ def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     return module.padding_mode == "zeros" and not isinstance(module.padding, str) and max(module.kernel_size) <= 7
 
 
-def _widened(conv: nn.Conv2d) -> dict[tuple[int, int], Tensor]:
-    """Returns a weight with as many more zeros in front of its rows and columns as there are fewer around an image.
+def _asymmetric_pad_kernels(conv: nn.Conv2d) -> dict[tuple[int, int], Tensor]:
+    """Returns the kernel once for each (row, column) shift of TensorFlow's asymmetric "same" padding.
 
-    TensorFlow's "same" has up to one zero less above and to the left of an image than below and to the right. oneDNN
-    wants as many on both sides; the kernel's own zero makes up for it, with less work than copying the image takes.
+    "same" may pad one row or column more below and to the right than above and to the left; oneDNN pads evenly. Then
+    the image is padded by the larger number on both sides, and the kernel grows by a row or column of zeros in front
+    that falls on what is too much. That is less work than copying the image into a padded one:
+
+        asked for   1 2 3 4 .      0 columns left, 1 right      kernel   a b c
+        computed  . 1 2 3 4 .      1 column on both sides       kernel 0 a b c
     """
     shifts = [(row, column) for row in (0, 1) for column in (0, 1)]
     return {(row, column): F.pad(conv.weight.detach(), (column, 0, row, 0)) for row, column in shifts}
 
 
-def _product_of_pixels(conv: nn.Conv2d, activation: nn.Module) -> PackedLinear | None:
+def _pointwise_as_linear(conv: nn.Conv2d, activation: nn.Module) -> PackedLinear | None:
     """Returns a 1 × 1 convolution as the matrix product that it is."""
     is_product = conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding in ((0, 0), 0)
     if not is_product or conv.groups != 1:

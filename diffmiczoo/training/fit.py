@@ -16,8 +16,8 @@ from diffmiczoo.data.checks import DataReport, check_data
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.runtime.malloc import kept_memory
-from diffmiczoo.runtime.modes import kept_modes
+from diffmiczoo.runtime.malloc import keep_memory
+from diffmiczoo.runtime.modes import preserve_modes
 from diffmiczoo.training.artifacts import leave_results, tensorboard_log
 from diffmiczoo.training.checkpoint import load_checkpoint
 from diffmiczoo.training.distributed import Processes
@@ -113,12 +113,12 @@ def fit(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     # Loaders draw a number for each of their passes.
-    with only_run_in(output, processes.share.rank), torch.random.fork_rng(), kept_modes(model):
+    with only_run_in(output, processes.share.rank), torch.random.fork_rng(), preserve_modes(model):
         training, validation = _datasets(model, recipe, plan, output, progress if processes.is_main else False)
         report = _checked(plan, training, validation, output, processes)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         log = tensorboard_log(output) if tensorboard and processes.is_main else None
-        with kept_memory(), Interruption() as interruption, nullcontext() if log is None else closing(log):
+        with keep_memory(), Interruption() as interruption, nullcontext() if log is None else closing(log):
             run = Run(
                 model,
                 recipe,

@@ -11,12 +11,12 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from diffmiczoo.diffusion.losses import Balance, draw, label_vectors
+from diffmiczoo.diffusion.losses import Balance, label_vectors, sample_training_noise
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.runtime.compiled import Compiled
+from diffmiczoo.runtime.compiled import CompiledModules
 from diffmiczoo.runtime.depthwise import fast_depthwise
 from diffmiczoo.runtime.modes import seeded_generator
-from diffmiczoo.runtime.precision import autocast
+from diffmiczoo.runtime.settings import training_runtime, using
 from diffmiczoo.training.distributed import Processes
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import seed_of
@@ -68,7 +68,7 @@ class Steps:
         self.balance = Balance(targets, model.config) if recipe.class_weights == "balanced" else None
         self.mixup = v2.MixUp(alpha=recipe.mixup) if recipe.mixup else None
         self.batches = batches
-        self.compiled = Compiled(_parts(model)) if recipe.compile else None
+        self.compiled = CompiledModules(_parts(model)) if recipe.compile else None
         self.loss = processes.together(StageLoss(model, stage))
 
     @property
@@ -149,15 +149,16 @@ class Steps:
         weights = None if self.balance is None else self.balance(labels)
         # For all processes at once: two draw what one would with the doubled batch.
         share, count = self.processes.share, len(images)
-        all_draws = draw(self.model.config, count * share.processes, seeded_generator(seed_of(*seeds)))
-        draws = all_draws.share(*share.of(count), self.device)
-        with self._fast_forwards(), autocast(self.recipe.precision, self.device):
-            loss: Tensor = self.loss(images, labels, weights, draws)
+        generator = seeded_generator(seed_of(*seeds))
+        drawn = sample_training_noise(self.model.config, count * share.processes, generator)
+        drawn = drawn.slice(*share.of(count), self.device)
+        with self._fast_forwards(), using(training_runtime(self.recipe.precision), self.device):
+            loss: Tensor = self.loss(images, labels, weights, drawn)
         return loss
 
     def _fast_forwards(self) -> AbstractContextManager[None]:
         if self.compiled is not None:
-            return self.compiled.used()
+            return self.compiled.active()
         mixed_on_cpu = self.recipe.precision == "bf16" and self.device.type == "cpu"
         return fast_depthwise(self.model) if mixed_on_cpu else nullcontext()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.diffusion.losses import Draws
+from diffmiczoo.diffusion.losses import TrainingNoise
 from diffmiczoo.evaluation.evaluate import both_scores, dcg_scores
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.recipe import Recipe
@@ -25,7 +25,7 @@ class Stage:
         number: 0 or 1, in order.
         modules: names of the model's children that it trains.
         epochs, lr: from the recipe.
-        loss: (model, images, labels, weights, draws) → scalar.
+        loss: (model, images, labels, weights, drawn) → scalar.
         scores: (model, images) → (B, C), for validation; (B, 2, C), the model's and its DCG's, where both are to be
             pooled.
         answers: whether the scores are the model's own, or only the DCG's on the way.
@@ -36,7 +36,7 @@ class Stage:
     modules: tuple[str, ...]
     epochs: int
     lr: float
-    loss: Callable[[DiffMICv2, Tensor, Tensor, Tensor | None, Draws | None], Tensor]
+    loss: Callable[[DiffMICv2, Tensor, Tensor, Tensor | None, TrainingNoise | None], Tensor]
     scores: Callable[[DiffMICv2, Tensor], Tensor]
     answers: bool
 
@@ -51,14 +51,16 @@ def create_stages(recipe: Recipe, config: DiffMICConfig) -> tuple[Stage, ...]:
     return dcg, Stage("diffusion", 1, children, epochs, lr, _diffusion_loss, both_scores, True)
 
 
-def _dcg_loss(model: DiffMICv2, images: Tensor, labels: Tensor, weights: Tensor | None, draws: Draws | None) -> Tensor:
+def _dcg_loss(
+    model: DiffMICv2, images: Tensor, labels: Tensor, weights: Tensor | None, drawn: TrainingNoise | None
+) -> Tensor:
     return model.dcg_loss(images, labels, weights=weights)
 
 
 def _diffusion_loss(
-    model: DiffMICv2, images: Tensor, labels: Tensor, weights: Tensor | None, draws: Draws | None
+    model: DiffMICv2, images: Tensor, labels: Tensor, weights: Tensor | None, drawn: TrainingNoise | None
 ) -> Tensor:
-    return model.training_loss(images, labels, weights=weights, draws=draws)
+    return model.training_loss(images, labels, weights=weights, drawn=drawn)
 
 
 class StageLoss(nn.Module):
@@ -68,9 +70,9 @@ class StageLoss(nn.Module):
         super().__init__()
         self.model, self.stage = model, stage
 
-    def forward(self, images: Tensor, labels: Tensor, weights: Tensor | None, draws: Draws | None) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor, weights: Tensor | None, drawn: TrainingNoise | None) -> Tensor:
         """Maps a batch to the scalar loss."""
-        return self.stage.loss(self.model, images, labels, weights, draws)
+        return self.stage.loss(self.model, images, labels, weights, drawn)
 
 
 @contextmanager

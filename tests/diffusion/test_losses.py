@@ -14,11 +14,12 @@ from diffmiczoo.diffusion.losses import (
     Balance,
     dcg_loss,
     diffusion_loss,
-    draw,
     draw_timesteps,
     label_vectors,
     maximum_mean_discrepancy,
+    sample_training_noise,
 )
+from diffmiczoo.nn.condition import Priors
 from diffmiczoo.runtime.modes import seeded_generator
 
 
@@ -52,15 +53,16 @@ def test_weights_of_one_change_no_loss_and_others_scale_their_terms(task: str) -
     ones, doubled = torch.ones(4, 3), torch.tensor([2.0, 0, 0, 0])[:, None].expand(4, 3)
     with torch.no_grad():
         priors = model.priors(images)
-        condition = model.complete(images, priors)
-        draws = draw(model.config, 4, seeded_generator(0))
+        condition = model.condition_from_priors(images, priors)
+        drawn = sample_training_noise(model.config, 4, seeded_generator(0))
+        parts = (model.unet, model.schedule, model.config)
         for loss in (
             lambda weights: dcg_loss(priors, labels, model.config, weights),
-            lambda weights: diffusion_loss(model, condition, labels, draws, weights),
+            lambda weights: diffusion_loss(*parts, condition, labels, drawn, weights),
         ):
             torch.testing.assert_close(loss(ones), loss(None))
             torch.testing.assert_close(loss(2 * ones), 2 * loss(None))
-        first = {name: tensor[:1] for name, tensor in priors.items()}
+        first = Priors(**{name: tensor[:1] for name, tensor in vars(priors).items()})
         one = dcg_loss(first, labels[:1], model.config)
         torch.testing.assert_close(dcg_loss(priors, labels, model.config, doubled), one / 2)
 

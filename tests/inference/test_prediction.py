@@ -55,7 +55,7 @@ def test_rows(key: Any, rows: list[int]) -> None:
     selected = prediction[key]
     assert selected.names == [prediction.names[row] for row in rows]
     assert [item.name for item in selected.items] == selected.names
-    for field in ("scores", "dcg_scores", "probs", "uncertainty", "rois", "roi_attention", "saliency"):
+    for field in ("scores", "dcg_logits", "probs", "uncertainty", "rois", "roi_attention", "saliency"):
         assert torch.equal(getattr(selected, field), getattr(prediction, field)[rows])
     assert (selected.seed, selected.errors) == (7, prediction.errors)
     assert selected.labels == [prediction.labels[row] for row in rows]
@@ -124,7 +124,7 @@ def test_to_dict_through_json() -> None:
     assert (record["name"], record["label"]) == ("scan1.png", "eel")
     assert record["probs"] == pytest.approx(dict(zip(ANIMALS.labels, prediction.probs[1].tolist(), strict=True)))
     assert record["scores"] == pytest.approx({"cat": 0.2, "dog": 0.3, "eel": 0.9})
-    assert list(record["dcg_scores"].values()) == pytest.approx(prediction.dcg_scores[1].tolist())
+    assert list(record["dcg_logits"].values()) == pytest.approx(prediction.dcg_logits[1].tolist())
     assert record["uncertainty"] == pytest.approx(prediction.uncertainty[1].item())
     assert record["rois"][1] == {"box": [32, 48, 48, 64], "attention": 0.75}
     rest = {key: value for key, value in values.items() if key != "images"}

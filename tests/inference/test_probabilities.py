@@ -37,15 +37,15 @@ def test_multilabel_probabilities_by_hand() -> None:
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 def test_the_dcgs_logits_are_added_with_their_weight(task: str) -> None:
     config = DiffMICConfig(num_classes=3, temperature=0.5, prior_weight=0.3, task=task)
-    dcg_scores = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0], [3.0, 1.0, 0.0], [0.1, 0.2, 0.3]])
-    logits = score_logits(SCORES, config) / 0.5 + 0.3 * dcg_scores
-    assert torch.equal(scores_to_probs(SCORES, config, dcg_scores), logits_to_probs(logits, task))
-    ignored = scores_to_probs(SCORES, config.replace(prior_weight=0.0), dcg_scores)
+    dcg_logits = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0], [3.0, 1.0, 0.0], [0.1, 0.2, 0.3]])
+    logits = score_logits(SCORES, config) / 0.5 + 0.3 * dcg_logits
+    assert torch.equal(scores_to_probs(SCORES, config, dcg_logits), logits_to_probs(logits, task))
+    ignored = scores_to_probs(SCORES, config.replace(prior_weight=0.0), dcg_logits)
     assert torch.equal(ignored, scores_to_probs(SCORES, config.replace(prior_weight=0.0)))
-    with pytest.raises(ValueError, match=r"prior_weight=0\.3 needs dcg_scores"):
+    with pytest.raises(ValueError, match=r"prior_weight=0\.3 needs dcg_logits"):
         scores_to_probs(SCORES, config)
-    with pytest.raises(ValueError, match=r"expected dcg_scores of shape \(B, 3\), found \(4, 2\)"):
-        scores_to_probs(SCORES, config, dcg_scores[:, :2])
+    with pytest.raises(ValueError, match=r"expected dcg_logits of shape \(B, 3\), found \(4, 2\)"):
+        scores_to_probs(SCORES, config, dcg_logits[:, :2])
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])

@@ -199,9 +199,9 @@ def test_a_pool_does_not_depend_on_the_order(order: list[int], task: str) -> Non
 
 
 def test_a_pool_refuses_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"logits and dcg_scores have shapes \(2, 3\) and \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"logits and dcg_logits have shapes \(2, 3\) and \(2, 2\)"):
         fit_pool(torch.zeros(2, 3), torch.zeros(2, 2), [0, 1], task="multiclass")
-    with pytest.raises(ValueError, match="dcg_scores has NaN or infinite"):
+    with pytest.raises(ValueError, match="dcg_logits has NaN or infinite"):
         fit_pool(torch.zeros(1, 3), torch.full((1, 3), math.nan), [0], task="multiclass")
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.nn.encoders import FeaturePrior, create_encoder
+from diffmiczoo.nn.encoders import create_encoder
+from diffmiczoo.nn.feature_prior import FeaturePrior
 
 
 @pytest.mark.parametrize("weighting", ["softmax", "none"])

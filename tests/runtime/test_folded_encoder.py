@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +11,16 @@ from factories import SMALL_ENCODERS, TINY
 from torch import nn
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.images.items import as_items
+from diffmiczoo.inference.predictor import PredictOptions
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import create_encoder
-from diffmiczoo.runtime.folded_encoder import as_inferred, plain_encoders
-from diffmiczoo.runtime.packed import PackedConv, can_be_packed, plain_weights
+from diffmiczoo.runtime.folded_encoder import inference_encoder
+from diffmiczoo.runtime.packed import PackedConv, can_be_packed
+from diffmiczoo.runtime.settings import FAST, PLAIN, training_runtime, using
 
+CPU = torch.device("cpu")
+BF16 = replace(FAST, precision="bf16")
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -54,9 +59,9 @@ def test_features_are_those_of_the_plain_encoder(name: str, folded: int, layout:
         encoder, images = trained_like(name), IMAGES
     encoder, images = encoder.to(memory_format=layout), images.to(memory_format=layout)
     before = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
-    with torch.inference_mode():
+    with torch.inference_mode(), using(FAST, CPU):
         plain = encoder(images)
-        quick = as_inferred(encoder, images)
+        quick = inference_encoder(encoder, images)
         torch.testing.assert_close(quick(images), plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
     norms = [module for module in quick.modules() if isinstance(module, nn.BatchNorm2d) and "forward" in vars(module)]
     assert len(norms) >= folded
@@ -68,8 +73,8 @@ def test_under_autocast_the_copy_is_as_near_as_autocast_is(name: str) -> None:
     encoder = trained_like(name)
     with torch.inference_mode():
         exact = encoder(IMAGES)
-        with torch.autocast("cpu", torch.bfloat16):
-            plain, quick = encoder(IMAGES).float(), as_inferred(encoder, IMAGES)(IMAGES).float()
+        with using(BF16, CPU):
+            plain, quick = encoder(IMAGES).float(), inference_encoder(encoder, IMAGES)(IMAGES).float()
     assert (quick - exact).norm() < 1.5 * (plain - exact).norm() + 1e-3 * exact.norm()
 
 
@@ -80,13 +85,15 @@ def test_under_autocast_the_copy_is_as_near_as_autocast_is(name: str) -> None:
 def test_encoders_for_small_devices_stay_in_full_precision_under_autocast(name: str, exact: bool) -> None:
     """On CPUs, while images are predicted; the frozen DCG of a training keeps autocast's precision."""
     encoder = trained_like(name)
-    with torch.inference_mode():
-        wanted = as_inferred(encoder, IMAGES)(IMAGES)
-        with torch.autocast("cpu", torch.bfloat16):
-            found = as_inferred(encoder, IMAGES)(IMAGES)
+    with torch.no_grad():
+        with using(FAST, CPU):
+            wanted = inference_encoder(encoder, IMAGES)(IMAGES)
+        with using(BF16, CPU):
+            found = inference_encoder(encoder, IMAGES)(IMAGES)
+        with using(training_runtime("bf16"), CPU):
+            trained = inference_encoder(encoder, IMAGES)(IMAGES)
     assert torch.equal(found.float(), wanted) == exact
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert not torch.equal(as_inferred(encoder, IMAGES)(IMAGES).float(), wanted)
+    assert not torch.equal(trained.float(), wanted)
 
 
 def test_full_precision_is_the_same_whichever_is_asked_for_first() -> None:
@@ -94,10 +101,10 @@ def test_full_precision_is_the_same_whichever_is_asked_for_first() -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 9), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 8, 1)
     encoder = nn.Sequential(*layers).eval().requires_grad_(False)
-    with torch.inference_mode():
-        with torch.autocast("cpu", torch.bfloat16):
-            found = as_inferred(encoder, IMAGES)(IMAGES)
-        copy = as_inferred(encoder, IMAGES)
+    with torch.inference_mode(), using(BF16, CPU):
+        found = inference_encoder(encoder, IMAGES)(IMAGES)
+    with torch.inference_mode(), using(FAST, CPU):
+        copy = inference_encoder(encoder, IMAGES)
         assert torch.equal(found, copy(IMAGES))
     packed = sum(isinstance(module, PackedConv) for module in copy.modules())
     assert packed == (2 if can_be_packed(IMAGES.device, torch.float32) else 0)
@@ -110,43 +117,53 @@ def test_encoders_of_another_type_are_folded_too(name: str, dtype: torch.dtype, 
     encoder = trained_like(name)
     with torch.inference_mode():
         exact = encoder(IMAGES)
-        with torch.autocast("cpu", torch.bfloat16), nullcontext() if packed else plain_weights():
-            found = as_inferred(encoder.to(dtype), IMAGES.to(dtype))(IMAGES.to(dtype))
+        with using(replace(BF16, pack=packed), CPU):
+            found = inference_encoder(encoder.to(dtype), IMAGES.to(dtype))(IMAGES.to(dtype))
     assert (found.float() - exact).norm() < 0.2 * exact.norm()
 
 
-def test_the_copy_is_kept_until_a_weight_changes() -> None:
+def test_the_copy_is_cached_until_a_weight_changes() -> None:
     encoder = trained_like("resnet18")
-    with torch.inference_mode():
-        first = as_inferred(encoder, IMAGES)
-        assert as_inferred(encoder, IMAGES) is first
+    with torch.inference_mode(), using(FAST, CPU):
+        first = inference_encoder(encoder, IMAGES)
+        assert inference_encoder(encoder, IMAGES) is first
     with torch.no_grad():
         next(encoder.parameters()).mul_(2)
-    with torch.inference_mode():
-        second = as_inferred(encoder, IMAGES)
+    with torch.inference_mode(), using(FAST, CPU):
+        second = inference_encoder(encoder, IMAGES)
         assert second is not first
         torch.testing.assert_close(second(IMAGES), encoder(IMAGES), rtol=1e-4, atol=1e-4)
     norm = next(module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d))
     norm.running_mean.add_(1)
-    with torch.inference_mode():
-        torch.testing.assert_close(as_inferred(encoder, IMAGES)(IMAGES), encoder(IMAGES), rtol=1e-4, atol=1e-4)
+    with torch.inference_mode(), using(FAST, CPU):
+        torch.testing.assert_close(inference_encoder(encoder, IMAGES)(IMAGES), encoder(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_but_the_switch_decides() -> None:
+    """Inference mode and autocast of whoever calls change nothing of what is computed with."""
+    encoder = trained_like("resnet18")
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            assert inference_encoder(encoder, IMAGES) is encoder
+            with torch.autocast("cpu", torch.bfloat16):
+                assert inference_encoder(encoder, IMAGES) is encoder
+            with using(FAST, CPU):
+                assert inference_encoder(encoder, IMAGES) is not encoder
 
 
 def test_it_steps_aside_for_training_gradients_hooks_and_own_forwards() -> None:
     encoder = trained_like("resnet18")
-    assert as_inferred(encoder, IMAGES) is encoder
-    with torch.no_grad():
-        assert as_inferred(encoder, IMAGES) is encoder
-        with torch.autocast("cpu", torch.bfloat16):
-            assert as_inferred(encoder, IMAGES) is not encoder
-    with torch.inference_mode():
-        assert as_inferred(encoder.train(), IMAGES) is encoder
-        encoder.eval()
-        hook = next(encoder.modules()).register_forward_hook(lambda *_: None)
-        assert as_inferred(encoder, IMAGES) is encoder
-        hook.remove()
-        encoder.forward = encoder.forward
-        assert as_inferred(encoder, IMAGES) is encoder
+    with using(FAST, CPU):
+        assert inference_encoder(encoder, IMAGES) is encoder  # gradients
+        with torch.no_grad():
+            assert inference_encoder(encoder.train(), IMAGES) is encoder
+            encoder.eval()
+            hook = next(encoder.modules()).register_forward_hook(lambda *_: None)
+            assert inference_encoder(encoder, IMAGES) is encoder
+            hook.remove()
+            assert inference_encoder(encoder, IMAGES) is not encoder
+            encoder.forward = encoder.forward
+            assert inference_encoder(encoder, IMAGES) is encoder
 
 
 class Odd(nn.Module):
@@ -164,11 +181,11 @@ class Odd(nn.Module):
 
 def test_what_cannot_be_folded_is_left_as_it_is() -> None:
     odd = Odd().eval()
-    with torch.inference_mode():
-        torch.testing.assert_close(as_inferred(odd, IMAGES)(IMAGES), odd(IMAGES))
+    with torch.inference_mode(), using(FAST, CPU):
+        torch.testing.assert_close(inference_encoder(odd, IMAGES)(IMAGES), odd(IMAGES))
     shared = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)] * 2).eval()
-    with torch.inference_mode():
-        torch.testing.assert_close(as_inferred(shared, IMAGES)(IMAGES), shared(IMAGES))
+    with torch.inference_mode(), using(FAST, CPU):
+        torch.testing.assert_close(inference_encoder(shared, IMAGES)(IMAGES), shared(IMAGES))
 
 
 def test_predictions_are_those_without_folding() -> None:
@@ -177,8 +194,7 @@ def test_predictions_are_those_without_folding() -> None:
     model.trained = True
     pictures = (torch.rand(4, 3, 80, 80) * 255).to(torch.uint8)
     quick = model.predict(pictures, progress=False)
-    with plain_encoders():
-        plain = model.predict(pictures, progress=False)
+    plain = model.predictor(PredictOptions(runtime=PLAIN, progress=False)).predict(as_items(pictures))
     torch.testing.assert_close(quick.probs, plain.probs, rtol=0, atol=1e-5)
     assert torch.equal(quick.rois, plain.rois)
 
@@ -206,20 +222,33 @@ def test_threads_share_a_model() -> None:
         torch.testing.assert_close(answer, wanted, rtol=0, atol=1e-6)
 
 
-def test_threads_never_change_the_memory_of_weights_that_another_computes_with(monkeypatch) -> None:
-    model = DiffMICv2(DiffMICConfig(**{"num_classes": 3, **TINY, **SMALL_ENCODERS})).eval()
+def test_predict_leaves_the_memory_of_weights_as_it_was() -> None:
+    """Another thread may be computing with it, and whoever trains on chose its layout."""
+    for layout in (torch.contiguous_format, torch.channels_last):
+        model = DiffMICv2(DiffMICConfig(**{"num_classes": 3, **TINY, **SMALL_ENCODERS})).eval().to(memory_format=layout)
+        model.trained = True
+        before = [(tensor.data_ptr(), tensor.stride()) for tensor in model.state_dict().values()]
+        model.predict((torch.rand(2, 3, 70, 70) * 255).to(torch.uint8), progress=False)
+        assert [(tensor.data_ptr(), tensor.stride()) for tensor in model.state_dict().values()] == before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_callers_autocast_and_modes_change_no_prediction(precision: str) -> None:
+    torch.manual_seed(0)
+    model = DiffMICv2(DiffMICConfig(**{"num_classes": 3, **TINY, **SMALL_ENCODERS}))
     model.trained = True
-    changed: list[object] = []
-    monkeypatch.setattr(
-        DiffMICv2, "to", lambda self, **options: (changed.append(options), nn.Module.to(self, **options))[1]
-    )
-    pictures = (torch.rand(2, 3, 70, 70) * 255).to(torch.uint8)
-    threads = [threading.Thread(target=lambda: model.predict(pictures, progress=False)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert changed == [{"memory_format": torch.channels_last}]
+    pictures = (torch.rand(3, 3, 70, 70) * 255).to(torch.uint8)
+    wanted = model.predict(pictures, precision=precision, progress=False)
+    for context in (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.inference_mode(),
+        torch.no_grad(),
+        torch.enable_grad(),
+        using(PLAIN, CPU),
+    ):
+        with context:
+            found = model.predict(pictures, precision=precision, progress=False)
+        assert torch.equal(found.probs, wanted.probs) and torch.equal(found.rois, wanted.rois)
 
 
 def test_weights_that_are_normalised_are_so_in_full_precision() -> None:
@@ -227,6 +256,6 @@ def test_weights_that_are_normalised_are_so_in_full_precision() -> None:
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         wanted = encoder(images)
-        with torch.autocast("cpu", torch.bfloat16):
-            plain, quick = encoder(images).float(), as_inferred(encoder, images)(images).float()
+        with using(BF16, CPU):
+            plain, quick = encoder(images).float(), inference_encoder(encoder, images)(images).float()
     assert (quick - wanted).norm() <= 1.1 * (plain - wanted).norm()

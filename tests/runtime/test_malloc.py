@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from diffmiczoo.runtime.malloc import kept_memory
+from diffmiczoo.runtime.malloc import keep_memory
 
 
 def test_freed_memory_is_kept_and_given_back() -> None:
-    with kept_memory(), kept_memory():
+    with keep_memory(), keep_memory():
         first = torch.ones(20_000_000)
         del first
         assert float(torch.ones(20_000_000).sum()) == 20_000_000

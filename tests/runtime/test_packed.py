@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from diffmiczoo.nn.encoders import create_encoder
-from diffmiczoo.runtime.folded_encoder import as_inferred
+from diffmiczoo.runtime.folded_encoder import inference_encoder
 from diffmiczoo.runtime.packed import (
     PackedConv,
     PackedLinear,
@@ -19,7 +21,7 @@ from diffmiczoo.runtime.packed import (
     is_plain_conv,
     matrix_product,
 )
-from diffmiczoo.runtime.precision import autocast
+from diffmiczoo.runtime.settings import FAST, using
 
 CPU = torch.device("cpu")
 
@@ -102,7 +104,8 @@ def test_a_transformer_has_its_features_and_few_plain_layers() -> None:
     torch.manual_seed(0)
     encoder, images = create_encoder("efficientsam_ti", 64).eval(), drawn(2, 3, 64, 64)
     plain = encoder(images)
-    quick = as_inferred(encoder, images)
+    with using(FAST, CPU):
+        quick = inference_encoder(encoder, images)
     assert not any(isinstance(module, nn.Linear) for module in quick.modules())
     assert sum(isinstance(module, PackedLinear) for module in quick.modules()) == 48
     near(quick(images), plain, torch.float32)
@@ -122,8 +125,8 @@ def test_an_encoder_that_takes_its_layers_weights_itself_is_not_packed(precision
             return F.conv2d(images, self.conv.weight, self.conv.bias)
 
     encoder, images = Direct().eval(), drawn(1, 3, 8, 8)
-    with autocast(precision, CPU):
-        quick = as_inferred(encoder, images)
+    with using(replace(FAST, precision=precision), CPU):
+        quick = inference_encoder(encoder, images)
         assert not any(isinstance(module, PackedConv) for module in quick.modules())
         near(quick(images), encoder(images), torch.bfloat16)
 
@@ -141,10 +144,11 @@ def test_trying_what_can_be_packed_draws_no_random_number() -> None:
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
 def test_without_onednn_products_are_plain() -> None:
     encoder, images = create_encoder("resnet18", 32).eval(), drawn(1, 3, 32, 32)
-    wanted = as_inferred(encoder, images)(images)
-    with torch.backends.mkldnn.flags(enabled=False):
+    with using(FAST, CPU):
+        wanted = inference_encoder(encoder, images)(images)
+    with torch.backends.mkldnn.flags(enabled=False), using(FAST, CPU):
         assert not can_be_packed(CPU, torch.float32)
-        quick = as_inferred(encoder, images)
+        quick = inference_encoder(encoder, images)
         assert not any(isinstance(module, PackedConv) for module in quick.modules())
         near(quick(images), wanted, torch.float32)
 

@@ -46,7 +46,7 @@ def test_a_calibrated_model_is_no_worse_on_validation_than_its_parts(manifest_cs
     def loss(probs: torch.Tensor) -> float:
         return float(torch.nn.functional.nll_loss(probs.double().log(), truth))
 
-    parts = score_logits(found.scores, model.config), found.dcg_scores
+    parts = score_logits(found.scores, model.config), found.dcg_logits
     alone = [(part / fit_temperature(part, truth, task="multiclass")).softmax(-1) for part in parts]
     assert loss(found.probs) <= min(map(loss, alone)) + 1e-6
     kept = next(row for row in result.history if row["stage"] == "diffusion" and row["kept"])

@@ -67,7 +67,7 @@ def test_dcg_alone_answers_with_the_mean_of_both_priors() -> None:
     model, whole = build("dcg"), build(None)
     assert not hasattr(model, "unet") and not hasattr(model, "feature_prior")
     model.dcg.load_state_dict(whole.dcg.state_dict())
-    torch.testing.assert_close(model(IMAGES), whole.condition(IMAGES).dcg_scores)
+    torch.testing.assert_close(model(IMAGES), whole.condition(IMAGES).dcg_logits)
     with pytest.raises(TypeError, match="predictor='dcg' has no diffusion"):
         model.condition(IMAGES)
 

@@ -47,16 +47,16 @@ def test_v1_starts_around_its_prior_and_ends_at_the_labels() -> None:
         """Knows the noise in y_t exactly, so that the sampler has to end at the true labels."""
 
         def forward(self, y_t, t, guidance_map, feature_prior):
-            alpha = model.schedule.alphas_cumprod(t.device)[t.flatten()[0]]
+            alpha = torch.tensor(model.schedule.alpha_bar[t])
             ended = guidance_map + alpha.sqrt() * (true - guidance_map)
             return (y_t - ended) / (1 - alpha).sqrt()
 
     model.unet = Oracle()
     torch.testing.assert_close(model.sample(condition), true, rtol=0, atol=1e-3)
-    many = model.draw_noise(1, 4000, generator=torch.Generator().manual_seed(0)).start.expand(-1, 3, -1, -1, -1)
-    from diffmiczoo.diffusion.sampling import start_from
+    many = model.sampling_noise(1, 4000, generator=torch.Generator().manual_seed(0)).initial.expand(-1, 3, -1, -1, -1)
+    from diffmiczoo.diffusion.sampling import initial_sample
 
-    start = start_from(model.config, condition, many)
+    start = initial_sample(model.config, condition, many)
     torch.testing.assert_close(start.mean(0), condition.guidance_map, rtol=0, atol=0.06)
 
 

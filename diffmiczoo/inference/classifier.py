@@ -1,0 +1,116 @@
+"""`ImageClassifier`: what every model that predicts images has in common; knows no network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import warn
+from diffmiczoo.images.items import as_items
+from diffmiczoo.images.preprocessing import preprocess
+from diffmiczoo.inference.prediction import Prediction
+from diffmiczoo.inference.predictor import PredictOptions, Predictor, PredictSquares
+from diffmiczoo.runtime.precision import check_precision
+
+
+class ImageClassifier:
+    """A model that takes anything that holds images and returns a `Prediction`.
+
+    A subclass has the attributes below and says in `prediction_function` what it computes for a batch of squares.
+
+    Attributes:
+        config: what the model is.
+        trained: whether the weights come from training.
+        default_noise: a tensor on the model's device.
+    """
+
+    config: DiffMICConfig
+    trained: bool
+    default_noise: Tensor
+
+    def prediction_function(self, steps: int, num_samples: int, options: PredictOptions) -> PredictSquares:
+        """Returns what maps squares (B, 3, S, S), uint8 or float in [0, 1], to the tensors of their prediction."""
+        raise NotImplementedError
+
+    def preprocess(self, images: Any) -> Tensor:
+        """Turns what `predict` takes into (B, 3, S, S) normalised float32.
+
+        Raises:
+            ImageError: an image cannot be read or has a wrong range; the message names it.
+        """
+        return preprocess(images, self.config)
+
+    def predict(
+        self,
+        images: Any,
+        steps: int | None = None,
+        *,
+        batch_size: int = 32,
+        num_samples: int | None = None,
+        seed: int = 0,
+        on_error: str = "raise",
+        precision: str = "fp32",
+        progress: bool | None = None,
+    ) -> Prediction:
+        """Classifies images and tells how sure it is and where it looked.
+
+        The answer for an image is the same alone, in any batch and in any order, because all images start from the
+        noise that `seed` gives, up to floating-point rounding. The model's mode and memory layout, the caller's
+        autocast and the global random state neither matter nor change. With several images `malloc` keeps freed memory
+        for as long as it runs, unless DIFFMICZOO_KEEP_MEMORY=0 is in the environment (`runtime.malloc`).
+
+        Args:
+            images: a path, a directory, a PIL image, an array or a tensor (uint8, or float in [0, 1]; HWC, CHW or
+                grey; four dimensions are a batch), or a list of these.
+            steps: DDIM steps, 1..T; the config's `sampling_steps` by default.
+            batch_size: images computed at once, ≥ 1.
+            num_samples: runs of the sampler to average, ≥ 1; the config's `num_samples` by default.
+            seed: of the starting noise.
+            on_error: "raise", or "skip" to leave out what cannot be read and report it in `Prediction.errors`.
+            precision: "fp32", or "bf16" or (on GPUs) "fp16" for the products of the U-Net and of large encoders: up to
+                twice as fast for the paper's size where the processor has them. The DCG, small encoders on CPUs and
+                the sampler's state stay in fp32. "int8" (on CPUs) is "bf16" with 8-bit integers in the U-Net's two
+                hidden layers: faster where they are large, as the paper's.
+            progress: show a bar; by default where the standard error is a terminal.
+
+        Raises:
+            ImageError: an image cannot be read, is too large or has a wrong range; the message names it.
+            ValueError: an argument is out of range, there are no images, or none could be read.
+            TypeError: an argument is not a whole number.
+
+        Warns:
+            UserWarning: the model is not trained, or sampling in so few steps returns its starting noise.
+        """
+        options = PredictOptions(
+            steps=steps,
+            batch_size=batch_size,
+            num_samples=num_samples,
+            seed=seed,
+            on_error=on_error,
+            precision=precision,
+            progress=progress,
+        )
+        return self.predictor(options).predict(as_items(images))
+
+    def predictor(self, options: PredictOptions) -> Predictor:
+        """Returns what predicts images as the options say, all at once or batch by batch.
+
+        Raises:
+            ValueError: the precision or the number of steps is not for this model or its device.
+
+        Warns:
+            UserWarning: as `predict` does.
+        """
+        config = self.config
+        check_precision(options.precision, self.default_noise.device)
+        if not self.trained:
+            warn(
+                "this model is not trained: its predictions mean nothing. Load weights with pretrained=True, or train "
+                "it with diffmiczoo.fit"
+            )
+        steps = config.sampling_steps if options.steps is None else options.steps
+        runs = config.num_samples if options.num_samples is None else options.num_samples
+        compute = self.prediction_function(steps, runs, options)
+        return Predictor(compute, config, options, steps, runs, self.trained)
