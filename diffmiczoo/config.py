@@ -1,7 +1,7 @@
 """`DiffMICConfig`: every choice that shapes a DiffMIC-v2 model, validated, frozen and JSON-serialisable.
 
-A field says beside its name what it may be: `Literal` choices, or `Annotated` bounds. `Settings` checks that for every
-class of fields, here and in `diffmiczoo.training.recipe`.
+A field says beside its name what it may be: `Literal` choices, or `Annotated` with bounds or with a function that lists
+the choices. `Settings` checks that for every class of fields, here and in `diffmiczoo.training.recipe`.
 """
 
 from __future__ import annotations
@@ -287,7 +287,8 @@ def choices(settings: type[Settings], field: str) -> tuple[Any, ...]:
     """Returns the values that a field may take; () where it is not a choice among a few."""
     kinds = [field_kinds(settings)[field]]
     kinds += get_args(kinds[0])
-    return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+    tables = (mark() for kind in kinds for mark in _marks(kind) if callable(mark))
+    return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), next(tables, ()))
 
 
 def bounds(settings: type[Settings], field: str) -> Between | None:
@@ -310,6 +311,11 @@ def _near(names: list[str], known: Iterable[str]) -> str:
 def _validated(name: str, kind: Any, value: Any) -> Any:
     """Returns `value` in the field's own type; only int → float and list → tuple are converted."""
     origin, arguments = get_origin(kind), get_args(kind)
+    allowed = arguments if origin is Literal else next((mark() for mark in _marks(kind) if callable(mark)), None)
+    if allowed is not None:
+        if not any(type(value) is type(choice) and value == choice for choice in allowed):
+            raise InvalidValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
+        return value
     if origin is Annotated:
         value = _validated(name, arguments[0], value)
         for mark in arguments[1:]:
@@ -318,10 +324,6 @@ def _validated(name: str, kind: Any, value: Any) -> Any:
         return value
     if origin in (Union, types.UnionType):  # X | None
         return None if value is None else _validated(name, arguments[0], value)
-    if origin is Literal:
-        if not any(type(value) is type(choice) and value == choice for choice in arguments):
-            raise InvalidValueError(f"{name}={value!r} is not one of {', '.join(map(repr, arguments))}")
-        return value
     if origin is tuple:
         return _validated_tuple(name, arguments, value)
     matches = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)

@@ -18,7 +18,7 @@ import diffmiczoo
 from diffmiczoo.cli import main
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
-from diffmiczoo.evaluation.results import Answers
+from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.images.items import ImageError, Item, as_items
 from diffmiczoo.images.reading import read_image
 from diffmiczoo.inference.prediction import Prediction
@@ -181,13 +181,15 @@ def noisy_data(task: str, count: int = 200, classes: int = 4, ties: bool = False
     return logits.softmax(1), noisy.argmax(1)
 
 
-def random_answers(count: int = 200, classes: int = 4, skill: float = 1.0, seed: int = 0, **fields) -> Answers:
-    """Answers of a model for the same images whatever its skill."""
+def random_predictions(
+    count: int = 200, classes: int = 4, skill: float = 1.0, seed: int = 0, **fields
+) -> LabelledPredictions:
+    """Predictions of a model for the same images whatever its skill."""
     targets = np.random.default_rng(0).integers(0, classes, count)
     rng = np.random.default_rng(seed)
     logits = torch.from_numpy(rng.normal(size=(count, classes)) + skill * np.eye(classes)[targets])
     names = tuple(f"c{number}" for number in range(classes))
-    return Answers(
+    return LabelledPredictions(
         tuple(f"{number}.png" for number in range(count)),
         tuple((names[target],) for target in targets),
         None,

@@ -27,13 +27,14 @@ from diffmiczoo.cli.common import assignments
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import read_manifest
-from diffmiczoo.evaluation.evaluate import answers_of_both
+from diffmiczoo.evaluation.dcg_report import predict_with_dcg
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, read_facts, render_card
 from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.client import FILES
 from diffmiczoo.inference.probabilities import scores_to_probs
 from diffmiczoo.metrics.calibration import fit_calibration, fit_thresholds
 from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.weights import INDEX, INTENDED_USE, WEIGHTS, WEIGHTS_DIRECTORY
 
@@ -46,13 +47,6 @@ def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest) -
     if config.task == "multiclass":
         return fitted
     return fitted.replace(thresholds=fit_thresholds(scores_to_probs(found.scores, fitted, found.dcg_logits), targets))
-
-
-def _measured(model: DiffMICv2, split: Manifest) -> dict[str, Any]:
-    """Returns the metrics of the model and of its DCG alone, and their differences, for the images of one split."""
-    answers = answers_of_both(model, split)
-    report: dict[str, Any] = {part: each.metrics().to_dict() for part, each in answers.items()}
-    return report | {"difference": answers["model"].difference(answers["dcg"])}
 
 
 @dataclass(frozen=True)
@@ -78,10 +72,10 @@ def _candidate(run: Path, directory: Path, entry: str, data: Path, fields: tuple
     stored = DiffMICv2.from_pretrained(directory)
     stored.config = _calibrated(stored.config, stored, manifest.split("val"))
     stored.save_pretrained(directory, dtype=torch.float16)
-    report = {split: _measured(stored, manifest.split(split)) for split in ("val", "test")}
+    report = {split: predict_with_dcg(stored, manifest.split(split)).report().to_dict() for split in ("val", "test")}
     recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-    value = report["val"]["model"]["values"][recipe["select"]]
-    return _Candidate(run, directory, recipe["seed"], -value if recipe["select"] == "nll" else value, report)
+    quality = find_metric(recipe["select"]).quality(report["val"]["model"]["values"][recipe["select"]])
+    return _Candidate(run, directory, recipe["seed"], quality, report)
 
 
 def _seeds(candidates: list[_Candidate]) -> dict[str, dict[int, dict[str, float]]]:

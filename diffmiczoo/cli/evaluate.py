@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from diffmiczoo.cli.common import checked_device, clear_errors
 from diffmiczoo.errors import InvalidValueError
-
-if TYPE_CHECKING:
-    from diffmiczoo.evaluation.results import Answers
 
 _TABLE = click.Path(dir_okay=False, path_type=Path)
 
@@ -21,8 +18,8 @@ _TABLE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("data", type=click.Path(exists=True))
 @click.option("--model", "name", required=True, help="Registered name or local-dir:PATH.")
 @click.option("--split", help="Which images; by default test where the data have splits, else all.")
-@click.option("--predictions", type=_TABLE, help="Write the model's answers as a CSV.")
-@click.option("--dcg-predictions", type=_TABLE, help="Write the answers of its DCG alone as a CSV.")
+@click.option("--predictions", type=_TABLE, help="Write the model's predictions as a CSV.")
+@click.option("--dcg-predictions", type=_TABLE, help="Write the predictions of its DCG alone as a CSV.")
 @click.option("--save", is_flag=True, help="Add the metrics to metrics.json beside the weights of a local-dir:.")
 @click.option("--bootstrap", type=click.IntRange(0), default=1000, show_default=True, help="Resamples, 0 for none.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
@@ -47,25 +44,24 @@ def evaluate(
         source = parse_model_name(name)
         if save and source.kind != "local-dir":
             raise InvalidValueError("--save needs the weights of a local-dir: model; others are not yours to change")
-        from diffmiczoo.evaluation.evaluate import answers_of_both, images_to_judge
+        from diffmiczoo.evaluation.dcg_report import predict_with_dcg
+        from diffmiczoo.evaluation.evaluate import evaluation_split
         from diffmiczoo.zoo.factory import create_model
 
         model = create_model(name, pretrained=True, device=checked_device(device))
-        manifest = images_to_judge(model.config, data, split)
-        parts = answers_of_both(model, manifest, batch_size)
-        for part, path in (("model", predictions), ("dcg", dcg_predictions)):
+        manifest = evaluation_split(model.config, data, split)
+        predicted = predict_with_dcg(model, manifest, batch_size)
+        for part, path in ((predicted.model, predictions), (predicted.dcg, dcg_predictions)):
             if path is not None:
-                parts[part].save(path)
-        report = _report(parts["model"], parts["dcg"], bootstrap)
+                part.save(path)
+        report = predicted.report(bootstrap)
         if save:
-            _add(source.path / "metrics.json", split or _split_of(manifest), report)
+            _add(source.path / "metrics.json", split or _split_of(manifest), report.to_dict())
     if json_output:
-        click.echo(json.dumps(report, indent=1))
+        click.echo(json.dumps(report.to_dict(), indent=1))
         return
-    from diffmiczoo.metrics.report import Metrics
-
-    click.echo(f"model\n{Metrics.from_dict(report['model'])}\n\nits DCG alone\n{Metrics.from_dict(report['dcg'])}")
-    for metric, (gap, low, high) in report.get("difference", {}).items():
+    click.echo(f"model\n{report.model}\n\nits DCG alone\n{report.dcg}")
+    for metric, (gap, low, high) in report.difference.items():
         click.echo(f"{'model - DCG: ' + metric:<32} {gap:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
@@ -82,29 +78,18 @@ def compare(first: str, second: str, bootstrap: int, json_output: bool) -> None:
     import dataclasses
 
     with clear_errors():
-        from diffmiczoo.evaluation.results import Answers
-        from diffmiczoo.evaluation.significance import as_table, paired_tests
+        from diffmiczoo.evaluation.results import LabelledPredictions
+        from diffmiczoo.evaluation.significance import paired_tests, tests_as_markdown
 
-        one, other = Answers.load(first), Answers.load(second)
+        one, other = LabelledPredictions.load(first), LabelledPredictions.load(second)
         results, gaps = paired_tests(one, other), one.difference(other, bootstrap)
     if json_output:
         tests = [dataclasses.asdict(result) for result in results]
         click.echo(json.dumps({"tests": tests, "difference": gaps}, indent=1))
         return
-    click.echo(as_table(results) + "\n\n| metric | first - second | 95 % interval |\n|---|---|---|")
+    click.echo(tests_as_markdown(results) + "\n\n| metric | first - second | 95 % interval |\n|---|---|---|")
     for metric, (gap, low, high) in gaps.items():
         click.echo(f"| {metric} | {gap:+.4f} | {low:+.4f} to {high:+.4f} |")
-
-
-def _report(model: Answers, dcg: Answers, bootstrap: int) -> dict[str, Any]:
-    report: dict[str, Any] = {
-        "model": model.metrics(bootstrap).to_dict(),
-        "dcg": dcg.metrics(bootstrap).to_dict(),
-    }
-    units = len(set(model.groups or model.names))
-    if bootstrap and units > 1:
-        report["difference"] = model.difference(dcg, bootstrap)
-    return report
 
 
 def _split_of(manifest: Any) -> str:

@@ -96,8 +96,5 @@ def _tell(result: TrainingResult) -> None:
     if result.metrics is None:
         click.echo("nothing was trained that answers" if result.history else "nothing was trained")
         return
-    names = ("accuracy", "macro_f1", "quadratic_kappa", "auroc")
-    values = result.metrics.values
-    shown = ", ".join(f"{name} {values[name]:.4f}" for name in names if name in values)
-    click.echo(f"on validation: {shown}; more in {result.output}/README.md")
+    click.echo(f"on validation: {result.metrics.headline()}; more in {result.output}/README.md")
     click.echo(f'weights: {result.output}/best  (create_model("local-dir:{result.output}/best", pretrained=True))')

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from diffmiczoo.data.groups import group_numbers
 from diffmiczoo.data.manifest import SPLITS, Manifest, Record
 from diffmiczoo.errors import InvalidValueError
 
@@ -73,16 +74,15 @@ def leaks(manifest: Manifest) -> dict[tuple[str, str], list[str]]:
 def _deal(manifest: Manifest, shares: np.ndarray, seed: int) -> list[int]:
     """Returns the place of the split of every image."""
     owners = manifest.groups() or [str(number) for number in range(len(manifest))]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(owners))}
-    if len(numbers) < len(shares):
-        raise InvalidValueError(f"{manifest.name}: {len(numbers)} groups cannot fill {len(shares)} splits")
-    of_image = [numbers[name] for name in owners]
-    held = _class_counts(manifest.records, manifest.class_names, of_image, len(numbers))
+    of_image, count = group_numbers(owners)
+    if count < len(shares):
+        raise InvalidValueError(f"{manifest.name}: {count} groups cannot fill {len(shares)} splits")
+    held = _class_counts(manifest.records, manifest.class_names, of_image, count)
     total = held.sum(0)
     quota = np.maximum(shares[:, None] * total, 1e-9)
     lacking = quota.copy()
     order = _order(held, total, np.random.default_rng(seed))
-    side = np.zeros(len(numbers), dtype=int)
+    side = np.zeros(count, dtype=int)
     for group in order:
         left = lacking - held[group]
         fall = ((lacking**2 - left**2) / quota).sum(1)
@@ -93,7 +93,7 @@ def _deal(manifest: Manifest, shares: np.ndarray, seed: int) -> list[int]:
 
 
 def _class_counts(
-    records: Sequence[Record], class_names: Sequence[str], of_image: Sequence[int], groups: int
+    records: Sequence[Record], class_names: Sequence[str], of_image: np.ndarray, groups: int
 ) -> np.ndarray:
     """Returns how many images of each class a group holds, (G, C + 1); the last column counts all images."""
     column = {name: place for place, name in enumerate(class_names)}

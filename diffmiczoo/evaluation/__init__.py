@@ -1,1 +1,1 @@
-"""How good a model is: metrics with intervals, and the calibration of its probabilities."""
+"""A model against labelled images: metrics beside its DCG's, tables of predictions, tests of significance."""

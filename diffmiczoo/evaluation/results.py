@@ -1,27 +1,35 @@
-"""`Answers`: probabilities beside the truth, as a table that can be kept and compared with another model's."""
+"""`LabelledPredictions`: probabilities beside the true labels, as a CSV table and to compare with another model's."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.groups import group_numbers
 from diffmiczoo.data.manifest import Manifest
-from diffmiczoo.metrics.classification import compare_metrics, compute_metrics
+from diffmiczoo.data.tables import read_rows
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.files import write_text
+from diffmiczoo.metrics.classification import compare_metrics, compute_metrics, scored_images
 from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.metrics.weighted import ScoredImages
+
+#: First minus second value, and its 95 % interval low and high.
+Difference = tuple[float, float, float]
 
 _PREFIX = "prob_"
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model answers for labelled images.
+class LabelledPredictions:
+    """What a model predicts for labelled images.
 
     Attributes:
         names: N images.
@@ -46,7 +54,7 @@ class Answers:
     @classmethod
     def of(
         cls, manifest: Manifest, probs: Tensor, config: DiffMICConfig, thresholds: tuple[float, ...] | None
-    ) -> Answers:
+    ) -> LabelledPredictions:
         """Puts probabilities beside the images that they are for."""
         groups = manifest.groups()
         return cls(
@@ -68,8 +76,17 @@ class Answers:
             return torch.tensor([index[labels[0]] for labels in self.labels])
         return torch.tensor([[float(name in labels) for name in self.class_names] for labels in self.labels])
 
+    def scored(self) -> ScoredImages:
+        """Returns what metrics are computed from."""
+        return scored_images(self.probs, self.targets, task=self.task, thresholds=self.thresholds)
+
+    @property
+    def num_units(self) -> int:
+        """How many groups there are, or images where these have no groups: what a resample draws."""
+        return len(self.names) if self.groups is None else group_numbers(self.groups)[1]
+
     def metrics(self, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None) -> Metrics:
-        """Returns `compute_metrics` of these answers."""
+        """Returns `compute_metrics` of these predictions."""
         return compute_metrics(
             self.probs,
             self.targets,
@@ -84,12 +101,12 @@ class Answers:
         )
 
     def difference(
-        self, other: Answers, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None
-    ) -> dict[str, tuple[float, float, float]]:
+        self, other: LabelledPredictions, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None
+    ) -> dict[str, Difference]:
         """Returns metric → (this - other, and its 95 % interval low and high), see `compare_metrics`.
 
         Raises:
-            ValueError: the answers are for other images or classes.
+            ValueError: the predictions are for other images or classes.
         """
         self.check_same_images(other)
         return compare_metrics(
@@ -106,68 +123,72 @@ class Answers:
             progress=progress,
         )
 
-    def check_same_images(self, other: Answers) -> None:
-        """Raises ValueError where the answers are for other images, labels or classes."""
+    def check_same_images(self, other: LabelledPredictions) -> None:
+        """Raises ValueError where the predictions are for other images, labels or classes."""
         if self.class_names != other.class_names or self.task != other.task:
-            raise ValueError(
+            raise InvalidValueError(
                 f"the predictions are for other classes: {list(self.class_names)} ({self.task}) and "
                 f"{list(other.class_names)} ({other.task})"
             )
         if self.names == other.names and self.labels == other.labels:
             return
-        different = [name for name in self.names if name not in set(other.names)] or [
+        others = set(other.names)
+        different = [name for name in self.names if name not in others] or [
             one
             for one, another, mine, theirs in zip(self.names, other.names, self.labels, other.labels, strict=False)
             if one != another or mine != theirs
         ]
         first = f", first {different[0]}" if different else ""
-        raise ValueError(
+        raise InvalidValueError(
             f"the predictions are for {len(self.names)} and {len(other.names)} images that are not the same, in the "
             f"same order and with the same labels{first}"
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a CSV: name, target (several joined by "|"), group where there are any, and prob_<class> per class."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            group = [] if self.groups is None else ["group"]
-            writer.writerow(["name", "target", *group, *(f"{_PREFIX}{name}" for name in self.class_names)])
-            for row, name in enumerate(self.names):
-                own = [] if self.groups is None else [self.groups[row]]
-                values = (f"{value:.7g}" for value in self.probs[row].tolist())
-                writer.writerow([name, "|".join(self.labels[row]), *own, *values])
+        table = io.StringIO()
+        writer = csv.writer(table)
+        group = [] if self.groups is None else ["group"]
+        writer.writerow(["name", "target", *group, *(f"{_PREFIX}{name}" for name in self.class_names)])
+        for row, name in enumerate(self.names):
+            own = [] if self.groups is None else [self.groups[row]]
+            values = (f"{value:.7g}" for value in self.probs[row].tolist())
+            writer.writerow([name, "|".join(self.labels[row]), *own, *values])
+        write_text(Path(path), table.getvalue())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], **fields: Any) -> Answers:
+    def load(
+        cls, path: str | os.PathLike[str], ordinal: bool = False, thresholds: tuple[float, ...] | None = None
+    ) -> LabelledPredictions:
         """Reads what `save` wrote; multi-label where the probabilities of a row do not sum to 1.
 
         Args:
             path: the CSV.
-            **fields: `ordinal` and `thresholds`, which the table does not hold.
+            ordinal: the classes are grades in order; the table does not say so.
+            thresholds: C probabilities from which a label is given, which the table does not hold either.
 
         Raises:
             FileNotFoundError: it does not exist.
             ValueError: it is no such table.
         """
-        from diffmiczoo.data.tables import read_rows
-
         rows = read_rows(Path(path))
         columns = list(rows[0][1]) if rows else []
         names = tuple(name.removeprefix(_PREFIX) for name in columns if name.startswith(_PREFIX))
         if not {"name", "target"} <= set(columns) or len(names) < 2:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{path}: needs the columns name, target and prob_<class> for each class, as `diffmiczoo evaluate "
                 f"--predictions` writes them; found {columns}"
             )
         try:
             probs = torch.tensor([[float(row[f"{_PREFIX}{name}"]) for name in names] for _, row in rows])
         except ValueError as error:
-            raise ValueError(f"{path}: a probability is not a number ({error})") from error
+            raise InvalidValueError(f"{path}: a probability is not a number ({error})") from error
         labels = tuple(tuple(label for label in row["target"].split("|") if label) for _, row in rows)
         unknown = sorted({label for each in labels for label in each} - set(names))
         if unknown:
-            raise ValueError(f"{path}: targets {unknown} have no column of probabilities")
+            raise InvalidValueError(f"{path}: targets {unknown} have no column of probabilities")
         groups = tuple(row["group"] for _, row in rows) if "group" in columns else None
         one_each = all(len(each) == 1 for each in labels) and bool((probs.sum(1) - 1).abs().max() < 1e-2)
         task = "multiclass" if one_each else "multilabel"
-        return cls(tuple(row["name"] for _, row in rows), labels, groups, probs, names, task, **fields)
+        images = tuple(row["name"] for _, row in rows)
+        return cls(images, labels, groups, probs, names, task, ordinal, thresholds)

@@ -1,20 +1,22 @@
-"""Paired tests of two models on the same images: may what differs be chance?"""
+"""Paired tests of two models on the same images: is the difference significant?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
 
 import numpy as np
 
-from diffmiczoo.evaluation.results import Answers
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from diffmiczoo.data.groups import group_numbers
+from diffmiczoo.errors import MissingExtraError
+from diffmiczoo.evaluation.results import LabelledPredictions
+from diffmiczoo.metrics.definitions import brier_per_image, nll_per_image, right_per_image
+from diffmiczoo.metrics.weighted import ScoredImages
 
 
 @dataclass(frozen=True)
-class TestResult:
+class PairedTest:
     """One test.
 
     Attributes:
@@ -24,8 +26,6 @@ class TestResult:
         p_value: probability, were the models alike, of a difference at least this large; two-sided.
     """
 
-    __test__ = False  # not a class of tests, whatever pytest thinks of its name
-
     test: str
     what: str
     first: float
@@ -33,8 +33,8 @@ class TestResult:
     p_value: float
 
 
-def paired_tests(first: Answers, second: Answers) -> list[TestResult]:
-    """Tests two models on the same images; small p-values say that the difference is no chance.
+def paired_tests(first: LabelledPredictions, second: LabelledPredictions) -> list[PairedTest]:
+    """Tests two models on the same images; a small p-value says that chance alone hardly explains the difference.
 
     - Paired t-test on the Brier score and on -log p of the truth, per image, or per group where there are groups: the
       images of one lesion are not independent.
@@ -44,26 +44,28 @@ def paired_tests(first: Answers, second: Answers) -> list[TestResult]:
     No p-value is corrected for the number of tests.
 
     Args:
-        first: one model's answers.
+        first: one model's predictions.
         second: the other's, for the same images in the same order.
 
     Raises:
-        ValueError: the answers are for other images or classes.
+        ValueError: the predictions are for other images or classes.
         ImportError: SciPy is not installed.
 
     Source: McNemar (Psychometrika 1947); DeLong, DeLong, Clarke-Pearson (Biometrics 1988), by the fast ranks of Sun
     and Xu (IEEE SPL 2014).
     """
     first.check_same_images(second)
-    stats = _scipy_stats()
-    truth = _truth(first)
-    results = [_t_test(stats, name, values, first.groups) for name, values in _losses(first, second, truth).items()]
+    stats, pair = _scipy_stats(), (first.scored(), second.scored())
+    results = [
+        _t_test(stats, name, [images.per_image(loss) for images in pair], first.groups)
+        for name, loss in (("Brier score", brier_per_image), ("NLL", nll_per_image))
+    ]
     if first.task == "multiclass":
-        results.append(_mcnemar(stats, first, second, truth))
+        results.append(_mcnemar(stats, pair))
     for column, name in enumerate(first.class_names):
-        positive = truth[:, column]
+        positive = pair[0].truth[:, column]
         if positive.any() and not positive.all():
-            results.append(_delong(stats, name, first, second, column, positive))
+            results.append(_delong(stats, name, np.stack([images.probs[:, column] for images in pair]), positive))
     return results
 
 
@@ -71,33 +73,15 @@ def _scipy_stats() -> ModuleType:
     try:
         from scipy import stats
     except ImportError as error:
-        raise ImportError('paired tests need SciPy: pip install "diffmiczoo[stats]"') from error
+        raise MissingExtraError('paired tests need SciPy: pip install "diffmiczoo[stats]"') from error
     module: ModuleType = stats
     return module
 
 
-def _truth(answers: Answers) -> np.ndarray:
-    targets = answers.targets.numpy()
-    if answers.task == "multiclass":
-        return np.eye(len(answers.class_names), dtype=bool)[targets]
-    return targets.astype(bool)
-
-
-def _losses(first: Answers, second: Answers, truth: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    probs = [answers.probs.double().numpy() for answers in (first, second)]
-    tiny = np.finfo(np.float64).eps
-    reduce = np.sum if first.task == "multiclass" else np.mean
-    right = [np.where(truth, each, 1.0 if first.task == "multiclass" else 1 - each) for each in probs]
-    return {
-        "Brier score": tuple(reduce(np.square(each - truth), axis=1) for each in probs),
-        "NLL": tuple(reduce(-np.log(np.maximum(each, tiny)), axis=1) for each in right),
-    }
-
-
-def _t_test(stats: Any, name: str, values: tuple[np.ndarray, np.ndarray], groups: tuple[str, ...] | None) -> TestResult:
+def _t_test(stats: ModuleType, name: str, values: Sequence[np.ndarray], groups: tuple[str, ...] | None) -> PairedTest:
     means = [_per_group(each, groups) for each in values]
     unit = "image" if groups is None else "group"
-    return TestResult(
+    return PairedTest(
         "paired t-test",
         f"{name} per {unit}",
         float(values[0].mean()),
@@ -109,26 +93,25 @@ def _t_test(stats: Any, name: str, values: tuple[np.ndarray, np.ndarray], groups
 def _per_group(values: np.ndarray, groups: tuple[str, ...] | None) -> np.ndarray:
     if groups is None:
         return values
-    _, of_image = np.unique(groups, return_inverse=True)
-    means: np.ndarray = np.bincount(of_image, values) / np.bincount(of_image)
+    numbers, _ = group_numbers(groups)
+    means: np.ndarray = np.bincount(numbers, values) / np.bincount(numbers)
     return means
 
 
-def _mcnemar(stats: Any, first: Answers, second: Answers, truth: np.ndarray) -> TestResult:
-    right = [np.take_along_axis(truth, each.probs.argmax(1, keepdim=True).numpy(), 1)[:, 0] for each in (first, second)]
+def _mcnemar(stats: ModuleType, pair: tuple[ScoredImages, ScoredImages]) -> PairedTest:
+    right = [images.per_image(right_per_image).astype(bool) for images in pair]
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     differ = only_first + only_second
     p_value = float(stats.binomtest(only_first, differ).pvalue) if differ else 1.0
-    return TestResult("McNemar", "accuracy", float(right[0].mean()), float(right[1].mean()), p_value)
+    return PairedTest("McNemar", "accuracy", float(right[0].mean()), float(right[1].mean()), p_value)
 
 
-def _delong(stats: Any, name: str, first: Answers, second: Answers, column: int, positive: np.ndarray) -> TestResult:
-    scores = np.stack([answers.probs[:, column].double().numpy() for answers in (first, second)])
+def _delong(stats: ModuleType, name: str, scores: np.ndarray, positive: np.ndarray) -> PairedTest:
     areas, covariance = delong(scores, positive)
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     gap = areas[0] - areas[1]
     p_value = float(2 * stats.norm.sf(abs(gap) / np.sqrt(variance))) if variance > 0 else float(gap == 0)
-    return TestResult("DeLong", f"AUROC {name}", float(areas[0]), float(areas[1]), p_value)
+    return PairedTest("DeLong", f"AUROC {name}", float(areas[0]), float(areas[1]), p_value)
 
 
 def delong(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -150,12 +133,12 @@ def delong(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _covariance(rows: np.ndarray) -> np.ndarray:
-    # One image tells nothing about spread.
+    # A single image has no spread.
     return np.cov(rows) if rows.shape[1] > 1 else np.zeros((len(rows), len(rows)))
 
 
-def as_table(results: list[TestResult]) -> str:
-    """Returns results as a Markdown table."""
+def tests_as_markdown(results: list[PairedTest]) -> str:
+    """Returns the tests as a Markdown table."""
     lines = ["| test | of | first | second | p |", "|---|---|---|---|---|"]
     lines += [
         f"| {row.test} | {row.what} | {row.first:.4f} | {row.second:.4f} | {row.p_value:.3g} |" for row in results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import statistics
@@ -17,19 +18,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import read_json_object
 from diffmiczoo.metrics.report import Metrics, number_text
-
-#: Metrics that a card reports, in order, with the words for them.
-REPORTED = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "quadratic_kappa": "quadratic κ",
-    "auroc": "AUROC (macro, one-vs-rest)",
-    "average_precision": "average precision (macro)",
-    "ece": "ECE (15 bins)",
-    "nll": "NLL",
-    "brier": "Brier score",
-}
+from diffmiczoo.metrics.table import class_metrics, overall_metrics
 
 NOT_CLINICAL = (
     "**Not for clinical use.** This is a research model. It is not a medical device, was not validated for diagnosis, "
@@ -209,12 +198,12 @@ def _metadata(name: str, config: DiffMICConfig, facts: CardFacts) -> str:
             dataset_type=facts.dataset,
             dataset_name=facts.dataset,
             dataset_split="test",
-            metric_type=metric,
-            metric_name=words,
-            metric_value=round(facts.metrics.values[metric], 4),
+            metric_type=metric.name,
+            metric_name=metric.label,
+            metric_value=round(facts.metrics.values[metric.name], 4),
         )
-        for metric, words in REPORTED.items()
-        if metric in facts.metrics.values
+        for metric in overall_metrics()
+        if metric.name in facts.metrics.values
     ]
     data = ModelCardData(
         library_name="diffmiczoo",
@@ -248,7 +237,7 @@ def _how_measured(facts: CardFacts) -> str:
 
 
 def _metrics_table(facts: CardFacts) -> str:
-    reported = {name: words for name, words in REPORTED.items() if name in facts.metrics.values}
+    reported = {metric.name: metric.label for metric in overall_metrics() if metric.name in facts.metrics.values}
     columns = {"metric": list(reported.values()), "this model": [_cell(facts.metrics, name) for name in reported]}
     if facts.dcg is not None:
         columns["its DCG alone"] = [_cell(facts.dcg, name) for name in reported]
@@ -262,8 +251,9 @@ def _metrics_table(facts: CardFacts) -> str:
 def _class_table(metrics: Metrics) -> str:
     rows = metrics.per_class.values()
     columns = {"class": list(metrics.per_class), "images": [f"{row['support']:.0f}" for row in rows]}
-    for key, words in {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC"}.items():
-        columns[words] = [number_text(row[key]) for row in rows]
+    for metric in class_metrics():
+        if metric.headline:
+            columns[metric.label] = [number_text(row.get(metric.name, math.nan)) for row in rows]
     return _table(columns)
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.inference.probabilities import logits_to_probs, score_logits
-from diffmiczoo.metrics.checks import checked_matrix, indicator, on_cpu
-
-#: Equal-width bins of the expected calibration error.
-BINS = 15
+from diffmiczoo.metrics.checks import Values, checked_matrix, indicator, on_cpu
+from diffmiczoo.metrics.definitions import BINS, calibration_gaps
 
 #: Where `fit_temperature` searches.
 TEMPERATURE_RANGE = (1e-3, 1e2)
@@ -29,7 +28,7 @@ LARGEST_WEIGHT = 10.0
 _HALVINGS, _HALVINGS_OF_WEIGHT = 40, 24
 
 
-def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
+def fit_temperature(logits: Values, targets: Values, *, task: str) -> float:
     """Finds the temperature T with the smallest negative log-likelihood of logits / T on validation data.
 
     The likelihood is log-concave in 1/T, so its slope changes sign once, and halving log T finds that place; the same
@@ -54,7 +53,7 @@ def fit_temperature(logits: Any, targets: Any, *, task: str) -> float:
     return _best_temperature(logits, torch.zeros_like(logits), truth, task)
 
 
-def fit_pool(logits: Any, dcg_logits: Any, targets: Any, *, task: str) -> tuple[float, float]:
+def fit_pool(logits: Values, dcg_logits: Values, targets: Values, *, task: str) -> tuple[float, float]:
     """Finds the temperature T and the prior weight w with the smallest negative log-likelihood of logits / T + w · d.
 
     A model that has seen its training images and a DCG that has seen the same ones err in different places; the sum of
@@ -76,7 +75,7 @@ def fit_pool(logits: Any, dcg_logits: Any, targets: Any, *, task: str) -> tuple[
     """
     logits, prior = checked_matrix(logits, "logits"), checked_matrix(dcg_logits, "dcg_logits")
     if logits.shape != prior.shape:
-        raise ValueError(f"logits and dcg_logits have shapes {tuple(logits.shape)} and {tuple(prior.shape)}")
+        raise InvalidValueError(f"logits and dcg_logits have shapes {tuple(logits.shape)} and {tuple(prior.shape)}")
     truth = indicator(targets, logits.shape, task).double()
 
     # Sums of so many numbers are no nearer to 0 than this where they should be 0.
@@ -90,7 +89,7 @@ def fit_pool(logits: Any, dcg_logits: Any, targets: Any, *, task: str) -> tuple[
     return _best_temperature(logits, weight * prior, truth, task), weight
 
 
-def fit_calibration(scores: Tensor, dcg_logits: Tensor, targets: Any, config: DiffMICConfig) -> dict[str, float]:
+def fit_calibration(scores: Tensor, dcg_logits: Tensor, targets: Values, config: DiffMICConfig) -> dict[str, float]:
     """Finds the fields of a config that turn scores into calibrated probabilities, on validation data.
 
     Args:
@@ -130,7 +129,7 @@ def _sign_change(gains: Callable[[float], bool], low: float, high: float, halvin
     return (low + high) / 2
 
 
-def fit_thresholds(probs: Any, targets: Any) -> tuple[float, ...]:
+def fit_thresholds(probs: Values, targets: Values) -> tuple[float, ...]:
     """Finds for each label the probability from which giving it has the best F1 on validation data.
 
     Of equally good ones the one nearest to 0.5 is taken. A label that fewer than `LEAST_IMAGES` images show, or lack,
@@ -175,7 +174,7 @@ def _slope(part: Tensor, logits: Tensor, truth: Tensor, task: str) -> float:
     return float(((logits_to_probs(logits, task) - truth) * part).sum())
 
 
-def expected_calibration_error(confidence: Any, outcome: Any, bins: int = BINS) -> float:
+def expected_calibration_error(confidence: Values, outcome: Values, bins: int = BINS) -> float:
     """Measures how far confidence is from frequency: Σ_bins share · |mean outcome - mean confidence|.
 
     Args:
@@ -194,15 +193,10 @@ def expected_calibration_error(confidence: Any, outcome: Any, bins: int = BINS) 
     confidence, outcome = (on_cpu(values).double() for values in (confidence, outcome))
     if confidence.ndim != 1 or confidence.shape != outcome.shape or not len(confidence):
         shapes = f"{tuple(confidence.shape)} and {tuple(outcome.shape)}"
-        raise ValueError(f"confidence and outcome have shapes {shapes}; expected (N,) both, N ≥ 1")
+        raise InvalidValueError(f"confidence and outcome have shapes {shapes}; expected (N,) both, N ≥ 1")
     if not ((confidence >= 0) & (confidence <= 1)).all():
-        raise ValueError("confidence has values that are NaN or outside [0, 1]")
+        raise InvalidValueError("confidence has values that are NaN or outside [0, 1]")
     if bins < 1:
-        raise ValueError(f"bins={bins} must be at least 1")
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add(0, bin_of(confidence, bins), outcome - confidence)
-    return float(gaps.abs().sum() / len(confidence))
-
-
-def bin_of(confidence: Tensor, bins: int = BINS) -> Tensor:
-    """Returns the place 0..bins-1 of the equal-width bin that holds each confidence in [0, 1]; same shape."""
-    return (confidence * bins).long().clamp(max=bins - 1)
+        raise InvalidValueError(f"bins={bins} must be at least 1")
+    gaps = calibration_gaps(confidence.numpy()[:, None], outcome.numpy()[:, None], bins).sum(0)
+    return float(np.abs(gaps).sum() / len(confidence))

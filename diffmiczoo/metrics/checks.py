@@ -1,22 +1,25 @@
-"""Checks that scores or probabilities and targets belong together, once for all of the evaluation."""
+"""Checks of what metrics and calibration are given: shapes, finite values, targets that fit."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig, choices
+from diffmiczoo.errors import InvalidValueError
+
+#: Numbers as a tensor, an array or nested lists.
+Values = Tensor | ArrayLike
 
 
-def on_cpu(values: Any) -> Tensor:
+def on_cpu(values: Values) -> Tensor:
     """Returns a tensor, an array or a list as a tensor on the CPU; numbers of a list keep Python's double precision."""
     return values.detach().cpu() if isinstance(values, Tensor) else torch.tensor(np.asarray(values))
 
 
-def checked_matrix(values: Any, name: str) -> Tensor:
+def checked_matrix(values: Values, name: str) -> Tensor:
     """Returns scores or probabilities as (N, C) float64 on the CPU.
 
     Raises:
@@ -24,16 +27,16 @@ def checked_matrix(values: Any, name: str) -> Tensor:
     """
     matrix = on_cpu(values).double()
     if matrix.ndim != 2 or matrix.shape[1] < 2:
-        raise ValueError(f"{name} has shape {tuple(matrix.shape)}; expected (N, C) with at least two classes")
+        raise InvalidValueError(f"{name} has shape {tuple(matrix.shape)}; expected (N, C) with at least two classes")
     if not len(matrix):
-        raise ValueError(f"{name} is empty; expected at least one image")
+        raise InvalidValueError(f"{name} is empty; expected at least one image")
     if not matrix.isfinite().all():
         rows = (~matrix.isfinite()).any(1).nonzero().flatten().tolist()
-        raise ValueError(f"{name} has NaN or infinite values in {len(rows)} rows, the first is row {rows[0]}")
+        raise InvalidValueError(f"{name} has NaN or infinite values in {len(rows)} rows, the first is row {rows[0]}")
     return matrix
 
 
-def indicator(targets: Any, shape: torch.Size, task: str) -> Tensor:
+def indicator(targets: Values, shape: torch.Size, task: str) -> Tensor:
     """Returns targets as (N, C) bool.
 
     Args:
@@ -46,15 +49,15 @@ def indicator(targets: Any, shape: torch.Size, task: str) -> Tensor:
     """
     tasks = choices(DiffMICConfig, "task")
     if task not in tasks:
-        raise ValueError(f"task={task!r} is not one of {', '.join(map(repr, tasks))}")
+        raise InvalidValueError(f"task={task!r} is not one of {', '.join(map(repr, tasks))}")
     values = on_cpu(targets)
     expected = tuple(shape[:1] if task == "multiclass" else shape)
     if tuple(values.shape) != expected:
-        raise ValueError(f"targets have shape {tuple(values.shape)}; expected {expected} for a {task} task")
+        raise InvalidValueError(f"targets have shape {tuple(values.shape)}; expected {expected} for a {task} task")
     largest = shape[1] - 1 if task == "multiclass" else 1
     allowed = (values >= 0) & (values <= largest) & (values == values.to(torch.int64))
     if not allowed.all():
-        raise ValueError(f"targets hold {values[~allowed][0].item()!r}; expected integers from 0 to {largest}")
+        raise InvalidValueError(f"targets hold {values[~allowed][0].item()!r}; expected integers from 0 to {largest}")
     if task == "multilabel":
         return values.bool()
     return torch.nn.functional.one_hot(values.to(torch.int64), shape[1]).bool()

@@ -1,4 +1,4 @@
-"""What a comparison with the truth found: `Metrics`, as values, as JSON and as a table."""
+"""`Metrics`: the result of an evaluation, as values, as JSON and as a printed table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-#: Columns of the table by class.
-PER_CLASS = ("recall", "precision", "f1", "auroc", "average_precision", "support")
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.metrics.table import class_metrics, overall_metrics
+
+_SUPPORT = "support"
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,10 @@ class Metrics:
     """Metrics of a model on a data set; `print` shows them as a table.
 
     Attributes:
-        values: name → value, see `compute_metrics`; NaN where the data do not define it.
+        values: name → value, see `diffmiczoo.metrics.table`; NaN where the data do not define it.
         intervals: name → lower and upper end of the 95 % interval; without the metrics that have none.
-        per_class: class → recall, precision, f1, auroc, average_precision, support; NaN where not defined.
+        per_class: class → name → value of each metric per class, NaN where not defined, and "support", the number of
+            images with the class.
         num_images: N.
         num_groups: how many groups the intervals were drawn from; None where single images were drawn.
         left_out: classes of which there was no positive or no negative image, so that they are in no AUROC.
@@ -52,7 +55,7 @@ class Metrics:
         expected = {field.name for field in dataclasses.fields(cls)}
         missing, unknown = sorted(expected - values.keys()), sorted(values.keys() - expected)
         if missing or unknown:
-            raise ValueError(f"metrics: missing fields {missing}, unknown fields {unknown}")
+            raise InvalidValueError(f"metrics: missing fields {missing}, unknown fields {unknown}")
         return cls(
             values=_with_nan(values["values"]),
             intervals={name: (low, high) for name, (low, high) in values["intervals"].items()},
@@ -62,14 +65,21 @@ class Metrics:
             left_out=tuple(values["left_out"]),
         )
 
+    def headline(self) -> str:
+        """Returns the values of the headline metrics in one line."""
+        names = [metric.name for metric in overall_metrics() if metric.headline]
+        return ", ".join(f"{name} {self.values[name]:.4f}" for name in names if name in self.values)
+
     def __str__(self) -> str:
         groups = "" if self.num_groups is None else f" in {self.num_groups:,} groups"
         lines = [f"{self.num_images:,} images{groups}" + (", 95 % intervals" if self.intervals else "")]
         lines += [f"{name:<18}{number_text(value)}{self._interval(name)}" for name, value in self.values.items()]
+        columns = [metric.name for metric in class_metrics()]
         width = 2 + max(5, *map(len, self.per_class))
-        lines += ["", "class".ljust(width) + "".join(_cell(name, name) for name in PER_CLASS)]
+        lines += ["", "class".ljust(width) + "".join(_cell(name, name) for name in [*columns, _SUPPORT])]
         for label, row in self.per_class.items():
-            cells = {name: number_text(row[name]) for name in PER_CLASS} | {"support": f"{row['support']:,.0f}"}
+            cells = {name: number_text(row.get(name, math.nan)) for name in columns}
+            cells[_SUPPORT] = f"{row[_SUPPORT]:,.0f}"
             lines.append(label.ljust(width) + "".join(_cell(text, name) for name, text in cells.items()))
         if self.left_out:
             lines += ["", f"no positive or no negative image of: {', '.join(self.left_out)}"]

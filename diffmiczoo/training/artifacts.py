@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from diffmiczoo.data.checks import DataReport
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.evaluation.evaluate import both_scores, collect_scores
-from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, RECIPE_FILE, REPORTED
+from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
+from diffmiczoo.evaluation.evaluate import collect_scores, scores_and_dcg_logits
+from diffmiczoo.evaluation.results import LabelledPredictions
+from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, RECIPE_FILE
 from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
 from diffmiczoo.metrics.calibration import fit_thresholds
-from diffmiczoo.metrics.classification import compute_metrics
 from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.metrics.table import overall_metrics
 from diffmiczoo.model import DiffMICv2
 
 if TYPE_CHECKING:
@@ -73,39 +73,30 @@ def leave_results(
         if measured is not None and model.config.task == "multiclass":
             draw_confusion(measured.probs, measured.targets, model.config.labels, output / "confusion.png")
     (output / "README.md").write_text(_page(model, run, plan, report, measured), encoding="utf-8")
-    return None if measured is None else measured.metrics
+    return None if measured is None else measured.report.model
 
 
 class _Measured:
-    """Probabilities and metrics of a model and of its DCG alone."""
+    """Predictions of a model and of its DCG alone on validation images, and how good they are."""
 
-    def __init__(self, probs: Tensor, dcg_probs: Tensor, targets: Tensor, metrics: Callable[[Tensor], Metrics]) -> None:
-        self.probs, self.targets = probs, targets
-        self.metrics, self.dcg = metrics(probs), metrics(dcg_probs)
+    def __init__(self, predictions: PredictionsWithDcg, progress: bool | None) -> None:
+        self.probs, self.targets = predictions.model.probs, predictions.model.targets
+        self.report = predictions.report(progress=progress)
 
 
 def _measured(model: DiffMICv2, validation: ImageDataset, batch_size: int, progress: bool | None) -> _Measured:
     loader = DataLoader(validation, batch_size)
-    both, targets = collect_scores(model, both_scores, loader, progress)
+    both, targets = collect_scores(model, scores_and_dcg_logits, loader, progress)
     scores, logits = both.unbind(1)
-    config = model.config
+    config, manifest = model.config, validation.manifest
     probs = scores_to_probs(scores, config, logits)
     if config.task == "multilabel":
         model.config = config = config.replace(thresholds=fit_thresholds(probs, targets))
-
-    def metrics(probabilities: Tensor) -> Metrics:
-        return compute_metrics(
-            probabilities,
-            targets,
-            task=config.task,
-            class_names=config.labels,
-            groups=validation.manifest.groups(),
-            ordinal=config.ordinal,
-            thresholds=config.thresholds if probabilities is probs else None,
-            progress=progress,
-        )
-
-    return _Measured(probs, logits_to_probs(logits, config.task), targets, metrics)
+    predictions = PredictionsWithDcg(
+        LabelledPredictions.of(manifest, probs, config, config.thresholds),
+        LabelledPredictions.of(manifest, logits_to_probs(logits, config.task), config, None),
+    )
+    return _Measured(predictions, progress)
 
 
 def _save_weights(model: DiffMICv2, run: Run, plan: Plan, measured: _Measured | None) -> None:
@@ -113,7 +104,7 @@ def _save_weights(model: DiffMICv2, run: Run, plan: Plan, measured: _Measured | 
     model.save_pretrained(best)
     run.recipe.save(best / RECIPE_FILE)
     if measured is not None:
-        values = {"val": {"model": measured.metrics.to_dict(), "dcg": measured.dcg.to_dict()}}
+        values = {"val": measured.report.to_dict()}
         (best / METRICS_FILE).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     if not (best / CARD_FILE).exists():
         (best / CARD_FILE).write_text(json.dumps(_card_facts(plan), indent=1) + "\n", encoding="utf-8")
@@ -167,10 +158,11 @@ def _validation(run: Run, measured: _Measured | None) -> str:
     kept = [f"stage {row['stage']}: epoch {row['epoch']}" for row in run.history if row.get("kept")]
     lines = [f"Kept by {run.recipe.select}: {', '.join(kept)}." if kept else "Nothing was trained."]
     if measured is not None:
+        report = measured.report
         rows = [
-            f"| {words} | {measured.metrics.values[key]:.3f} | {measured.dcg.values[key]:.3f} |"
-            for key, words in REPORTED.items()
-            if key in measured.metrics.values
+            f"| {metric.label} | {report.model.values[metric.name]:.3f} | {report.dcg.values[metric.name]:.3f} |"
+            for metric in overall_metrics()
+            if metric.name in report.model.values
         ]
         lines += ["| metric | model | its DCG alone |\n|---|---|---|\n" + "\n".join(rows)]
         lines += [

@@ -13,7 +13,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.data.splits import complete_splits
-from diffmiczoo.metrics.classification import metric_names
+from diffmiczoo.metrics.table import find_metric, metric_names
 from diffmiczoo.runtime.precision import check_precision
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import Share, batches_per_epoch
@@ -144,7 +144,11 @@ def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, share: 
         )
     known = metric_names(config.task, config.ordinal)
     if recipe.select not in known:
-        hint = "; create the model with ordinal=True if its classes are grades" if "kappa" in recipe.select else ""
+        hint = (
+            "; create the model with ordinal=True if its classes are grades"
+            if find_metric(recipe.select).needs_ordinal
+            else ""
+        )
         raise ValueError(
             f"select={recipe.select!r} is not a metric of this {config.task} model; it has {', '.join(known)}{hint}"
         )

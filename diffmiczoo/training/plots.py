@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from diffmiczoo.metrics.table import find_metric
+
 _INK, _FAINT, _ACCENT, _SECOND = "#1b2733", "#6b7785", "#0f7b8a", "#c2571a"
 
 
@@ -48,7 +50,7 @@ def _draw_stage(axes: Axes, rows: list[dict[str, Any]], select: str, stage: str)
         other.annotate(
             f"kept {kept[select]:.3f}",
             (kept["epoch"], kept[select]),
-            xytext=(0, -16 if select == "nll" else 9),
+            xytext=(0, 9 if find_metric(select).higher_is_better else -16),
             textcoords="offset points",
             ha="right" if kept["epoch"] > rows[-1]["epoch"] / 2 else "left",
             fontsize=8,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from diffmiczoo.config import Between, Settings
+from diffmiczoo.metrics.table import selection_names
 
 Epochs = Annotated[int, Between(0, 100_000)]
 Unit = Annotated[float, Between(0.0, 1.0)]  # a rate, a probability or a share
@@ -64,9 +65,7 @@ class Recipe(Settings):
     mixup: Annotated[float, Between(0.0, 100.0)] = 0.0  # α of the Beta distribution of the mixing share; 0 turns it off
 
     # Validation: the epoch with the best `select` is kept
-    select: Literal[
-        "accuracy", "balanced_accuracy", "macro_f1", "quadratic_kappa", "auroc", "average_precision", "nll"
-    ] = "auroc"
+    select: Annotated[str, selection_names] = "auroc"
     validate_every: Annotated[int, Between(1, 100_000)] = 1
     patience: Epochs = 0  # without a better one after which a stage ends; 0 never ends it early
 

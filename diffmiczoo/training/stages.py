@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.diffusion.losses import TrainingNoise
-from diffmiczoo.evaluation.evaluate import both_scores, dcg_scores
+from diffmiczoo.evaluation.evaluate import dcg_logits, scores_and_dcg_logits
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.recipe import Recipe
 
@@ -44,11 +44,11 @@ class Stage:
 def create_stages(recipe: Recipe, config: DiffMICConfig) -> tuple[Stage, ...]:
     """Returns the DCG stage and, unless the DCG answers alone, the diffusion stage (section III-E)."""
     alone = config.predictor != "diffusion"
-    dcg = Stage("dcg", 0, ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, _dcg_loss, dcg_scores, alone)
+    dcg = Stage("dcg", 0, ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, _dcg_loss, dcg_logits, alone)
     if alone:
         return (dcg,)
     children, epochs, lr = ("feature_prior", "unet"), recipe.diffusion_epochs, recipe.diffusion_lr
-    return dcg, Stage("diffusion", 1, children, epochs, lr, _diffusion_loss, both_scores, True)
+    return dcg, Stage("diffusion", 1, children, epochs, lr, _diffusion_loss, scores_and_dcg_logits, True)
 
 
 def _dcg_loss(

@@ -22,6 +22,7 @@ from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
 from diffmiczoo.metrics.calibration import fit_calibration, fit_temperature
 from diffmiczoo.metrics.classification import compute_metrics
 from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.checkpoint import save_checkpoint
 from diffmiczoo.training.distributed import Processes
@@ -302,10 +303,7 @@ def selection_value(metrics: Metrics, name: str) -> float:
     """
     if name not in metrics.values:
         raise ValueError(f"select={name!r} is not a metric of this task; it has {', '.join(metrics.values)}")
-    value = metrics.values[name]
-    if math.isnan(value):
-        return -math.inf
-    return -value if name == "nll" else value
+    return find_metric(name).quality(metrics.values[name])
 
 
 def _calibrated(scores: Tensor, targets: Tensor, config: DiffMICConfig) -> tuple[Tensor, dict[str, float]]:

@@ -7,7 +7,7 @@ import json
 from click.testing import CliRunner
 
 from diffmiczoo.cli import main
-from diffmiczoo.evaluation.results import Answers
+from diffmiczoo.evaluation.results import LabelledPredictions
 
 
 def test_the_commands_evaluate_and_compare(weights, manifest_csv, tmp_path) -> None:
@@ -20,7 +20,7 @@ def test_the_commands_evaluate_and_compare(weights, manifest_csv, tmp_path) -> N
         assert part in result.output
     saved = json.loads((weights / "best" / "metrics.json").read_text())
     assert saved.keys() == {"val", "test"} and saved["test"].keys() == {"model", "dcg", "difference"}
-    table = Answers.load(tmp_path / "m.csv")
+    table = LabelledPredictions.load(tmp_path / "m.csv")
     assert len(table.names) == 8 and table.groups is not None
     assert saved["test"]["model"]["values"]["accuracy"] == table.metrics(0).values["accuracy"]
     result = runner.invoke(main, [*command, "--split", "val", "--json"], catch_exceptions=False)

@@ -9,7 +9,8 @@ from factories import tiny_model
 
 import diffmiczoo
 from diffmiczoo.data.readers import read_manifest
-from diffmiczoo.evaluation.evaluate import answers_of_both, probabilities
+from diffmiczoo.evaluation.dcg_report import predict_with_dcg
+from diffmiczoo.evaluation.evaluate import probabilities
 
 
 def test_evaluate_takes_only_splits_that_there_are(manifest_csv, image_folder) -> None:
@@ -28,11 +29,11 @@ def test_one_pass_answers_for_the_model_and_for_its_dcg(manifest_csv) -> None:
     manifest = read_manifest(manifest_csv, class_names=("dark", "light")).split("test")
     model.config = model.config.replace(class_names=("dark", "light"))
     model.trained = True
-    both = answers_of_both(model, manifest, progress=False)
+    both = predict_with_dcg(model, manifest, progress=False)
     for part, dcg_alone in (("model", False), ("dcg", True)):
         alone = probabilities(model, manifest, dcg_alone=dcg_alone, progress=False)
-        torch.testing.assert_close(both[part].probs, alone, rtol=0, atol=1e-6)
-    assert both["model"].names == both["dcg"].names and not torch.equal(both["model"].probs, both["dcg"].probs)
+        torch.testing.assert_close(getattr(both, part).probs, alone, rtol=0, atol=1e-6)
+    assert both.model.names == both.dcg.names and not torch.equal(both.model.probs, both.dcg.probs)
 
 
 def test_evaluate_takes_an_npz(tmp_path, weights) -> None:

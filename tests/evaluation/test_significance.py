@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import random_answers
+from factories import random_predictions
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from diffmiczoo.evaluation.results import Answers
+from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.evaluation.significance import delong, paired_tests
 
 
@@ -26,7 +26,8 @@ def test_delong_is_the_area_and_its_spread() -> None:
 
 
 def test_paired_tests_tell_a_better_model_from_an_equal_one() -> None:
-    weak, strong, equal = random_answers(skill=1), random_answers(skill=3, seed=1), random_answers(skill=1, seed=2)
+    weak, strong = random_predictions(skill=1), random_predictions(skill=3, seed=1)
+    equal = random_predictions(skill=1, seed=2)
     found = {(row.test, row.what): row for row in paired_tests(strong, weak)}
     assert {test for test, _ in found} == {"paired t-test", "McNemar", "DeLong"}
     assert all(row.p_value < 1e-3 for row in found.values())
@@ -45,7 +46,7 @@ def test_paired_tests_tell_a_better_model_from_an_equal_one() -> None:
 def test_p_values_of_equal_models_are_spread_evenly() -> None:
     values = {"paired t-test": [], "McNemar": [], "DeLong": []}
     for seed in range(60):
-        one, other = random_answers(count=120, seed=2 * seed + 1), random_answers(count=120, seed=2 * seed + 2)
+        one, other = random_predictions(count=120, seed=2 * seed + 1), random_predictions(count=120, seed=2 * seed + 2)
         for row in paired_tests(one, other):
             values[row.test].append(row.p_value)
     for test, found in values.items():
@@ -53,17 +54,17 @@ def test_p_values_of_equal_models_are_spread_evenly() -> None:
 
 
 def test_images_of_a_group_are_not_independent() -> None:
-    one, other = random_answers(skill=1), random_answers(skill=1.3, seed=4)
+    one, other = random_predictions(skill=1), random_predictions(skill=1.3, seed=4)
     groups = tuple(str(number // 10) for number in range(200))
-    grouped = [Answers(**{**each.__dict__, "groups": groups}) for each in (one, other)]
+    grouped = [LabelledPredictions(**{**each.__dict__, "groups": groups}) for each in (one, other)]
     row = next(row for row in paired_tests(*grouped) if row.what == "NLL per group")
     plain = next(row for row in paired_tests(one, other) if row.what == "NLL per image")
     assert row.p_value != plain.p_value and row.first == plain.first
 
 
 def test_answers_for_other_images_are_not_compared() -> None:
-    one, other = random_answers(count=10), random_answers(count=12)
+    one, other = random_predictions(count=10), random_predictions(count=12)
     with pytest.raises(ValueError, match="are for 10 and 12 images that are not the same"):
         paired_tests(one, other)
     with pytest.raises(ValueError, match="for other classes"):
-        one.difference(random_answers(count=10, classes=3))
+        one.difference(random_predictions(count=10, classes=3))

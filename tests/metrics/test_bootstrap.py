@@ -8,21 +8,16 @@ import random
 import numpy as np
 import pytest
 import torch
-from factories import noisy_data, random_answers
+from factories import noisy_data, random_predictions
 from sklearn.metrics import cohen_kappa_score
 
-from diffmiczoo.metrics.bootstrap import WeightedMetrics
-from diffmiczoo.metrics.classification import (
-    _calibration,
-    _decisions,
-    _losses,
-    compare_metrics,
-    compute_metrics,
-)
+from diffmiczoo.metrics.classification import compare_metrics, compute_metrics, scored_images
+from diffmiczoo.metrics.table import metrics_for
+from diffmiczoo.metrics.weighted import WeightedImages
 
 
 def test_the_interval_of_kappa_is_that_of_plain_resampling() -> None:
-    answers = random_answers(count=80, ordinal=True)
+    answers = random_predictions(count=80, ordinal=True)
     rng = np.random.default_rng(1)
     targets, given = answers.targets.numpy(), answers.probs.argmax(1).numpy()
     drawn = [
@@ -33,13 +28,6 @@ def test_the_interval_of_kappa_is_that_of_plain_resampling() -> None:
     assert np.percentile(drawn, [2.5, 97.5]) == pytest.approx([low, high], abs=0.03)
 
 
-def _weighted(probs: torch.Tensor, targets: torch.Tensor, task: str) -> WeightedMetrics:
-    truth = targets.bool() if task == "multilabel" else torch.nn.functional.one_hot(targets, probs.shape[1]).bool()
-    decisions = _decisions(probs, task)
-    losses, calibration = _losses(probs, truth, decisions, task), _calibration(probs, truth, task)
-    return WeightedMetrics(probs, truth, decisions, losses, calibration, task)
-
-
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 def test_weighted_metrics_equal_those_of_the_repeated_images(task: str, ties: bool) -> None:
@@ -48,7 +36,8 @@ def test_weighted_metrics_equal_those_of_the_repeated_images(task: str, ties: bo
     weights = generator.multinomial(60, np.full(60, 1 / 60), size=12).T.astype(float)
     weights[:, 0] = 1
     weights[:, 1] = np.where(np.arange(60) < 3, 20.0, 0.0)  # hardly any class is left
-    found = _weighted(probs, targets, task)(weights)
+    weighted = WeightedImages(scored_images(probs, targets, task=task), weights)
+    found = {metric.name: metric.function(weighted) for metric in metrics_for(task)}
     for column in range(weights.shape[1]):
         rows = np.repeat(np.arange(60), weights[:, column].astype(int))
         expected = compute_metrics(probs[rows], targets[rows], task=task, bootstrap=0).values

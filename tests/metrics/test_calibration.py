@@ -221,15 +221,6 @@ def test_perfect_calibration_has_no_error() -> None:
     assert expected_calibration_error([0.25] * 4 + [1.0, 0.0], [1, 0, 0, 0, 1, 0]) == 0
 
 
-def test_calibration_error_equals_torchmetrics() -> None:
-    functional = pytest.importorskip("torchmetrics.functional.classification")
-    generator = torch.Generator().manual_seed(0)
-    confidence = torch.rand(500, generator=generator).double()
-    outcome = torch.rand(500, generator=generator) < confidence.square()
-    expected = functional.binary_calibration_error(confidence, outcome.long(), n_bins=15)
-    assert expected_calibration_error(confidence, outcome) == pytest.approx(expected.item(), abs=1e-9)
-
-
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30), st.integers(1, 20))
 def test_calibration_error_is_between_0_and_the_mean_gap(pairs: list[tuple[float, bool]], bins: int) -> None:
     error = expected_calibration_error(*zip(*pairs, strict=True), bins=bins)

@@ -1,0 +1,74 @@
+"""A model beside its own DCG: predictions of both from one pass, and the report of both and their difference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.evaluation.results import Difference, LabelledPredictions
+from diffmiczoo.inference.probabilities import logits_to_probs
+from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.model import DiffMICv2
+
+
+@dataclass(frozen=True)
+class DcgReport:
+    """How good a model and its DCG alone are on the same images.
+
+    Attributes:
+        model: metrics of the whole model.
+        dcg: metrics of its DCG alone, not calibrated.
+        difference: metric → (model - dcg, and its 95 % interval low and high), on the same resamples; empty where
+            there are no resamples.
+    """
+
+    model: Metrics
+    dcg: Metrics
+    difference: dict[str, Difference] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-ready values, as `metrics.json` holds them for each split."""
+        parts: dict[str, Any] = {"model": self.model.to_dict(), "dcg": self.dcg.to_dict()}
+        if self.difference:
+            parts["difference"] = {name: list(values) for name, values in self.difference.items()}
+        return parts
+
+
+@dataclass(frozen=True)
+class PredictionsWithDcg:
+    """Predictions of a model and of its DCG alone for the same labelled images."""
+
+    model: LabelledPredictions
+    dcg: LabelledPredictions
+
+    def report(self, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None) -> DcgReport:
+        """Measures both.
+
+        Args:
+            bootstrap: number of resamples, 0 for no intervals; one image or one group has none either.
+            seed: of the resamples.
+            progress: show a bar; by default where the standard error is a terminal.
+        """
+        difference = {}
+        if bootstrap and self.model.num_units > 1:
+            difference = self.model.difference(self.dcg, bootstrap, seed, progress)
+        model, dcg = (each.metrics(bootstrap, seed, progress) for each in (self.model, self.dcg))
+        return DcgReport(model, dcg, difference)
+
+
+def predict_with_dcg(
+    model: DiffMICv2, manifest: Manifest, batch_size: int = 32, progress: bool | None = None
+) -> PredictionsWithDcg:
+    """Predicts the images of a manifest, by a model and by its DCG alone, in one pass.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    config, items = model.config, [record.item() for record in manifest.records]
+    prediction = model.predict(items, batch_size=batch_size, progress=progress)
+    dcg_probs = logits_to_probs(prediction.dcg_logits, config.task)
+    return PredictionsWithDcg(
+        LabelledPredictions.of(manifest, prediction.probs, config, config.thresholds),
+        LabelledPredictions.of(manifest, dcg_probs, config, None),
+    )
