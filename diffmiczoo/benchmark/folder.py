@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -11,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from diffmiczoo.benchmark.roofline import now
+from diffmiczoo.benchmark.timing import markdown_table, now, peak_mib
 from diffmiczoo.images.items import ImageError, as_items
 from diffmiczoo.images.loading import read_squares
 from diffmiczoo.inference.predictor import PredictOptions
@@ -82,7 +82,7 @@ def benchmark_folder(
             deque(run(), maxlen=0)
             seconds = now(device) - started
             busy = (_processor_seconds() - worked) / (seconds * (os.cpu_count() or 1))
-            rows.append(FolderTiming(name, len(items) / seconds, busy, _peak_mib()))
+            rows.append(FolderTiming(name, len(items) / seconds, busy, peak_mib(torch.device("cpu"))))
     return rows
 
 
@@ -92,12 +92,7 @@ def _processor_seconds() -> float:
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
-def _peak_mib() -> float:
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-
-
-def as_table(rows: list[FolderTiming]) -> str:
+def folder_table(rows: list[FolderTiming]) -> str:
     """Returns timings as a Markdown table."""
-    lines = ["| | images/s | processors busy | peak memory, MiB |", "|---|---|---|---|"]
-    lines += [f"| {row.part} | {row.images_per_second:.1f} | {row.busy:.0%} | {row.peak_mib:.0f} |" for row in rows]
-    return "\n".join(lines)
+    cells = ([row.part, f"{row.images_per_second:.1f}", f"{row.busy:.0%}", f"{row.peak_mib:.0f}"] for row in rows)
+    return markdown_table(("", "images/s", "processors busy", "peak memory, MiB"), cells)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import platform
-import resource
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,15 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from diffmiczoo.benchmark.roofline import Limits, now
+from diffmiczoo.benchmark.roofline import Roofline
+from diffmiczoo.benchmark.timing import Spread, markdown_table, now, peak_mib, reset_peak
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.dcg import dcg_forward
 from diffmiczoo.runtime.compiled import CompiledModules
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import eval_mode
+from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, PLAIN, Runtime, using
 from diffmiczoo.zoo.complexity import count_macs
 
@@ -120,7 +120,7 @@ def benchmark(
 ) -> list[Timing]:
     """Times `DiffMICv2.scores` for one batch of random images, from the same start for all variants.
 
-    The start is drawn per band of equal |i - j|, as in the released program, so that all variants have the same answer.
+    The start is drawn per band of equal |i - j|, as in the released program, so that all variants have the same scores.
     Variants take turns, so that a slow moment of the machine does not hit one of them alone.
 
     Args:
@@ -153,7 +153,7 @@ def same_start(model: DiffMICv2) -> Iterator[None]:
     """
     own = model.config
     if own.predictor != "diffusion":
-        raise ValueError(f"predictor={own.predictor!r} has no diffusion to time")
+        raise InvalidValueError(f"predictor={own.predictor!r} has no diffusion to time")
     model.config = own.replace(shared_noise=True, init="gaussian", num_samples=1)
     try:
         yield
@@ -161,47 +161,46 @@ def same_start(model: DiffMICv2) -> Iterator[None]:
         model.config = own
 
 
-def share_of_points(config: DiffMICConfig) -> float:
-    """Returns which part of the noise points differ and are computed: one per band, with 1 × 1 kernels."""
+def computed_fraction_of_points(config: DiffMICConfig) -> float:
+    """Returns the fraction of noise points that are computed: one per band, with 1 × 1 kernels."""
     return 1 / config.num_points if config.kernel_size == 1 else 1.0
 
 
 def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, progress: bool | None) -> list[Timing]:
     runs = [_prepared(model, images, variant) for variant in rows]
     seconds: list[list[float]] = [[] for _ in rows]
-    answers: list[Tensor] = []
-    peaks = []
-    bar = tqdm(total=len(rows) * (repeats + 1), desc="benchmark", disable=None if progress is None else not progress)
-    with bar:
+    scores: list[Tensor] = []
+    peaks: list[float] = []
+    with progress_bar(len(rows) * (repeats + 1), "benchmark", "run", progress) as bar:
         for repeat in range(repeats + 1):
-            for index, run in enumerate(runs):
-                _reset_peak(images.device)
-                taken, scores = _steady(run, rows[index], images.device)
+            for variant, run, times in zip(rows, runs, seconds, strict=True):
+                reset_peak(images.device)
+                taken, found = _warm(run, variant, images.device)
                 bar.update()
                 if repeat == 0:
-                    answers.append(scores)
-                    peaks.append(_peak_mib(images.device))
+                    scores.append(found)
+                    peaks.append(peak_mib(images.device))
                 else:
-                    seconds[index].append(taken)
+                    times.append(taken)
     first = statistics.median(seconds[0])
     return [
         Timing(
-            variant.name,
-            statistics.median(times),
-            min(times),
-            max(times),
-            len(images) / statistics.median(times),
-            first / statistics.median(times),
-            _gmac(model, variant),
-            float((scores - answers[0]).abs().max()),
-            peak,
-            variant.runtime.precision,
+            variant=variant.name,
+            seconds=(spread := Spread.of(times)).median,
+            fastest=spread.fastest,
+            slowest=spread.slowest,
+            images_per_second=len(images) / spread.median,
+            ratio=first / spread.median,
+            gmac=_gmac(model, variant),
+            max_difference=float((found - scores[0]).abs().max()),
+            peak_mib=peak,
+            precision=variant.runtime.precision,
         )
-        for variant, times, scores, peak in zip(rows, seconds, answers, peaks, strict=True)
+        for variant, times, found, peak in zip(rows, seconds, scores, peaks, strict=True)
     ]
 
 
-def _steady(run: Callable[[], Tensor], variant: Variant, device: torch.device) -> tuple[float, Tensor]:
+def _warm(run: Callable[[], Tensor], variant: Variant, device: torch.device) -> tuple[float, Tensor]:
     """Times a warm run: one untimed run fills caches and the allocator."""
     with keep_memory() if variant.runtime.keep_memory else contextlib.nullcontext():
         found = _clocked(run, device)
@@ -250,39 +249,26 @@ def _gmac(model: DiffMICv2, variant: Variant) -> float:
     config = model.config
     macs = count_macs(config.replace(num_samples=1))
     runtime = variant.runtime
-    share = share_of_points(config) if runtime.equal_points and runtime.fold and variant.encode_once else 1.0
+    once = runtime.equal_points and runtime.fold and variant.encode_once
+    fraction = computed_fraction_of_points(config) if once else 1.0
     encodings = 1 if variant.encode_once else config.sampling_steps
-    return (macs["dcg"] + macs["feature_prior"] * encodings + macs["unet"] * share * config.sampling_steps) / 1e9
+    return (macs["dcg"] + macs["feature_prior"] * encodings + macs["unet"] * fraction * config.sampling_steps) / 1e9
 
 
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+def inference_table(timings: list[Timing], roofline: Roofline | None = None) -> str:
+    """Returns timings as a Markdown table; with roofline also which part of the fastest matrix product each rate is."""
+    columns = ("way to compute", "images/s", "×", "ms/image", "GMAC/image", "of the limit", "largest difference")
+    return markdown_table(columns, (_cells(row, roofline) for row in timings))
 
 
-def _peak_mib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """Returns what the timings were taken on: processor or GPU, threads, versions."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-
-
-def as_table(timings: list[Timing], limits: Limits | None = None) -> str:
-    """Returns timings as a Markdown table; with limits also which part of the fastest matrix product each rate is."""
-    lines = [
-        "| way to compute | images/s | × | ms/image | GMAC/image | of the limit | largest difference |",
-        "|---|---|---|---|---|---|---|",
+def _cells(row: Timing, roofline: Roofline | None) -> list[str]:
+    precision = "bf16" if row.precision == "int8" else row.precision
+    return [
+        row.variant,
+        f"{row.images_per_second:.2f}",
+        f"{row.ratio:.1f}",
+        f"{1000 / row.images_per_second:.1f}",
+        f"{row.gmac:.1f}",
+        f"{roofline.fraction(row.gmac, row.images_per_second, precision):.0%}" if roofline else "–",
+        f"{row.max_difference:.1e}",
     ]
-    for row in timings:
-        precision = "bf16" if row.precision == "int8" else row.precision
-        share = f"{limits.share(row.gmac, row.images_per_second, precision):.0%}" if limits else "–"
-        lines.append(
-            f"| {row.variant} | {row.images_per_second:.2f} | {row.ratio:.1f} | {1000 / row.images_per_second:.1f} | "
-            f"{row.gmac:.1f} | {share} | {row.max_difference:.1e} |"
-        )
-    return "\n".join(lines)

@@ -8,14 +8,15 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from tqdm.auto import trange
 
-from diffmiczoo.benchmark.inference import random_images, same_start, share_of_points
-from diffmiczoo.benchmark.roofline import Limits, now
+from diffmiczoo.benchmark.inference import computed_fraction_of_points, random_images, same_start
+from diffmiczoo.benchmark.roofline import Roofline
+from diffmiczoo.benchmark.timing import markdown_table, now
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.dcg import dcg_forward
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import eval_mode
+from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, using
 from diffmiczoo.zoo.complexity import count_macs, count_parameters
 
@@ -57,12 +58,16 @@ def benchmark_parts(
         precision: "fp32", "bf16", "fp16" or "int8".
         progress: show a bar; by default where the standard error is a terminal.
     """
-    hide = None if progress is None else not progress
     images = random_images(model, batch_size).to(memory_format=torch.channels_last)
     runtime = replace(FAST, precision=precision)
     with same_start(model), eval_mode(model), torch.inference_mode(), keep_memory(), using(runtime, images.device):
-        runs = [_clocked(model, images) for _ in trange(repeats + 1, desc="by part", disable=hide)][1:]
-    medians = [statistics.median(column) / batch_size for column in zip(*runs, strict=True)]
+        bar = progress_bar(repeats + 1, "by part", "run", progress)
+        runs = []
+        for _ in range(repeats + 1):
+            runs.append(_clocked(model, images))
+            bar.update()
+        bar.close()
+    medians = [statistics.median(column) / batch_size for column in zip(*runs[1:], strict=True)]
     rows = [PartTiming(*work, taken) for work, taken in zip(_work(model), medians, strict=True)]
     total = PartTiming(
         "total", sum(row.parameters for row in rows), sum(row.gmac for row in rows), sum(row.seconds for row in rows)
@@ -85,7 +90,7 @@ def _clocked(model: DiffMICv2, images: Tensor) -> list[float]:
 def _work(model: DiffMICv2) -> list[tuple[str, int, float]]:
     config = model.config
     macs, parameters = count_macs(config.replace(num_samples=1)), count_parameters(config)
-    macs_of_sampling = macs["unet"] * share_of_points(config) * config.sampling_steps
+    macs_of_sampling = macs["unet"] * computed_fraction_of_points(config) * config.sampling_steps
     return [
         (_DCG, parameters["dcg"], macs["dcg"] / 1e9),
         ("feature prior", parameters["feature_prior"], macs["feature_prior"] / 1e9),
@@ -93,12 +98,13 @@ def _work(model: DiffMICv2) -> list[tuple[str, int, float]]:
     ]
 
 
-def as_table(rows: list[PartTiming], limits: Limits, precision: str) -> str:
+def parts_table(rows: list[PartTiming], roofline: Roofline, precision: str) -> str:
     """Returns timings as a Markdown table."""
-    lines = ["| part | parameters, 10⁶ | GMAC/image | ms/image | of the limit |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {row.part} | {row.parameters / 1e6:.1f} | {row.gmac:.2f} | {1000 * row.seconds:.2f} | "
-        f"{limits.share(row.gmac, 1 / row.seconds, 'fp32' if row.part == _DCG else precision):.0%} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    columns = ("part", "parameters, 10⁶", "GMAC/image", "ms/image", "of the limit")
+    return markdown_table(columns, (_cells(row, roofline, precision) for row in rows))
+
+
+def _cells(row: PartTiming, roofline: Roofline, precision: str) -> list[str]:
+    fraction = roofline.fraction(row.gmac, 1 / row.seconds, "fp32" if row.part == _DCG else precision)
+    parameters = f"{row.parameters / 1e6:.1f}"
+    return [row.part, parameters, f"{row.gmac:.2f}", f"{1000 * row.seconds:.2f}", f"{fraction:.0%}"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+from diffmiczoo.benchmark.timing import now
 from diffmiczoo.runtime.packed import can_be_packed, matrix_product
 from diffmiczoo.runtime.precision import PRECISIONS
 
@@ -18,7 +18,7 @@ _BYTES = {"cpu": 2**28, "cuda": 2**31}
 
 
 @dataclass(frozen=True)
-class Limits:
+class Roofline:
     """The most that a machine did in this run.
 
     Attributes:
@@ -29,7 +29,7 @@ class Limits:
     flops: dict[str, float]
     bandwidth: float
 
-    def share(self, gmac: float, images_per_second: float, precision: str) -> float:
+    def fraction(self, gmac: float, images_per_second: float, precision: str) -> float:
         """Returns which part of the limit a rate is: 10⁹ multiply-accumulates for each image, images per second."""
         return 2e9 * gmac * images_per_second / self.flops[precision]
 
@@ -39,8 +39,8 @@ class Limits:
         return f"{products}, memory {self.bandwidth / 1e9:.0f} GB/s"
 
 
-def measure_limits(device: torch.device, precisions: tuple[str, ...], repeats: int = 5) -> Limits:
-    """Measures the limits of a device; takes a few seconds on a CPU.
+def measure_roofline(device: torch.device, precisions: tuple[str, ...], repeats: int = 5) -> Roofline:
+    """Measures the roofline of a device; takes a few seconds on a CPU.
 
     Args:
         device: "cpu" or "cuda".
@@ -58,7 +58,7 @@ def measure_limits(device: torch.device, precisions: tuple[str, ...], repeats: i
         flops[name] = 2 * side**3 / min(_best(way, device, repeats) for way in ways)
     source = torch.ones(_BYTES.get(device.type, _BYTES["cpu"]), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return Limits(flops, 2 * source.numel() / _best(partial(target.copy_, source), device, repeats))
+    return Roofline(flops, 2 * source.numel() / _best(partial(target.copy_, source), device, repeats))
 
 
 def _best(run: Callable[[], object], device: torch.device, repeats: int) -> float:
@@ -68,10 +68,3 @@ def _best(run: Callable[[], object], device: torch.device, repeats: int) -> floa
         run()
         seconds.append(now(device) - started)
     return min(seconds[1:])
-
-
-def now(device: torch.device) -> float:
-    """Returns the time in seconds when a device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

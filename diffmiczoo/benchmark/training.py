@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
@@ -10,14 +9,15 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from diffmiczoo.benchmark.roofline import now
+from diffmiczoo.benchmark.timing import Spread, markdown_table, now
 from diffmiczoo.diffusion.losses import sample_training_noise
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.depthwise import fast_depthwise
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import preserve_modes, seeded_generator
+from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import PLAIN, Runtime, training_runtime, using
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import Stage, create_stages, learning, parameter_groups
@@ -102,22 +102,20 @@ def benchmark_training(
         ValueError: the batch is too small for BatchNorm.
     """
     if batch_size < 2:
-        raise ValueError(f"batch_size={batch_size} must be at least 2: BatchNorm needs several images")
+        raise InvalidValueError(f"batch_size={batch_size} must be at least 2: BatchNorm needs several images")
     rows = rows or train_variants()
     stages = create_stages(Recipe(), model.config)
     timings: list[TrainTiming] = []
-    hide = None if progress is None else not progress
-    with tqdm(total=len(stages) * len(rows) * (repeats + 1), desc="benchmark", unit="step", disable=hide) as bar:
+    with progress_bar(len(stages) * len(rows) * (repeats + 1), "benchmark", "step", progress) as bar:
         for stage in stages:
             first = 0.0
             for variant in rows:
                 seconds, loss = _timed(deepcopy(model), stage, variant, batch_size, repeats, bar.update)
-                median = statistics.median(seconds)
-                first = first or median
-                ends = min(seconds), max(seconds)
-                timings.append(
-                    TrainTiming(stage.name, variant.name, median, *ends, batch_size / median, first / median, loss)
-                )
+                spread = Spread.of(seconds)
+                first = first or spread.median
+                rate, ratio = batch_size / spread.median, first / spread.median
+                ends = spread.median, spread.fastest, spread.slowest
+                timings.append(TrainTiming(stage.name, variant.name, *ends, rate, ratio, loss))
     return timings
 
 
@@ -170,15 +168,12 @@ def _step(
     return step
 
 
-def as_table(timings: list[TrainTiming]) -> str:
+def training_table(timings: list[TrainTiming]) -> str:
     """Returns timings as a Markdown table."""
-    lines = [
-        "| stage | way to train | images/s | × | ms/image | loss after the last step |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.stage} | {row.variant} | {row.images_per_second:.2f} | {row.ratio:.2f} | "
-        f"{1000 / row.images_per_second:.1f} | {row.loss:.4f} |"
-        for row in timings
-    ]
-    return "\n".join(lines)
+    columns = ("stage", "way to train", "images/s", "×", "ms/image", "loss after the last step")
+    return markdown_table(columns, (_cells(row) for row in timings))
+
+
+def _cells(row: TrainTiming) -> list[str]:
+    rate = row.images_per_second
+    return [row.stage, row.variant, f"{rate:.2f}", f"{row.ratio:.2f}", f"{1000 / rate:.1f}", f"{row.loss:.4f}"]

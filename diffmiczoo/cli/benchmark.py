@@ -49,7 +49,8 @@ def benchmark(
     from diffmiczoo.benchmark import folder, parts
     from diffmiczoo.benchmark import inference as timing
     from diffmiczoo.benchmark import training as training_timing
-    from diffmiczoo.benchmark.roofline import measure_limits
+    from diffmiczoo.benchmark.roofline import measure_roofline
+    from diffmiczoo.benchmark.timing import machine
     from diffmiczoo.runtime.quantized import can_quantize
     from diffmiczoo.zoo.factory import create_model
 
@@ -57,7 +58,7 @@ def benchmark(
         model = create_model(name, device=device)
         model.config = model.config.replace(sampling_steps=steps or model.config.sampling_steps)
         place = model.default_noise.device
-        where, limits = timing.machine(place), measure_limits(place, ("fp32", precision))
+        where, limits = machine(place), measure_roofline(place, ("fp32", precision))
         tables: dict[int, list[Any]] = {}
         shares: dict[int, list[Any]] = {}
         for batch in batches or ((32,) if training or images else (1, 32)):
@@ -78,13 +79,13 @@ def benchmark(
             report[key] = {batch: [dataclasses.asdict(row) for row in table] for batch, table in found.items()}
         click.echo(json.dumps(report, indent=2))
         return
-    machine = ", ".join(f"{key} {value}" for key, value in where.items())
-    click.echo(f"{name}, {model.config.sampling_steps} steps; {machine}; {limits}")
+    words = ", ".join(f"{key} {value}" for key, value in where.items())
+    click.echo(f"{name}, {model.config.sampling_steps} steps; {words}; {limits}")
     for batch, table in tables.items():
         if images is not None:
-            shown = folder.as_table(table)
+            shown = folder.folder_table(table)
         else:
-            shown = training_timing.as_table(table) if training else timing.as_table(table, limits)
+            shown = training_timing.training_table(table) if training else timing.inference_table(table, limits)
         click.echo(f"\nbatch {batch}\n\n{shown}")
         if batch in shares:
-            click.echo(f"\nours, {precision}, by part\n\n{parts.as_table(shares[batch], limits, precision)}")
+            click.echo(f"\nours, {precision}, by part\n\n{parts.parts_table(shares[batch], limits, precision)}")
