@@ -1,4 +1,5 @@
-"""What the diffusion head needs: trains it alone on cached features and compares settings (docs/method.md).
+"""What the diffusion head needs: trains it alone on cached features and compares settings
+(docs/experiments/diffusion-head.md).
 
     python tools/head_study.py RUN DATA
 

@@ -150,8 +150,7 @@ class Prediction:
     def calibrated(self) -> bool:
         """Whether temperature and prior weight were fitted on data; if not, take probabilities for a ranking only.
 
-        They were fitted with the config's own `sampling_steps` and `num_samples`; docs/method.md tells how little the
-        temperature moves with others.
+        They were fitted with the config's own `sampling_steps` and `num_samples`.
         """
         return self.config.temperature is not None
 

@@ -12,7 +12,7 @@ from diffmiczoo.config import DiffMICConfig
 #: Of a model whose temperature was not fitted: takes a score as the probability that it estimates.
 UNCALIBRATED_TEMPERATURE = 1.0
 
-#: Scores below about this size are noise of the sampler; docs/method.md has the measurements behind it.
+#: Scores below about this size are noise of the sampler; docs/experiments/probabilities.md has the measurements.
 SCORE_NOISE = 0.05
 
 

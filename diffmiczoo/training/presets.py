@@ -13,7 +13,7 @@ PAPER = Recipe()
 #: ChestX-ray14 in the paper: 20 and 100 epochs.
 PAPER_CHEST = Recipe(dcg_epochs=20, diffusion_epochs=100)
 
-#: For diffmicv2_nano started from ImageNet encoders; docs/method.md has the measurements behind it.
+#: For diffmicv2_nano started from ImageNet encoders; docs/experiments/diffusion-head.md has the measurements.
 NANO = Recipe(
     dcg_lr=1e-3,
     diffusion_lr=2e-2,
