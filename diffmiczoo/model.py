@@ -1,4 +1,4 @@
-"""`DiffMICv2`: images → condition → sample → prediction; nothing else knows the whole path."""
+"""`DiffMICv2`: images → priors → condition → sample → scores, and what is trained and predicted with them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         config: the `DiffMICConfig`.
         trained: whether the weights come from training; `predict` warns while they do not.
         dcg: τ_D, trained first and frozen afterwards.
-        feature_prior, unet: what the diffusion stage trains; absent where the DCG answers alone.
+        feature_prior, unet: what the diffusion stage trains; absent where the DCG predicts alone.
 
     Raises:
         ValueError: an encoder is unknown or cannot take its image size.
@@ -176,7 +176,7 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
             y_T: (B or 1, C, Np, Np) or (num_samples, B or 1, C, Np, Np), where sampling starts; replaces the draw.
             num_samples: independent runs to average, ≥ 1; the config's `num_samples` by default.
             generator: on the condition's device; draws noise for every image. Without it all images share the model's
-                own fixed noise, so that an answer does not depend on the batch.
+                own fixed noise, so that a prediction does not depend on the batch.
 
         Raises:
             ValueError: `steps` or `num_samples` is out of range.

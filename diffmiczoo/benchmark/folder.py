@@ -1,4 +1,4 @@
-"""From image files to answers: how fast decoding is alone, the model alone, and both together."""
+"""From image files to predictions: how fast decoding is alone, the model alone, and both together."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def benchmark_folder(
     precision: str = "fp32",
     progress: bool | None = None,
 ) -> list[FolderTiming]:
-    """Times what `predict` does with a folder: reading and resizing its files, answering, and both at once.
+    """Times what `predict` does with a folder: reading and resizing its files, predicting, and both at once.
 
     Args:
         model: on its device.
@@ -65,18 +65,18 @@ def benchmark_folder(
     squares = [few[index % len(few)] for index in range(len(items))]
     device = model.default_noise.device
 
-    def answers_to(images: Any) -> Iterable[object]:
+    def predictions_of(images: Any) -> Iterable[object]:
         return model.predictor(options).predict_batches(as_items(images))
 
     parts: tuple[tuple[str, Callable[[], Iterable[object]]], ...] = (
         ("decode alone", lambda: read_squares(items, model.config)),
-        ("model alone", lambda: answers_to(squares)),
-        ("together", lambda: answers_to(items)),
+        ("model alone", lambda: predictions_of(squares)),
+        ("together", lambda: predictions_of(items)),
     )
     rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        deque(answers_to(few), maxlen=0)  # folded copies are made once
+        deque(predictions_of(few), maxlen=0)  # folded copies are made once
         for name, run in parts:
             started, worked = now(device), _processor_seconds()
             deque(run(), maxlen=0)

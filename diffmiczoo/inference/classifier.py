@@ -56,7 +56,7 @@ class ImageClassifier:
     ) -> Prediction:
         """Classifies images and tells how sure it is and where it looked.
 
-        The answer for an image is the same alone, in any batch and in any order, because all images start from the
+        The prediction for an image is the same alone, in any batch and in any order, because all images start from the
         noise that `seed` gives, up to floating-point rounding. The model's mode and memory layout, the caller's
         autocast and the global random state neither matter nor change. With several images `malloc` keeps freed memory
         for as long as it runs, unless DIFFMICZOO_KEEP_MEMORY=0 is in the environment (`runtime.malloc`).

@@ -1,4 +1,4 @@
-"""`Prediction`: what a model answers for a list of images."""
+"""`Prediction`: what a model says of a list of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.errors import InvalidValueError, MissingExtraError
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from diffmiczoo.inference.probabilities import scores_to_probs, uncertainty
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ _TENSORS = tuple(field.name for field in dataclasses.fields(PredictionTensors))
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
-    """What a model answers for B images; behaves as a list of them.
+    """What a model says of B images; behaves as a list of them.
 
     Attributes:
         names: B names: the path, or "images[3]" where an image has none.
-        scores: (B, C) means of the sampler's ŷ_0 map, about 0..1; logits where the DCG answers alone.
+        scores: (B, C) means of the sampler's ŷ_0 map, about 0..1; logits where the DCG predicts alone.
         dcg_logits: (B, C) the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), logits.
         probs: (B, C) in [0, 1], see `diffmiczoo.inference.probabilities.scores_to_probs`.
         uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing, see `inference.probabilities.uncertainty`.
@@ -121,25 +121,27 @@ class Prediction:
         self._check_shape("roi_attention", rois)
         self._check_shape("saliency", classes, *self.saliency.shape[2:4])
         if len(self.items) != len(self.names):
-            raise ValueError(f"items has {len(self.items)} entries for {len(self.names)} names")
+            raise InvalidValueError(f"items has {len(self.items)} entries for {len(self.names)} names")
         numbers = [self.scores, self.dcg_logits, self.probs, self.uncertainty[:, None]]
         finite = torch.cat(numbers, dim=1).isfinite().all(1)
         broken = [name for name, good in zip(self.names, finite.tolist(), strict=True) if not good]
         if broken:
             shown = ", ".join(broken[:5]) + (", …" if len(broken) > 5 else "")
-            raise ValueError(
-                f"the model's answer is not finite for {shown}; its weights or their precision are at fault"
+            raise InvalidValueError(
+                f"the model's prediction is not finite for {shown}; its weights or their precision are at fault"
             )
 
     def _check_shape(self, field: str, *sizes: int) -> None:
         tensor, expected = getattr(self, field), (len(self.names), *sizes)
         if tuple(tensor.shape) != expected or (field == "saliency" and tensor.ndim != 4):
             shape = "(B, C, h, w)" if field == "saliency" else str(expected)
-            raise ValueError(f"{field} has shape {tuple(tensor.shape)}; expected {shape} for {len(self.names)} names")
+            raise InvalidValueError(
+                f"{field} has shape {tuple(tensor.shape)}; expected {shape} for {len(self.names)} names"
+            )
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-            raise TypeError(f"{field} is {tensor.dtype} on {tensor.device}; expected torch.float32 on cpu")
+            raise InvalidTypeError(f"{field} is {tensor.dtype} on {tensor.device}; expected torch.float32 on cpu")
 
-    # ------------------------------------------------------------------ a list of answers
+    # ------------------------------------------------------------------ a list of predictions
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -166,7 +168,7 @@ class Prediction:
         return len(self.names)
 
     def __getitem__(self, key: int | slice | str) -> Prediction:
-        """Returns the answers of some images: of one by its place or name, of several by a slice.
+        """Returns the predictions of some images: of one by its place or name, of several by a slice.
 
         Raises:
             IndexError: there is no such place.
@@ -190,10 +192,10 @@ class Prediction:
 
     def __repr__(self) -> str:
         first = zip(self.names, self[:3].top(1), strict=False)
-        answers = [f"{os.path.basename(name)} → {pairs[0][0]} {pairs[0][1]:.3f}" for name, pairs in first]
+        shown = [f"{os.path.basename(name)} → {pairs[0][0]} {pairs[0][1]:.3f}" for name, pairs in first]
         more = ["…"] if len(self) > 3 else []
         state = "" if self.calibrated else ", not calibrated"
-        return f"Prediction({len(self)} images, {len(self.class_names)} classes{state}: {', '.join(answers + more)})"
+        return f"Prediction({len(self)} images, {len(self.class_names)} classes{state}: {', '.join(shown + more)})"
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """Returns the k most probable classes of each image as (name, probability), the most probable first.
@@ -205,7 +207,7 @@ class Prediction:
             ValueError: `k` is less than 1.
         """
         if k < 1:
-            raise ValueError(f"k={k} must be at least 1")
+            raise InvalidValueError(f"k={k} must be at least 1")
         values, order = torch.sort(self.probs, stable=True, dim=-1, descending=True)
         rows = zip(values[:, :k].tolist(), order[:, :k].tolist(), strict=True)
         return [[(self.class_names[index], value) for value, index in zip(*row, strict=True)] for row in rows]
@@ -254,7 +256,7 @@ class Prediction:
         try:
             from pandas import DataFrame
         except ImportError as error:
-            raise ImportError('to_frame needs pandas: pip install "diffmiczoo[pandas]"') from error
+            raise MissingExtraError('to_frame needs pandas: pip install "diffmiczoo[pandas]"') from error
         columns: dict[str, list[Any]] = {
             "name": self.names,
             "label": [label if isinstance(label, str) else "|".join(label) for label in self.labels],

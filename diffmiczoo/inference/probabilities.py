@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidValueError
 
 #: Of a model whose temperature was not fitted: takes a score as the probability that it estimates.
 UNCALIBRATED_TEMPERATURE = 1.0
@@ -39,7 +40,7 @@ def scores_to_probs(scores: Tensor, config: DiffMICConfig, dcg_logits: Tensor | 
     logits = score_logits(scores, config) / temperature
     if config.prior_weight:
         if dcg_logits is None:
-            raise ValueError(f"prior_weight={config.prior_weight} needs dcg_logits")
+            raise InvalidValueError(f"prior_weight={config.prior_weight} needs dcg_logits")
         _check_scores("dcg_logits", dcg_logits, config)
         logits = logits + config.prior_weight * dcg_logits
     return logits_to_probs(logits, config.task)
@@ -47,7 +48,7 @@ def scores_to_probs(scores: Tensor, config: DiffMICConfig, dcg_logits: Tensor | 
 
 def _check_scores(name: str, scores: Tensor, config: DiffMICConfig) -> None:
     if scores.ndim != 2 or scores.shape[1] != config.num_classes:
-        raise ValueError(f"expected {name} of shape (B, {config.num_classes}), found {tuple(scores.shape)}")
+        raise InvalidValueError(f"expected {name} of shape (B, {config.num_classes}), found {tuple(scores.shape)}")
 
 
 def score_logits(scores: Tensor, config: DiffMICConfig) -> Tensor:
@@ -55,7 +56,7 @@ def score_logits(scores: Tensor, config: DiffMICConfig) -> Tensor:
 
     The model regresses one-hot labels, so a score estimates a probability and a softmax of it would rank images by
     their other scores too. "multiclass": log softplus(ŷ / `SCORE_NOISE`). "multilabel": the same less that of 1 - ŷ.
-    Where the DCG answers alone, its scores are logits already.
+    Where the DCG predicts alone, its scores are logits already.
 
     Args:
         scores: (B, C) means of the ŷ_0 map, about 0..1.

@@ -1,1 +1,1 @@
-"""The parts of DiffMIC-v2; each stands alone and `diffmiczoo.model` wires them together."""
+"""The parts of DiffMIC-v2, one file per block of equations; `diffmiczoo.model` wires them together."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from diffmiczoo.errors import InvalidTypeError
+
 #: Path of the layer → which of its channels are multiples of the number of classes.
 CLASS_LAYERS = {
     "dcg.saliency_conv": "out",
@@ -46,4 +48,4 @@ def _resized(layer: nn.Module, num_classes: int, old_classes: int, side: str) ->
         kernel, padding = layer.kernel_size[0], int(layer.padding[0])
         inputs, outputs = size(layer.in_channels, "in"), size(layer.out_channels, "out")
         return nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=has_bias)
-    raise TypeError(f"{type(layer).__name__} has no number of classes")
+    raise InvalidTypeError(f"{type(layer).__name__} has no number of classes")

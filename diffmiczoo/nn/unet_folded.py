@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffmiczoo.errors import InvalidTypeError
 from diffmiczoo.nn.unet import DenoisingUNet, TimestepConv
 from diffmiczoo.runtime.packed import can_be_packed, matrix_product
 from diffmiczoo.runtime.precision import PRECISIONS
@@ -109,7 +110,7 @@ def can_be_folded(unet: DenoisingUNet) -> bool:
 
 def _bias(conv: torch.nn.Conv2d) -> Tensor:
     if conv.bias is None:
-        raise TypeError("a convolution without bias cannot be folded")
+        raise InvalidTypeError("a convolution without bias cannot be folded")
     return conv.bias.detach()
 
 
@@ -125,7 +126,7 @@ def _product(conv: torch.nn.Conv2d, dtype: torch.dtype, packed: bool) -> Callabl
 def _folded(block: TimestepConv, t: Tensor, dtype: torch.dtype, packed: bool) -> FoldedBlock:
     norm, gamma = block.norm, block.gamma(t).detach()
     if norm.running_var is None or norm.running_mean is None:
-        raise TypeError("a block without running statistics cannot be folded")
+        raise InvalidTypeError("a block without running statistics cannot be folded")
     per_channel = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
     scale = gamma * per_channel
     shift = scale * _bias(block.conv) + norm.bias.detach() - norm.running_mean * per_channel

@@ -1,4 +1,9 @@
-"""Depthwise convolutions in bf16 whose gradients take the fastest way that a CPU has for each shape."""
+"""Depthwise convolutions in bf16 whose gradients take the fastest way that a CPU has for each shape.
+
+Why: under autocast on CPUs an EfficientNet is otherwise slower than in fp32. Measured per layer, the library's bf16
+gradient of the weight of a 5 × 5 depthwise kernel takes 14.7 ms where fp32 takes 3.4 and nine 3 × 3 tiles 1.1; the
+gradient of the input is ten to a hundred times slower than the forward pass as soon as the stride is over 1.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +73,12 @@ def _input_gradient(
     stride: tuple[int, int],
     around: tuple[int, int, int, int],
 ) -> Tensor:
-    """Returns the gradient of an input of a size: what each output got is given back by the mirrored kernel."""
+    """Returns the gradient of an input of a size, as a convolution of the outputs' gradient with the mirrored kernel.
+
+    With a stride, zeros go between the values, so that each lies where its window began:
+
+        stride 2, kernel 3, padding 1    gradient a b c    spread 0 a 0 b 0 c 0 0    convolved: 6 values
+    """
     before = (weight.shape[2] - 1 - around[2], weight.shape[3] - 1 - around[0])
     padding = before
     if stride != (1, 1) or not _is_even(around):
@@ -84,6 +94,12 @@ def _input_gradient(
 def _weight_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
+    """Returns the gradient of the kernel, computed in tiles of at most 3 × 3, the sizes for which the library is fast.
+
+    A tile's gradient is that of a small kernel over the part of the input that the tile slides over:
+
+        5 × 5 kernel    columns  0 1 2 3 4    tiles  [0 1 2] and [2 3 4], the same for rows; column 2 is written twice
+    """
     kernel = tuple(weight.shape[2:])
     if max(kernel) <= _TILE:
         return _tile_gradient(gradient, x, kernel, stride, padding).to(weight.dtype)
@@ -117,8 +133,9 @@ def _tile_gradient(
 def fast_depthwise(model: nn.Module) -> Iterator[None]:
     """Lets the depthwise convolutions of a model compute in bf16 with gradients that are fast on CPUs.
 
-    For training in bf16 under autocast on a CPU, where a whole EfficientNet is otherwise slower than in fp32. Grouped
-    convolutions that are not depthwise stay in fp32 for the same reason.
+    For training in bf16 under autocast on a CPU. Grouped convolutions that are not depthwise stay in fp32, whose
+    gradients are the faster ones there. `forward` is replaced on the layers themselves because they are timm's: there
+    is no place of ours where they are called.
     """
     grouped = [module for module in model.modules() if isinstance(module, nn.Conv2d) and module.groups > 1]
     for conv in grouped:

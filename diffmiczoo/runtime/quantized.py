@@ -1,4 +1,8 @@
-"""Matrix products in 8-bit integers on CPUs: a quarter of float32's bytes, where reading weights is the work."""
+"""Matrix products in 8-bit integers on CPUs: a quarter of float32's bytes, where reading weights is the work.
+
+Why our own scales and not torch.ao's: its dynamic quantization takes one range for all rows of a batch, so that the
+prediction for an image would depend on its neighbours. Here each row has its own step and offset.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor, nn
 
 
 class QuantizedLinear(nn.Module):
-    """x ↦ W x with W in int8, scaled per output, and x in uint8, scaled per row: no answer depends on other rows.
+    """x ↦ W x with W in int8, scaled per output, and x in uint8, scaled per row: no result depends on other rows.
 
     With u = round((x - low) / step) of a row, W x is nearly step · W u + low · W 1; W u is summed up exactly.
 

@@ -16,8 +16,8 @@ from diffmiczoo.runtime.precision import PRECISIONS, autocast
 class Runtime:
     """Which optimisations are on; all are off by default, so that a model computes as it is written.
 
-    `predict`, `evaluate` and `fit` switch on what pays for them. None changes an answer by more than rounding, but for
-    `precision`.
+    `predict`, `evaluate` and `fit` switch on what pays for them. None but `precision` changes a prediction by more than
+    rounding.
 
     Attributes:
         fold: the U-Net's γ(t), bias and BatchNorm become one scale and shift per step (`nn.unet_folded`).
