@@ -24,7 +24,7 @@ def test_evaluate_takes_only_splits_that_there_are(manifest_csv, image_folder) -
             diffmiczoo.evaluate(model, data, split=split, **options)
 
 
-def test_one_pass_answers_for_the_model_and_for_its_dcg(manifest_csv) -> None:
+def test_one_pass_predicts_the_model_and_for_its_dcg(manifest_csv) -> None:
     model = tiny_model(temperature=0.5, prior_weight=0.4)
     manifest = read_manifest(manifest_csv, class_names=("dark", "light")).split("test")
     model.config = model.config.replace(class_names=("dark", "light"))

@@ -8,9 +8,9 @@ from factories import random_predictions
 from diffmiczoo.evaluation.results import LabelledPredictions
 
 
-def test_answers_come_back_from_their_table(tmp_path) -> None:
-    answers = random_predictions(count=10)
-    grouped = LabelledPredictions(**{**answers.__dict__, "groups": tuple("aabbccddee")})
+def test_predictions_come_back_from_their_table(tmp_path) -> None:
+    predictions = random_predictions(count=10)
+    grouped = LabelledPredictions(**{**predictions.__dict__, "groups": tuple("aabbccddee")})
     grouped.save(tmp_path / "a.csv")
     loaded = LabelledPredictions.load(tmp_path / "a.csv")
     torch.testing.assert_close(loaded.probs, grouped.probs, rtol=1e-5, atol=1e-7)

@@ -62,7 +62,7 @@ def test_images_of_a_group_are_not_independent() -> None:
     assert row.p_value != plain.p_value and row.first == plain.first
 
 
-def test_answers_for_other_images_are_not_compared() -> None:
+def test_predictions_for_other_images_are_not_compared() -> None:
     one, other = random_predictions(count=10), random_predictions(count=12)
     with pytest.raises(ValueError, match="are for 10 and 12 images that are not the same"):
         paired_tests(one, other)

@@ -17,14 +17,14 @@ from diffmiczoo.metrics.weighted import WeightedImages
 
 
 def test_the_interval_of_kappa_is_that_of_plain_resampling() -> None:
-    answers = random_predictions(count=80, ordinal=True)
+    predictions = random_predictions(count=80, ordinal=True)
     rng = np.random.default_rng(1)
-    targets, given = answers.targets.numpy(), answers.probs.argmax(1).numpy()
+    targets, given = predictions.targets.numpy(), predictions.probs.argmax(1).numpy()
     drawn = [
         cohen_kappa_score(targets[rows], given[rows], weights="quadratic")
         for rows in (rng.integers(0, 80, 80) for _ in range(1500))
     ]
-    low, high = answers.metrics(bootstrap=1500, progress=False).intervals["quadratic_kappa"]
+    low, high = predictions.metrics(bootstrap=1500, progress=False).intervals["quadratic_kappa"]
     assert np.percentile(drawn, [2.5, 97.5]) == pytest.approx([low, high], abs=0.03)
 
 

@@ -17,9 +17,9 @@ from diffmiczoo.metrics.table import metric_names
 
 
 def test_quadratic_kappa_is_scikit_learns() -> None:
-    answers = random_predictions(ordinal=True)
-    measured = answers.metrics(bootstrap=200, progress=False)
-    wanted = cohen_kappa_score(answers.targets, answers.probs.argmax(1), weights="quadratic")
+    predictions = random_predictions(ordinal=True)
+    measured = predictions.metrics(bootstrap=200, progress=False)
+    wanted = cohen_kappa_score(predictions.targets, predictions.probs.argmax(1), weights="quadratic")
     assert measured.values["quadratic_kappa"] == pytest.approx(wanted, abs=1e-12)
     low, high = measured.intervals["quadratic_kappa"]
     assert low < wanted < high and high - low < 0.5
