@@ -88,7 +88,8 @@ class Predictor:
         predict_squares: what the model computes.
         config: the model's.
         options: how.
-        steps, num_samples: of the sampler.
+        steps: of the sampler.
+        num_samples: runs of the sampler.
         trained: whether the model's weights come from training.
     """
 
