@@ -15,7 +15,7 @@ FUNCTION_LINES = 40
 
 # Longer than that today. Take a name away when it has been cut; nothing may be added without a reason beside it.
 LONG_FILES: set[str] = set()
-LONG_FUNCTIONS = {"cli.benchmark.benchmark"}
+LONG_FUNCTIONS: set[str] = set()
 
 
 def source_files() -> list[Path]:

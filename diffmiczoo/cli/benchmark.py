@@ -1,37 +1,50 @@
-"""`benchmark`: the speed of this machine, side by side."""
+"""`diffmiczoo benchmark`: the speed of this machine, the plain order of work and ours side by side."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffmiczoo.cli.common import clear_errors
+from diffmiczoo.cli.common import batch_sizes_option, device_option, format_option, model_option, precision_option
+from diffmiczoo.cli.output import echo_json
+
+if TYPE_CHECKING:
+    from diffmiczoo.benchmark.roofline import Roofline
+    from diffmiczoo.model import DiffMICv2
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The rows of one batch size, and where they are of `predict`, the parts that ours consists of."""
+
+    rows: list[Any]
+    parts: list[Any]
+    text: str
 
 
 @click.command()
-@click.option(
-    "--model", "name", default="diffmicv2_resnet18", show_default=True, help="Registered name or local-dir:PATH."
-)
-@click.option("--batch", "batches", type=click.IntRange(1), multiple=True, help="Images at once; may be repeated.")
-@click.option("--steps", type=click.IntRange(2), help="DDIM steps; by default the model's own.")
+@model_option(default="diffmicv2_resnet18")
+@batch_sizes_option()
+@click.option("--steps", type=click.IntRange(2), help="Sampling steps; by default the model's own.")
 @click.option(
     "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Timed runs after one to warm up."
 )
-@click.option("--device", default="cpu", show_default=True, help="For example cuda.")
-@click.option("--precision", type=click.Choice(["bf16", "fp16"]), default="bf16", show_default=True)
+@device_option
+@precision_option("bf16", "fp16")
 @click.option("--compile", "compiled", is_flag=True, help="Also time encoders through torch.compile.")
-@click.option("--train", "training", is_flag=True, help="Time training steps instead; batch 32 by default.")
+@click.option("--train", "training", is_flag=True, help="Time training steps instead.")
 @click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False),
-    help="Time predict on this folder instead: decoding, the model, both; in batches of 32 by default.",
+    help="Time predict on this folder instead: decoding, the model, both.",
 )
-@click.option("--json", "json_output", is_flag=True, help="Write JSON, not a table.")
+@format_option("table", "json")
 def benchmark(
     name: str,
-    batches: tuple[int, ...],
+    batch_sizes: tuple[int, ...],
     steps: int | None,
     repeats: int,
     device: str,
@@ -39,53 +52,68 @@ def benchmark(
     compiled: bool,
     training: bool,
     images: str | None,
-    json_output: bool,
+    style: str,
 ) -> None:
-    """Time the plain order of work and ours side by side on this machine, with random weights and images."""
+    """Time the plain order of work and ours side by side on this machine, with random weights and images.
+
+    Without --batch-size these are batches of 1 and of 32; of 32 alone with --train or --images.
+    """
     if images is not None and training:
         raise click.UsageError("--images and --train are different benchmarks; give one of them")
-    import dataclasses
-
-    from diffmiczoo.benchmark import folder, parts
-    from diffmiczoo.benchmark import inference as timing
-    from diffmiczoo.benchmark import training as training_timing
+    import diffmiczoo
     from diffmiczoo.benchmark.roofline import measure_roofline
     from diffmiczoo.benchmark.timing import machine
-    from diffmiczoo.runtime.quantized import can_quantize
-    from diffmiczoo.zoo.factory import create_model
 
-    with clear_errors():
-        model = create_model(name, device=device)
-        model.config = model.config.replace(sampling_steps=steps or model.config.sampling_steps)
-        place = model.default_noise.device
-        where, limits = machine(place), measure_roofline(place, ("fp32", precision))
-        tables: dict[int, list[Any]] = {}
-        shares: dict[int, list[Any]] = {}
-        for batch in batches or ((32,) if training or images else (1, 32)):
-            if images is not None:
-                tables[batch] = folder.benchmark_folder(model, images, batch_size=batch, precision=precision)
-                continue
-            if training:
-                ways = training_timing.train_variants(precision)
-                tables[batch] = training_timing.benchmark_training(model, batch_size=batch, repeats=repeats, rows=ways)
-                continue
-            integers = place.type == "cpu" and precision == "bf16" and can_quantize()
-            rows = timing.variants(precision, compiled, integers)
-            tables[batch] = timing.benchmark(model, batch_size=batch, repeats=repeats, rows=rows)
-            shares[batch] = parts.benchmark_parts(model, batch_size=batch, repeats=repeats, precision=precision)
-    if json_output:
-        report = {"model": name, **where, "limits": dataclasses.asdict(limits)}
-        for key, found in (("batches", tables), ("parts", shares)):
-            report[key] = {batch: [dataclasses.asdict(row) for row in table] for batch, table in found.items()}
-        click.echo(json.dumps(report, indent=2))
+    model = diffmiczoo.create_model(name, device=device)
+    model.config = model.config.replace(sampling_steps=steps or model.config.sampling_steps)
+    place = model.default_noise.device
+    where, roofline = machine(place), measure_roofline(place, ("fp32", precision))
+    timed: dict[int, Timed] = {}
+    for batch_size in batch_sizes or ((32,) if training or images else (1, 32)):
+        if images is not None:
+            timed[batch_size] = _folder(model, images, batch_size, precision)
+        elif training:
+            timed[batch_size] = _training(model, batch_size, repeats, precision)
+        else:
+            timed[batch_size] = _inference(model, batch_size, repeats, precision, compiled, roofline)
+    if style == "json":
+        report = {"model": name, **where, "limits": dataclasses.asdict(roofline)}
+        report["batches"] = {size: [dataclasses.asdict(row) for row in each.rows] for size, each in timed.items()}
+        report["parts"] = {size: [dataclasses.asdict(row) for row in each.parts] for size, each in timed.items()}
+        echo_json(report)
         return
     words = ", ".join(f"{key} {value}" for key, value in where.items())
-    click.echo(f"{name}, {model.config.sampling_steps} steps; {words}; {limits}")
-    for batch, table in tables.items():
-        if images is not None:
-            shown = folder.folder_table(table)
-        else:
-            shown = training_timing.training_table(table) if training else timing.inference_table(table, limits)
-        click.echo(f"\nbatch {batch}\n\n{shown}")
-        if batch in shares:
-            click.echo(f"\nours, {precision}, by part\n\n{parts.parts_table(shares[batch], limits, precision)}")
+    click.echo(f"{name}, {model.config.sampling_steps} steps; {words}; {roofline}")
+    for batch_size, each in timed.items():
+        click.echo(f"\nbatch {batch_size}\n\n{each.text}")
+
+
+def _inference(
+    model: DiffMICv2, batch_size: int, repeats: int, precision: str, compiled: bool, roofline: Roofline
+) -> Timed:
+    from diffmiczoo.benchmark import inference, parts
+    from diffmiczoo.runtime.quantized import can_quantize
+
+    integers = model.default_noise.device.type == "cpu" and precision == "bf16" and can_quantize()
+    ways = inference.variants(precision, compiled, integers)
+    rows = inference.benchmark(model, batch_size=batch_size, repeats=repeats, rows=ways)
+    shares = parts.benchmark_parts(model, batch_size=batch_size, repeats=repeats, precision=precision)
+    by_part = parts.parts_table(shares, roofline, precision)
+    return Timed(
+        rows, shares, f"{inference.inference_table(rows, roofline)}\n\nours, {precision}, by part\n\n{by_part}"
+    )
+
+
+def _training(model: DiffMICv2, batch_size: int, repeats: int, precision: str) -> Timed:
+    from diffmiczoo.benchmark import training
+
+    ways = training.train_variants(precision)
+    rows = training.benchmark_training(model, batch_size=batch_size, repeats=repeats, rows=ways)
+    return Timed(rows, [], training.training_table(rows))
+
+
+def _folder(model: DiffMICv2, images: str, batch_size: int, precision: str) -> Timed:
+    from diffmiczoo.benchmark import folder
+
+    rows = folder.benchmark_folder(model, images, batch_size=batch_size, precision=precision)
+    return Timed(rows, [], folder.folder_table(rows))

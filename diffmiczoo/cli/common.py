@@ -1,42 +1,63 @@
-"""What several commands share: errors as one line, devices, FIELD=VALUE settings."""
+"""Options that several commands share: one name, one meaning, one text of help."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from diffmiczoo.config import DiffMICConfig, choices
+from diffmiczoo.errors import InvalidValueError
 
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turns the package's own errors into one line and exit status 2, without a traceback."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+Option = Callable[[Any], Any]
+
+#: Of matrix products and convolutions; a test holds them against `runtime.precision.PRECISIONS`, which needs torch.
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+
+TASKS = choices(DiffMICConfig, "task")
+
+#: A file to write.
+OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def checked_device(device: str) -> str:
-    """Returns the name of a device that is here.
+class Device(click.ParamType):
+    """The name of a device that is here."""
 
-    Raises:
-        ValueError: it is not, or torch does not know the name.
-    """
-    import torch
+    name = "device"
 
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise ValueError(f"--device {device} is not known; take cpu, cuda, cuda:1, …, or mps") from None
-    missing = (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.mps.is_available())
-    if missing:
-        raise ValueError(f"there is no {kind} device here; use --device cpu")
-    return device
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the name as it is; fails where torch does not know it or the machine lacks it."""
+        if value == "cpu":
+            return value
+        import torch
+
+        try:
+            device = torch.device(value)
+        except RuntimeError:
+            self.fail(f"{value} is not known; take cpu, cuda, cuda:1, …, or mps", param, ctx)
+        count = {"cuda": torch.cuda.device_count, "mps": lambda: int(torch.backends.mps.is_available())}
+        here = count[device.type]() if device.type in count else 1
+        if not here:
+            self.fail(f"there is no {device.type} device here; use --device cpu", param, ctx)
+        if device.index is not None and device.index >= here:
+            self.fail(f"{value} is not here; the last one is {device.type}:{here - 1}", param, ctx)
+        return str(value)
+
+
+class Assignment(click.ParamType):
+    """FIELD=VALUE; a value is JSON, or a text."""
+
+    name = "field=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Returns the field and its value."""
+        try:
+            return next(iter(assignments((value,)).items()))
+        except InvalidValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def assignments(texts: tuple[str, ...]) -> dict[str, Any]:
@@ -49,9 +70,90 @@ def assignments(texts: tuple[str, ...]) -> dict[str, Any]:
     for text in texts:
         field, sign, value = text.partition("=")
         if not sign:
-            raise ValueError(f"{text!r}: expected FIELD=VALUE")
+            raise InvalidValueError(f"{text!r}: expected FIELD=VALUE")
         try:
             values[field.strip()] = json.loads(value)
         except json.JSONDecodeError:
             values[field.strip()] = value
     return values
+
+
+def model_option(**default: Any) -> Option:
+    """Returns `--model`; without a `default` it has to be given."""
+    return click.option(
+        "--model",
+        "name",
+        metavar="NAME",
+        required=not default,
+        show_default=bool(default),
+        help="A name that `diffmiczoo list` shows, local-dir:PATH or hf-hub:ORGANISATION/NAME.",
+        **default,  # click takes a default of None for one that was given
+    )
+
+
+def batch_size_option() -> Option:
+    """Returns `--batch-size`, by default 32."""
+    return click.option(
+        "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once."
+    )
+
+
+def batch_sizes_option() -> Option:
+    """Returns a `--batch-size` that may be repeated; the command gets `batch_sizes`."""
+    return click.option(
+        "--batch-size",
+        "batch_sizes",
+        type=click.IntRange(1),
+        multiple=True,
+        help="Images computed at once; may be repeated.",
+    )
+
+
+def format_option(*styles: str) -> Option:
+    """Returns `--format`; the first style is the default."""
+    return click.option("--format", "style", type=click.Choice(styles), default=styles[0], show_default=True)
+
+
+def precision_option(*names: str) -> Option:
+    """Returns `--precision`; the first name is the default."""
+    return click.option(
+        "--precision",
+        type=click.Choice(names),
+        default=names[0],
+        show_default=True,
+        help="Of matrix products and convolutions.",
+    )
+
+
+def fields_option(flag: str, variable: str, of: str) -> Option:
+    """Returns an option FIELD=VALUE that may be repeated; the command gets a dictionary."""
+    return click.option(
+        flag,
+        variable,
+        multiple=True,
+        type=Assignment(),
+        metavar="FIELD=VALUE",
+        callback=lambda ctx, param, pairs: dict(pairs),
+        help=f"Change a field of the {of}; may be repeated.",
+    )
+
+
+def bootstrap_option(least: int) -> Option:
+    """Returns `--bootstrap`, at least `least`."""
+    return click.option(
+        "--bootstrap",
+        type=click.IntRange(least),
+        default=1000,
+        show_default=True,
+        help="Resamples for the 95 % intervals" + ("." if least else "; 0 for none."),
+    )
+
+
+device_option = click.option(
+    "--device", type=Device(), default="cpu", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, … or mps."
+)
+split_option = click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Only the images of this split.",
+)

@@ -1,37 +1,61 @@
-"""How the command line writes answers: as a table, CSV or JSON, to the screen or a file, and as pictures."""
+"""What the commands write: predictions as a table, CSV or JSON, to the screen or a file, and as pictures."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.files import write_text
 
 if TYPE_CHECKING:
     from diffmiczoo.inference.prediction import Prediction
 
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file by a whole new one; names that are not UTF-8 keep their bytes."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
-    temporary.replace(path)
+#: Formats of predictions whose lines stand for themselves, so that a file can grow batch by batch.
+STREAMED = ("csv", "jsonl")
 
 
-def printable(text: str) -> str:
-    """Returns a text that every screen takes; bytes of names that are not UTF-8 are replaced."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def echo_json(values: dict[str, Any]) -> None:
+    """Writes JSON to the screen."""
+    click.echo(json.dumps(values, indent=2))
 
 
-def as_table(prediction: Prediction) -> str:
-    """Returns a line per image for people: uncertainty and the three most probable classes."""
+def echo_prediction(prediction: Prediction, style: str, output: Path | None) -> None:
+    """Writes a prediction to the screen, or to a file that is replaced as a whole.
+
+    Args:
+        prediction: of any number of images.
+        style: "table", "csv", "json" or "jsonl".
+        output: the file; None for the screen.
+    """
+    if style == "csv":
+        text = prediction.to_csv()
+    elif style == "json":
+        text = json.dumps(prediction.to_dict(), indent=2) + "\n"
+    else:
+        text = _json_lines(prediction) if style == "jsonl" else _table(prediction)
+    if output is not None:
+        write_text(output, text)
+    else:
+        # A name that is not UTF-8 has signs that no screen takes.
+        click.echo(text.encode("utf-8", "replace").decode("utf-8"), nl=False)
+
+
+def _table(prediction: Prediction) -> str:
     width = max(len("image"), *(len(_short(name)) for name in prediction.names))
-    lines = [f"{'image':<{width}}  {'uncertainty':>11}  answer"]
+    lines = [f"{'image':<{width}}  {'uncertainty':>11}  prediction"]
     for row, name in enumerate(prediction.names):
-        answer = "  ".join(f"{label} {probability:.3f}" for label, probability in prediction[row].top(3)[0])
-        lines.append(f"{_short(name):<{width}}  {float(prediction.uncertainty[row]):>11.3f}  {answer}")
-    return "\n".join(lines)
+        classes = "  ".join(f"{label} {probability:.3f}" for label, probability in prediction[row].top(3)[0])
+        lines.append(f"{_short(name):<{width}}  {float(prediction.uncertainty[row]):>11.3f}  {classes}")
+    return "\n".join(lines) + "\n"
 
 
 def _short(name: str) -> str:
@@ -39,27 +63,67 @@ def _short(name: str) -> str:
     return name if len(name) <= 60 else "…" + name[-59:]
 
 
-def as_csv(prediction: Prediction) -> str:
-    """Returns a row per image: name, label, uncertainty, and the probability of each class."""
-    buffer = io.StringIO()
-    classes = prediction.class_names
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "label", "uncertainty", *(f"prob_{label}" for label in classes)])
-    for row, (name, label) in enumerate(zip(prediction.names, prediction.labels, strict=True)):
-        text = label if isinstance(label, str) else "|".join(label)
-        values = [float(prediction.uncertainty[row]), *prediction.probs[row].tolist()]
-        writer.writerow([name, text, *(f"{value:.6f}" for value in values)])
-    return buffer.getvalue().rstrip("\n")
+def _json_lines(prediction: Prediction) -> str:
+    return "".join(json.dumps(record) + "\n" for record in prediction.to_dict()["images"])
 
 
-def as_json(prediction: Prediction) -> str:
-    """Returns `Prediction.to_dict` as JSON."""
-    return json.dumps(prediction.to_dict(), indent=2)
+class PredictionFile:
+    """A CSV or JSON Lines file that grows by whole lines; each batch is on the disk before the next is computed.
 
+    Args:
+        path: of the file.
+        style: "csv" or "jsonl".
+        config: of the model, for its classes.
+        resume: keep the whole lines that the file has; otherwise it begins anew.
 
-def as_json_lines(prediction: Prediction) -> str:
-    """Returns a JSON object per image and line, those of `Prediction.to_dict`."""
-    return "\n".join(json.dumps(record) for record in prediction.to_dict()["images"])
+    Attributes:
+        names: of the images that the file had predictions for.
+
+    Raises:
+        ValueError: the file that is to go on has other classes, or is no such file.
+    """
+
+    def __init__(self, path: Path, style: str, config: DiffMICConfig, resume: bool) -> None:
+        self.path, self.style, self.config = path, style, config
+        whole = self._whole_lines() if resume and path.exists() else b""
+        self.names = set(self._names(whole)) if whole else set()
+        self._begun = bool(whole)
+        self._file: BinaryIO = path.open("r+b" if whole else "wb")
+        self._file.truncate(len(whole))
+        self._file.seek(0, os.SEEK_END)
+
+    def __enter__(self) -> PredictionFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, prediction: Prediction) -> None:
+        """Adds the predictions of a batch."""
+        text = _json_lines(prediction) if self.style == "jsonl" else prediction.to_csv(header=not self._begun)
+        self._file.write(text.encode("utf-8", "surrogateescape"))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._begun = True
+
+    def _whole_lines(self) -> bytes:
+        content = self.path.read_bytes()
+        return content[: content.rfind(b"\n") + 1]
+
+    def _names(self, content: bytes) -> Iterable[str]:
+        from diffmiczoo.inference.table import table_columns
+
+        text = content.decode("utf-8", "surrogateescape")
+        if self.style == "csv":
+            rows = csv.reader(io.StringIO(text))
+            header = next(rows)
+            if header != table_columns(self.config):
+                raise InvalidValueError(f"{self.path}: holds no predictions of this model, its columns are {header}")
+            return [row[0] for row in rows if row]
+        try:
+            return [json.loads(line)["name"] for line in text.splitlines()]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InvalidValueError(f"{self.path}: holds no predictions in JSON Lines ({error})") from error
 
 
 def write_overlays(prediction: Prediction, directory: Path) -> None:

@@ -8,6 +8,7 @@ import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingExtraError
+from diffmiczoo.files import write_text
 from diffmiczoo.inference.probabilities import scores_to_probs, uncertainty
+from diffmiczoo.inference.table import csv_text, table_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -257,13 +260,28 @@ class Prediction:
             from pandas import DataFrame
         except ImportError as error:
             raise MissingExtraError('to_frame needs pandas: pip install "diffmiczoo[pandas]"') from error
-        columns: dict[str, list[Any]] = {
-            "name": self.names,
-            "label": [label if isinstance(label, str) else "|".join(label) for label in self.labels],
-            "uncertainty": self.uncertainty.tolist(),
-        }
-        probs = {f"prob_{name}": column for name, column in zip(self.class_names, self.probs.T.tolist(), strict=True)}
-        return DataFrame(columns | probs)
+        columns = zip(*self._table_rows(), strict=True)
+        return DataFrame(dict(zip(table_columns(self.config), columns, strict=True)))
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None, *, header: bool = True) -> str:
+        """Returns the table of `to_frame` as CSV text, with 6 decimals, and writes it to a file if one is given.
+
+        Args:
+            path: of the file; names that are not UTF-8 keep their bytes.
+            header: begin with the names of the columns.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        text = csv_text(table_columns(self.config), self._table_rows(), header=header)
+        if path is not None:
+            write_text(Path(path), text)
+        return text
+
+    def _table_rows(self) -> list[list[Any]]:
+        labels = [label if isinstance(label, str) else "|".join(label) for label in self.labels]
+        rows = zip(self.names, labels, self.uncertainty.tolist(), self.probs.tolist(), strict=True)
+        return [[name, label, uncertainty, *probs] for name, label, uncertainty, probs in rows]
 
     # ------------------------------------------------------------------ for people
 

@@ -15,8 +15,8 @@ from diffmiczoo.runtime.quantized import can_quantize
 
 def test_the_command_line(tmp_path) -> None:
     small_model().save_pretrained(tmp_path)
-    arguments = ["benchmark", "--model", f"local-dir:{tmp_path}", "--batch", "1", "--repeats", "1", "--steps", "2"]
-    done = CliRunner().invoke(main, [*arguments, "--json"])
+    arguments = ["benchmark", "--model", f"local-dir:{tmp_path}", "--batch-size", "1", "--repeats", "1", "--steps", "2"]
+    done = CliRunner().invoke(main, [*arguments, "--format", "json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     rows = len(variants()) + can_quantize()

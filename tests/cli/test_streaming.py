@@ -74,7 +74,7 @@ def test_a_cut_file_goes_on(weights, pictures, tmp_path, style: str) -> None:
     for length in (0, 3, len(content) // 3, len(content) - 5, len(content)):
         output.write_bytes(content[:length])
         code, _, said = run(*common, "--resume")
-        assert code == 0 and (length < 200 or "images are answered" in said)
+        assert code == 0 and (length < 200 or "images already" in said)
         again = rows_of(output)
         assert again.keys() == whole.keys()
         for name, values in whole.items():
@@ -111,7 +111,7 @@ def test_a_file_of_another_model_is_left_alone(weights, pictures, tmp_path) -> N
     output = tmp_path / "out.csv"
     output.write_text("name,label,uncertainty,prob_cat,prob_dog\na.png,cat,0.1,0.9,0.1\n")
     code, _, said = run("predict", pictures, "--model", weights, "--format", "csv", "--output", output, "--resume")
-    assert code == 2 and "is no file of answers of this model" in said and "cat" in output.read_text()
+    assert code == 2 and "holds no predictions of this model" in said and "cat" in output.read_text()
     code, _, said = run("predict", pictures, "--model", weights, "--resume")
     assert code == 2 and "--resume needs --output" in said
 

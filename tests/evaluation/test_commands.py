@@ -23,7 +23,7 @@ def test_the_commands_evaluate_and_compare(weights, manifest_csv, tmp_path) -> N
     table = LabelledPredictions.load(tmp_path / "m.csv")
     assert len(table.names) == 8 and table.groups is not None
     assert saved["test"]["model"]["values"]["accuracy"] == table.metrics(0).values["accuracy"]
-    result = runner.invoke(main, [*command, "--split", "val", "--json"], catch_exceptions=False)
+    result = runner.invoke(main, [*command, "--split", "val", "--format", "json"], catch_exceptions=False)
     assert json.loads(result.stdout)["model"]["num_images"] == 8
     result = runner.invoke(main, ["compare", str(tmp_path / "m.csv"), str(tmp_path / "d.csv")], catch_exceptions=False)
     assert result.exit_code == 0 and "| McNemar | accuracy |" in result.output

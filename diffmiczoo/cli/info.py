@@ -1,0 +1,44 @@
+"""`diffmiczoo info`: what is known of a name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from diffmiczoo.cli.common import format_option
+from diffmiczoo.cli.output import echo_json
+
+if TYPE_CHECKING:
+    from diffmiczoo.zoo.info import ModelInfo
+
+
+@click.command()
+@click.argument("name")
+@format_option("table", "json")
+def info(name: str, style: str) -> None:
+    """Show what is known of NAME: parameters, MACs, classes, input, weights, licence, metrics."""
+    import diffmiczoo
+
+    found = diffmiczoo.model_info(name)
+    if style == "json":
+        echo_json(found.to_dict())
+        return
+    for key, value in _rows(found).items():
+        click.echo(f"{key:<16}{value}")
+
+
+def _rows(found: ModelInfo) -> dict[str, str]:
+    config = found.config
+    return {
+        "name": found.name + (f" (entry {found.entry})" if found.entry not in (None, found.name) else ""),
+        "task": f"{config.task}, {config.num_classes} classes: {', '.join(config.labels)}",
+        "input": f"{config.image_size} × {config.image_size} pixels, {config.crop_mode} crop",
+        "encoders": f"raw {config.raw_encoder}, ROI {config.roi_encoder}, DCG {config.dcg_encoder}",
+        "sizes": f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels",
+        "parameters": ", ".join(f"{part} {count:,}" for part, count in found.parameters.items()),
+        "MACs per image": ", ".join(f"{part} {count:,}" for part, count in found.macs.items()),
+        "weights": found.weights,
+        "licence": f"weights {found.license}; data {found.data_license}" if found.license else "no weights",
+        "test metrics": ", ".join(f"{key} {value:.3f}" for key, value in found.metrics.items()) or "none",
+    }
