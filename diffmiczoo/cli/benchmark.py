@@ -98,10 +98,8 @@ def _inference(
     ways = inference.variants(precision, compiled, integers)
     rows = inference.benchmark(model, batch_size=batch_size, repeats=repeats, rows=ways)
     shares = parts.benchmark_parts(model, batch_size=batch_size, repeats=repeats, precision=precision)
-    by_part = parts.parts_table(shares, roofline, precision)
-    return Timed(
-        rows, shares, f"{inference.inference_table(rows, roofline)}\n\nours, {precision}, by part\n\n{by_part}"
-    )
+    table, by_part = inference.inference_table(rows, roofline), parts.parts_table(shares, roofline, precision)
+    return Timed(rows, shares, f"{table}\n\nours, {precision}, by part\n\n{by_part}")
 
 
 def _training(model: DiffMICv2, batch_size: int, repeats: int, precision: str) -> Timed:

@@ -260,8 +260,7 @@ class Prediction:
             from pandas import DataFrame
         except ImportError as error:
             raise MissingExtraError('to_frame needs pandas: pip install "diffmiczoo[pandas]"') from error
-        columns = zip(*self._table_rows(), strict=True)
-        return DataFrame(dict(zip(table_columns(self.config), columns, strict=True)))
+        return DataFrame(self._table_rows(), columns=table_columns(self.config))
 
     def to_csv(self, path: str | os.PathLike[str] | None = None, *, header: bool = True) -> str:
         """Returns the table of `to_frame` as CSV text, with 6 decimals, and writes it to a file if one is given.

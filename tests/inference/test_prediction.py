@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import math
 import sys
@@ -156,6 +158,22 @@ def test_to_frame() -> None:
     assert list(frame["prob_dog"]) == pytest.approx(prediction.probs[:, 1].tolist())
     assert list(animal_prediction().to_frame()["label"]) == ["cat", "eel", "dog", "cat"]
     assert len(prediction[:0].to_frame()) == 0
+
+
+def test_to_csv_has_the_columns_of_the_frame(tmp_path) -> None:
+    prediction = animal_prediction(ANIMALS_MULTILABEL)
+    text = prediction.to_csv(tmp_path / "animals.csv")
+    assert (tmp_path / "animals.csv").read_bytes() == text.encode()
+    header, *rows = csv.reader(io.StringIO(text))
+    assert header == ["name", "label", "uncertainty", "prob_cat", "prob_dog", "prob_eel"]
+    assert [row[:2] for row in rows] == [
+        list(pair) for pair in zip(prediction.names, ("cat", "eel", "dog|eel", ""), strict=True)
+    ]
+    expected = torch.cat([prediction.uncertainty[:, None], prediction.probs], dim=1)
+    torch.testing.assert_close(torch.tensor([[float(value) for value in row[2:]] for row in rows]), expected,
+                               rtol=0, atol=6e-7)  # fmt: skip
+    assert prediction[:2].to_csv() + prediction[2:].to_csv(header=False) == text
+    assert prediction[:0].to_csv(header=False) == ""
 
 
 def test_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
