@@ -54,11 +54,20 @@ def translate_errors(request: Request) -> Iterator[None]:
 
 def is_transient(error: Exception) -> bool:
     """Returns whether the same request may succeed a moment later."""
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if isinstance(error, HfHubHTTPError):
-        return getattr(error.response, "status_code", 0) >= 500
-    return isinstance(error, _transport_errors())
+    # Before huggingface_hub 1.0 the error for a file that is not in the cache is one of its HTTP library.
+    if isinstance(error, LocalEntryNotFoundError) or not isinstance(error, _transport_errors()):
+        return False
+    status = _status(error)
+    return status is None or status == 429 or status >= 500
+
+
+def _status(error: Exception) -> int | None:
+    """Returns the HTTP status that an error of huggingface_hub or its HTTP library is about; None without an answer."""
+    # Not `if response`: an answer of requests is false where it is an error.
+    response = getattr(error, "response", None)
+    return None if response is None else response.status_code
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
@@ -86,14 +95,17 @@ def _message(error: Exception, request: Request) -> str | None:
         return f"{where} holds no {what}{request.if_missing}"
     if isinstance(error, errors.HFValidationError):
         return f"{where}: {error}"
-    if isinstance(error, errors.HfHubHTTPError):
-        status = getattr(error.response, "status_code", "an error")
+    if isinstance(error, _transport_errors()):
+        status = _status(error)
+        if status is None:
+            return f"{where} cannot be reached for {what}: {_first_line(error)}"
         remedy = "check the token" if status in (401, 403) else "try again later"
         return f"{where} answered {status} for {what} ({_first_line(error)}); {remedy}"
-    if isinstance(error, _transport_errors()):
-        return f"{where} cannot be reached for {what}: {_first_line(error)}"
     if isinstance(error, OSError):
         return f"{what} of {where} could not be stored in the cache: {error}"
+    if isinstance(error, RecursionError):
+        # Before 1.0 huggingface_hub follows a redirect by calling itself.
+        return f"{where} cannot be reached for {what}: it redirects without end"
     if isinstance(error, RuntimeError):
         return f"{where}: {what} failed: {error.__cause__ or error}"
     return None
