@@ -4,10 +4,11 @@ dependencies = ["torch", "torchvision", "timm", "huggingface_hub", "safetensors"
 
 
 def diffmicv2(name, pretrained=True, **options):
-    """Builds any model that `diffmiczoo.create_model` can: a registered name, or "local-dir:PATH" of saved weights.
+    """Builds any model that `diffmiczoo.create_model` can: a registered name, or weights elsewhere.
 
     Args:
-        name: for example "diffmicv2_nano.ham10000"; `torch.hub.list` shows the registered ones.
+        name: for example "diffmicv2_nano.ham10000"; `torch.hub.list` shows the registered ones. Or
+            "hf-hub:ORGANISATION/REPOSITORY[@REVISION]", or "local-dir:PATH" of saved weights.
         pretrained: load the trained weights; without any it is an error, never a random model.
         options: further arguments of `create_model` (num_classes, device, any field of the model's config).
 

@@ -26,7 +26,8 @@ def load_backbone(model: nn.Module, part: str, checkpoint: Checkpoint) -> None:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: `part` is none of these, or the tensors do not fit; the message lists them.
+        ValueError: `part` is none of these, the model has no such encoder, or the tensors do not fit; the message lists
+            them.
     """
     parts = {
         "raw_encoder": ("feature_prior.raw_encoder",),
@@ -35,9 +36,13 @@ def load_backbone(model: nn.Module, part: str, checkpoint: Checkpoint) -> None:
     }
     if part not in parts:
         raise InvalidValueError(f"part={part!r} is not one of {', '.join(map(repr, parts))}")
+    encoders = dict(model.named_modules())
+    there = [encoders[path] for path in parts[part] if path in encoders]
+    if not there:
+        raise InvalidValueError(f"part={part!r}: the model has no such encoder")
     tensors = read_checkpoint(checkpoint)
-    for path in parts[part]:
-        fill_encoder(model.get_submodule(path), tensors, f"{part}: ")
+    for encoder in there:
+        fill_encoder(encoder, tensors, f"{part}: ")
 
 
 def fill_encoder(encoder: nn.Module, tensors: dict[str, Tensor], what: str = "") -> None:

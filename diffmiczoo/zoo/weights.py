@@ -110,4 +110,6 @@ WEIGHTS: dict[str, Weights] = {
 }
 
 #: Short name of a data set → the weights that are recommended for it.
-ALIASES = {f"diffmicv2_{dataset}": f"diffmicv2_nano.{dataset}" for dataset in DATASETS}
+ALIASES = {
+    f"diffmicv2_{dataset}": f"diffmicv2_nano.{dataset}" for dataset in DATASETS if f"diffmicv2_nano.{dataset}" in WEIGHTS
+}

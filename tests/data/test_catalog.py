@@ -33,6 +33,10 @@ def test_weights_refer_to_rows() -> None:
     assert all(name == f"{weights.architecture}.{weights.dataset.name}" for name, weights in WEIGHTS.items())
 
 
+def test_a_data_set_without_weights_has_no_short_name() -> None:
+    assert set(ALIASES.values()) <= set(WEIGHTS)
+
+
 def test_what_is_recognised_can_be_read() -> None:
     assert {name for name, dataset in DATASETS.items() if dataset.label_tables} == set(downloads._READERS)
 

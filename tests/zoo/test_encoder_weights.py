@@ -138,6 +138,8 @@ def test_both_streams_of_the_dcg_and_the_roi_encoder(tmp_path: Path) -> None:
         load_backbone(model, "roi_encoder", torchvision.models.resnet50().state_dict())
     with pytest.raises(ValueError, match="has none of the encoder's tensors"):
         load_backbone(model, "roi_encoder", {"a": torch.zeros(1)})
+    with pytest.raises(ValueError, match="part='roi_encoder': the model has no such encoder"):
+        load_backbone(small_model(predictor="dcg"), "roi_encoder", theirs)
 
 
 def test_pretrained_backbones_come_from_the_hub(hub, hub_client, monkeypatch, tmp_path: Path) -> None:
