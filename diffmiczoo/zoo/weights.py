@@ -110,6 +110,4 @@ WEIGHTS: dict[str, Weights] = {
 }
 
 #: Short name of a data set → the weights that are recommended for it.
-ALIASES = {
-    f"diffmicv2_{dataset}": f"diffmicv2_nano.{dataset}" for dataset in DATASETS if f"diffmicv2_nano.{dataset}" in WEIGHTS
-}
+ALIASES = {f"diffmicv2_{name}": f"diffmicv2_nano.{name}" for name in DATASETS if f"diffmicv2_nano.{name}" in WEIGHTS}

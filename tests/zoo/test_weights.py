@@ -16,7 +16,7 @@ import diffmiczoo
 from diffmiczoo.cli import main
 from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.evaluation.evaluate import evaluate
-from diffmiczoo.hub.card import NOT_CLINICAL
+from diffmiczoo.hub.card import NOT_CLINICAL, read_facts, render_card
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.runtime.quantized import can_quantize
@@ -59,6 +59,14 @@ def test_the_card_says_what_it_has_to(name: str) -> None:
             low, high = intervals[metric]
             assert low <= high and f"{values[metric]:.3f} [{low:.3f}, {high:.3f}]" in card, metric
     assert diffmiczoo.model_info(name).metrics == metrics["model"]["values"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_is_rendered_from_the_facts_beside_it(name: str) -> None:
+    model = diffmiczoo.create_model(name, pretrained=True)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    rendered = render_card(name, model.config, parameters, read_facts(WEIGHTS_DIRECTORY / name))
+    assert (WEIGHTS_DIRECTORY / name / "README.md").read_text(encoding="utf-8") == rendered
 
 
 @pytest.mark.parametrize("name", SHIPPED)
