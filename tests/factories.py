@@ -24,6 +24,8 @@ from diffmiczoo.images.reading import read_image
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.probabilities import scores_to_probs, uncertainty
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.training.callbacks import Callback
+from diffmiczoo.training.checkpoint import Best, Checkpoint, Progress
 from diffmiczoo.training.recipe import Recipe
 
 #: Data sets and reference values beside the checkout; they are not part of the repository.
@@ -98,6 +100,19 @@ def registered_model(name: str, **fields: Any) -> DiffMICv2:
     """A registered model with its own encoders and switches, but small."""
     torch.manual_seed(0)
     return diffmiczoo.create_model(name, **{**TINY, **fields})
+
+
+def tiny_checkpoint(**fields: Any) -> Checkpoint:
+    """The checkpoint of a run that has no weights."""
+    empty = {"recipe": {}, "config": {}, "data": "", "world_size": 1, "history": [], "model": {}, "optimization": {}}
+    return Checkpoint(**{**empty, "stage": 0, "progress": Progress(batch=3), "best": Best(), **fields})
+
+
+class OnStep(Callback):
+    """Calls a function before every training step, with the name of the stage, the epoch and the batch."""
+
+    def __init__(self, function: Callable[[str, int, int], object]) -> None:
+        self.on_step = function
 
 
 def released_checkpoint(folder: Path, keys: str) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ projections, Q and the U-Net only, so that it takes a minute instead of an hour.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from diffmiczoo.metrics.calibration import fit_temperature
 from diffmiczoo.metrics.classification import compute_metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.condition import Condition, Priors
+from diffmiczoo.training.optimization import cosine_with_warmup
 
 Cache = dict[str, Tensor]
 COLUMNS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece")
@@ -111,13 +111,7 @@ def train(model: DiffMICv2, cache: Cache, setting: Setting) -> DiffMICv2:
         {"params": [p for p in head if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=setting.lr)
-    warmup = setting.steps // 20
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (setting.steps - warmup)))
-
+    factor = cosine_with_warmup(setting.steps, warmup=setting.steps // 20, floor=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     average = ModelEmaV3(model, decay=setting.ema) if setting.ema else None
     model.train()

@@ -20,7 +20,7 @@ from diffmiczoo.runtime.modes import preserve_modes, seeded_generator
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import PLAIN, Runtime, training_runtime, using
 from diffmiczoo.training.recipe import Recipe
-from diffmiczoo.training.stages import Stage, create_stages, learning, parameter_groups
+from diffmiczoo.training.stages import Stage, StageLoss, create_stages, parameter_groups, trainable
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _timed(
     seconds = []
     loss = torch.zeros(())
     memory = keep_memory() if variant.runtime.keep_memory else nullcontext()
-    with learning(model, stage, Recipe()), preserve_modes(model), memory:
+    with trainable(model, stage, Recipe()), preserve_modes(model), memory:
         step = _step(model, stage, variant, images.to(memory_format=layout), labels)
         for repeat in range(repeats + 1):
             started = now(device)
@@ -152,6 +152,7 @@ def _step(
 ) -> Callable[[int], Tensor]:
     groups = parameter_groups(model, stage, Recipe())
     optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=variant.fused, foreach=False)
+    stage_loss = StageLoss(model, stage)
     half_on_cpu = variant.runtime.precision == "bf16" and images.device.type == "cpu" and variant.fast_depthwise
 
     def step(number: int) -> Tensor:
@@ -160,7 +161,7 @@ def _step(
         optimizer.zero_grad(set_to_none=True)
         grouped = fast_depthwise(model) if half_on_cpu else nullcontext()
         with grouped, using(variant.runtime, images.device):
-            loss = stage.loss(model, images, labels, None, drawn.slice(0, len(images), images.device))
+            loss: Tensor = stage_loss(images, labels, None, drawn.slice(0, len(images), images.device))
         loss.backward()
         optimizer.step()
         return loss.detach()

@@ -1,99 +1,93 @@
-"""Several processes train one model together, started by `accelerate launch` or `torchrun`; one is the plain case."""
+"""Several processes train one model together, started by `torchrun` or `accelerate launch`; one is the plain case.
+
+torch.distributed itself, not accelerate: a run needs one wrapper and four collectives, while devices, precision,
+sampling, random numbers and checkpoints are its own.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from diffmiczoo.training.sampler import Share
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from diffmiczoo.training.sampler import Rank
 
 
 class Processes:
-    """What accelerate knows about the processes of a run.
+    """The processes of a run. A process group of the caller's is used as it is.
 
     Args:
-        device: where the model is; with several processes each computes on what accelerate gives it of that kind.
+        device: where the model is; with several processes on GPUs each computes on the one with its local rank.
 
     Attributes:
-        share: which process this is, of how many.
+        rank: which process this is, of how many.
         device: what it computes on.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._accelerator = _accelerator(device)
-        self.share = Share(self._accelerator.process_index, self._accelerator.num_processes)
-        self.device = self._accelerator.device if self.several else device
+        if not dist.is_available():
+            self.rank, self.device = Rank(), device
+            return
+        if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            dist.init_process_group()
+        self.rank = Rank(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Rank()
+        if self.distributed and device.type == "cuda" and "LOCAL_RANK" in os.environ:
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        self.device = device
 
     @property
-    def several(self) -> bool:
+    def distributed(self) -> bool:
         """Whether there is more than this process."""
-        return self.share.processes > 1
+        return self.rank.world_size > 1
 
     @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes."""
-        return self.share.rank == 0
+        return self.rank.rank == 0
 
-    def together(self, module: nn.Module) -> nn.Module:
-        """Returns a module whose gradients are the mean over all processes."""
-        if not self.several:
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """Returns a module whose gradients are averaged over all processes."""
+        if not self.distributed:
             return module
-        wrapped: nn.Module = self._accelerator.prepare_model(module)
-        return wrapped
+        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
 
-    def alone(self, module: nn.Module) -> AbstractContextManager[Any]:
-        """Returns a context in which gradients of what `together` returned stay in their process."""
-        context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
-        return context
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Returns a context in which the gradients of a prepared module stay in their process."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     def mean(self, values: Tensor) -> Tensor:
-        """Returns the mean of a tensor over all processes, the same for each."""
-        if not self.several:
+        """Returns the mean of a tensor over all processes, the same in each."""
+        if not self.distributed:
             return values
-        reduced: Tensor = self._accelerator.reduce(values, "mean")
-        return reduced
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.rank.world_size
 
-    def rows(self, count: int) -> range:
-        """Returns which of `count` validation images are this process's; shares are in order and do not overlap."""
-        rank, processes = self.share.rank, self.share.processes
-        return range(count * rank // processes, count * (rank + 1) // processes)
+    def shard(self, count: int) -> range:
+        """Returns which of `count` validation images are this process's; shards are in order and do not overlap."""
+        rank, world_size = self.rank.rank, self.rank.world_size
+        return range(count * rank // world_size, count * (rank + 1) // world_size)
 
-    def gathered(self, rows: Tensor) -> Tensor:
+    def gather(self, rows: Tensor) -> Tensor:
         """Returns the rows of all processes, in order; no row is padded or counted twice."""
-        if not self.several:
+        if not self.distributed:
             return rows
-        from accelerate.utils import gather_object
+        parts: list[Tensor] = [rows] * self.rank.world_size
+        dist.all_gather_object(parts, rows.cpu())
+        return torch.cat(parts)
 
-        return torch.cat(gather_object([rows.cpu()]))
+    def broadcast_buffers(self, module: nn.Module) -> None:
+        """Gives all processes the buffers of rank 0: weights are equal in all, statistics of BatchNorm are not."""
+        if self.distributed:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
 
-    def same_everywhere(self, module: nn.Module) -> None:
-        """Gives all processes the buffers of the first: statistics of BatchNorm differ, gradients do not."""
-        if not self.several:
-            return
-        from accelerate.utils import broadcast
-
-        for buffer in module.buffers():
-            buffer.copy_(broadcast(buffer))
-
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Waits until all processes are here."""
-        self._accelerator.wait_for_everyone()
-
-
-def _accelerator(device: torch.device) -> Accelerator:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    on_cpu = device.type == "cpu"
-    try:
-        return Accelerator(cpu=on_cpu, mixed_precision="no", device_placement=False)
-    except ValueError:
-        # Its state is global, and what an earlier run of this process, or its caller, chose does not go with this one.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        return Accelerator(cpu=on_cpu, mixed_precision="no", device_placement=False)
+        if self.distributed:
+            dist.barrier()

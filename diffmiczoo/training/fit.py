@@ -1,10 +1,10 @@
-"""`fit` and `finetune`: from labelled images to weights on disk, with everything one has to know about them."""
+"""`fit` and `finetune`: from labelled images to weights on disk, with a record of how they were made."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from contextlib import closing, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,22 @@ import torch
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.checks import DataReport, check_data
 from diffmiczoo.data.dataset import ImageDataset
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import preserve_modes
-from diffmiczoo.training.artifacts import leave_results, tensorboard_log
-from diffmiczoo.training.checkpoint import load_checkpoint
+from diffmiczoo.training.artifacts import write_artifacts
+from diffmiczoo.training.callbacks import Callback, TensorBoardCallback
+from diffmiczoo.training.checkpoint import load_checkpoint, remove_partial_checkpoints
 from diffmiczoo.training.distributed import Processes
-from diffmiczoo.training.lock import only_run_in
+from diffmiczoo.training.lock import exclusive
 from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, write_split
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 from diffmiczoo.training.recipe import Recipe
-from diffmiczoo.training.signals import Interruption
+from diffmiczoo.training.signals import StopOnSignal
 from diffmiczoo.training.stages import create_stages
-from diffmiczoo.training.trainer import Run
+from diffmiczoo.training.trainer import RunSettings, Trainer, TrainingData
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class TrainingResult:
     """What `fit` returns.
 
     Attributes:
-        model: the best on validation data, calibrated.
-        history: a row per epoch.
+        model: with the best weights on validation data, calibrated.
+        history: a row per epoch, as in metrics.csv.
         output: the directory of the run.
         metrics: of the model on the validation data; None where nothing was trained.
     """
@@ -57,23 +59,24 @@ def fit(
     resume: str = "auto",
     checkpoint_minutes: float = 5.0,
     tensorboard: bool = False,
+    callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
 ) -> TrainingResult:
-    """Trains the DCG, then the diffusion with the DCG frozen; keeps the best epoch of each on validation data.
+    """Trains the DCG, then the diffusion with the DCG frozen; takes the best epoch of each on validation data.
 
-    A run that was killed, stopped with Ctrl-C or out of disk goes on from its last checkpoint when it is started again,
-    and ends with the same weights as if nothing had happened. Started by `accelerate launch` or `torchrun`, all
+    A run that was killed, stopped with Ctrl-C or out of disk space resumes from its last checkpoint when it is started
+    again, and ends with the same weights as an uninterrupted one. Started by `torchrun` or `accelerate launch`, all
     processes train one model, each with batches of `recipe.batch_size`.
 
-    Leaves in `output`:
+    Writes to `output`:
 
     - `best/` and `last/`: weights and config, calibrated on the validation data, for
       `create_model("local-dir:OUTPUT/best", pretrained=True)`;
     - `README.md`, `curves.png`, `confusion.png` (needs matplotlib), `metrics.csv` (a row per epoch);
     - `recipe.json`, `data_report.json` and, where splits were made, `split.csv`;
-    - `checkpoint.pt`, with which a run goes on.
+    - `checkpoint.pt`, from which a run resumes.
 
-    The global random state is left as found.
+    The global random state is the same afterwards.
 
     Args:
         model: trained in place, on its device.
@@ -87,10 +90,11 @@ def fit(
         resume: "auto" continues from `output/checkpoint.pt` if there is one, "never" starts again.
         checkpoint_minutes: time between checkpoints within an epoch, ≥ 0; each epoch ends with one.
         tensorboard: write curves for TensorBoard into `output/tensorboard` too.
+        callbacks: called before each step, after each epoch and after each checkpoint.
         progress: show bars; by default where the standard error is a terminal.
 
     Warns:
-        UserWarning: what makes results look better or worse than they are: groups or images in two splits, classes
+        UserWarning: the data make results look better or worse than they are: groups or images in two splits, classes
             without validation images.
 
     Raises:
@@ -98,64 +102,50 @@ def fit(
             checkpoint belongs to another model, recipe or data, or another run is going on in `output`.
         ImageError: images cannot be read; the message names them.
         OSError: the disk is full; the last checkpoint is intact.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the checkpoint is written.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
-    if resume not in ("auto", "never"):
-        raise ValueError(f"resume={resume!r} must be 'auto' or 'never'")
-    if not checkpoint_minutes >= 0:
-        raise ValueError(f"checkpoint_minutes={checkpoint_minutes!r} must be at least 0")
+    settings = RunSettings(Path(output), resume, checkpoint_minutes, progress)
     processes = Processes(model.default_noise.device)
     plan = plan_run(model.config, train, val, seed=recipe.seed if recipe else 0)
     recipe = recipe or preset_recipe(model.config, len(plan.train))
-    check_recipe(recipe, model.config, plan.train, processes.share, processes.device)
+    check_recipe(recipe, model.config, plan.train, processes.rank, processes.device)
     loss = model.config.loss if recipe.loss is None else recipe.loss
     model.config = model.config.replace(class_names=plan.train.class_names, loss=loss)
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    # Loaders draw a number for each of their passes.
-    with only_run_in(output, processes.share.rank), torch.random.fork_rng(), preserve_modes(model):
-        training, validation = _datasets(model, recipe, plan, output, progress if processes.is_main else False)
-        report = _checked(plan, training, validation, output, processes)
+    settings.output.mkdir(parents=True, exist_ok=True)
+    # DataLoaders draw a seed from the global generator at each pass.
+    with exclusive(settings.output, processes.rank.rank), torch.random.fork_rng(), preserve_modes(model):
+        data = _decoded(model, recipe, plan, settings.output, progress if processes.is_main else False)
+        report = _checked(plan, data, settings.output, processes)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        log = tensorboard_log(output) if tensorboard and processes.is_main else None
-        with keep_memory(), Interruption() as interruption, nullcontext() if log is None else closing(log):
-            run = Run(
-                model,
-                recipe,
-                training,
-                validation,
-                processes,
-                output=output,
-                data=plan.digest(),
-                checkpoint_minutes=checkpoint_minutes,
-                interruption=interruption,
-                progress=progress,
-                log=log,
-            )
-            _train(run, resume)
-        metrics = leave_results(model, run, plan, report, validation) if processes.is_main else None
-    processes.wait()
-    return TrainingResult(model, run.history, output, metrics)
+        if tensorboard and processes.is_main:
+            callbacks = [*callbacks, TensorBoardCallback(settings.output / "tensorboard")]
+        with keep_memory(), StopOnSignal() as stop:
+            trainer = Trainer(model, recipe, data, processes, settings, stop, callbacks)
+            _train(trainer)
+        metrics = write_artifacts(trainer, plan, report) if processes.is_main else None
+    processes.barrier()
+    return TrainingResult(model, trainer.history, settings.output, metrics)
 
 
-def _train(run: Run, resume: str) -> None:
-    model, recipe = run.model, run.recipe
-    if resume == "auto" and run.checkpoint.exists():
-        run.restore(load_checkpoint(run.checkpoint))
-    if run.processes.is_main:
-        recipe.save(run.output / "recipe.json")
-    run.train()
-    answering = next(stage for stage in create_stages(recipe, model.config) if stage.answers)
-    model.trained = answering.epochs > 0 or model.trained
+def _train(trainer: Trainer) -> None:
+    model, recipe, settings = trainer.model, trainer.recipe, trainer.settings
+    if settings.resume == "auto" and settings.checkpoint.exists():
+        trainer.restore(load_checkpoint(settings.checkpoint))
+    if trainer.processes.is_main:
+        remove_partial_checkpoints(settings.checkpoint)
+        recipe.save(settings.output / "recipe.json")
+    trainer.train()
+    final = next(stage for stage in create_stages(recipe, model.config) if stage.is_final)
+    model.trained = final.epochs > 0 or model.trained
 
 
 def finetune(
     model: DiffMICv2, train: Any, val: Any = None, recipe: Recipe | None = None, **options: Any
 ) -> TrainingResult:
-    """Trains a model that has learned something on other images: `fit` with new classes and a careful recipe.
+    """Trains pretrained weights on other images: `fit` with new classes and the fine-tuning recipe.
 
-    Where the classes or the task are not the model's own, the layers that depend on them start anew; all else starts
-    from what the model knows.
+    Where the classes or the task are not the model's own, the layers that depend on them are initialised anew; all
+    others start from the model's weights.
 
     Args:
         model: as for `fit`.
@@ -180,14 +170,12 @@ def adapt_classes(model: DiffMICv2, class_names: tuple[str, ...], task: str) -> 
     elif class_names == model.config.class_names:
         return
     with warnings.catch_warnings():
-        # It is about to be fitted, which is what the warning asks for.
+        # The warning asks for training, which is about to begin.
         warnings.simplefilter("ignore", UserWarning)
         model.reset_classifier(len(class_names), class_names)
 
 
-def _datasets(
-    model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progress: bool | None
-) -> tuple[ImageDataset, ImageDataset]:
+def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progress: bool | None) -> TrainingData:
     augmentation = create_augmentation(
         model.config.image_size,
         hflip=recipe.hflip,
@@ -198,20 +186,20 @@ def _datasets(
     )
     cache = output / "cache"
     training = ImageDataset(plan.train, model.config, augmentation, progress, cache)
-    return training, ImageDataset(plan.val, model.config, progress=progress, cache=cache)
+    validation = ImageDataset(plan.val, model.config, progress=progress, cache=cache)
+    return TrainingData(training, validation, plan.digest())
 
 
-def _checked(
-    plan: Plan, training: ImageDataset, validation: ImageDataset, output: Path, processes: Processes
-) -> DataReport:
+def _checked(plan: Plan, data: TrainingData, output: Path, processes: Processes) -> DataReport:
     """Writes the report on the data, warns of what is odd and refuses what is wrong."""
-    report = check_data({"train": training, "val": validation}, plan.whole, made=plan.made)
+    report = check_data({"train": data.train, "val": data.val}, plan.whole, made=plan.made)
     if processes.is_main:
         report.save(output / "data_report.json")
         if plan.made:
             write_split(plan.whole, output / "split.csv")
     if report.problems:
-        raise ValueError(f"{plan.train.name}: " + "; ".join(report.problems) + f" (see {output / 'data_report.json'})")
+        problems = "; ".join(report.problems)
+        raise InvalidValueError(f"{plan.train.name}: {problems} (see {output / 'data_report.json'})")
     for sentence in report.warnings:
         warnings.warn(f"{plan.train.name}: {sentence}", UserWarning, stacklevel=3)
     return report

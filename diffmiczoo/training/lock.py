@@ -1,4 +1,4 @@
-"""One run per output directory: two that write the same checkpoint would lose each other's work."""
+"""One run per output directory: two that write the same checkpoint would overwrite each other's work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from diffmiczoo.errors import InvalidValueError
+
 try:
     import fcntl
 except ImportError:  # not on Windows
@@ -14,14 +16,14 @@ except ImportError:  # not on Windows
 
 
 @contextmanager
-def only_run_in(output: Path, rank: int = 0) -> Iterator[None]:
-    """Keeps other runs out of a directory. The system lets go of it when the process ends, however it does.
+def exclusive(output: Path, rank: int = 0) -> Iterator[None]:
+    """Locks a directory for one run. The system frees the lock when the process ends, even by a kill.
 
-    Where a file system has no locks, nobody is kept out.
+    Where a file system has no locks, other runs are not refused.
 
     Args:
         output: the directory.
-        rank: of this process among those of its run; each has a lock of its own, so that all are refused alike.
+        rank: of this process; each has a lock file of its own, so that all processes of a second run are refused.
 
     Raises:
         ValueError: another run is going on there.
@@ -33,11 +35,11 @@ def only_run_in(output: Path, rank: int = 0) -> Iterator[None]:
     # Opening for "a" leaves the file as it is for whoever has it.
     with path.open("a") as file:
         try:
-            # Record locks are not inherited: processes that decode images do not keep it when this one is killed.
+            # Record locks are not inherited: worker processes do not hold this one when the run is killed.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise ValueError(
+                raise InvalidValueError(
                     f"{output}: another run is going on in this directory; wait for it, stop it, or choose another "
                     "output"
                 ) from error

@@ -1,17 +1,20 @@
-"""`Steps`: what one optimisation step of a stage does, and all that a checkpoint has to hold of it."""
+"""`Optimization`: one training step (Algorithm 1), and all that a checkpoint has to hold for the next one."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import v2
 
 from diffmiczoo.diffusion.losses import Balance, label_vectors, sample_training_noise
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.compiled import CompiledModules
 from diffmiczoo.runtime.depthwise import fast_depthwise
@@ -23,12 +26,12 @@ from diffmiczoo.training.sampler import seed_of
 from diffmiczoo.training.stages import Stage, StageLoss, parameter_groups, set_training
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(InvalidValueError):
     """A loss or a gradient became NaN or infinite."""
 
 
-class Steps:
-    """Optimiser, schedule and average of one stage; a step's random numbers depend on nothing but its place in the run.
+class Optimization:
+    """Optimiser, learning rates, loss scale and weight average of one stage.
 
     Args:
         model: trained in place.
@@ -37,9 +40,6 @@ class Steps:
         targets: of all training images.
         batches: per epoch and process.
         processes: that train together.
-
-    Attributes:
-        judged: the model to validate: the average of the weights where there is one.
     """
 
     def __init__(
@@ -52,33 +52,32 @@ class Steps:
         processes: Processes,
     ) -> None:
         self.model, self.stage, self.recipe, self.processes = model, stage, recipe, processes
-        self.device = processes.device
+        self.device, self.batches = processes.device, batches
         # Fused kernels compute the same update several times faster; Apple's have none.
         fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(parameter_groups(model, stage, recipe), lr=stage.lr, fused=fused)
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         steps = math.ceil(batches / recipe.accumulate)
-        schedule = cosine_with_warmup(
+        factor = cosine_with_warmup(
             steps * max(stage.epochs, 1), int(recipe.warmup_epochs * steps), recipe.min_lr_ratio
         )
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.average = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-        self.taken = 0
+        self.updates = 0
         self.balance = Balance(targets, model.config) if recipe.class_weights == "balanced" else None
         self.mixup = v2.MixUp(alpha=recipe.mixup) if recipe.mixup else None
-        self.batches = batches
-        self.compiled = CompiledModules(_parts(model)) if recipe.compile else None
-        self.loss = processes.together(StageLoss(model, stage))
+        self.fast_kernels = _fast_kernels(model, recipe, self.device)
+        self.loss = processes.prepare(StageLoss(model, stage))
 
     @property
-    def judged(self) -> DiffMICv2:
+    def eval_model(self) -> DiffMICv2:
         """The model to validate: the average of the weights where there is one."""
         return self.model if self.average is None else self.average.module
 
     @property
     def lr(self) -> float:
-        """Learning rate of what is no encoder."""
+        """Learning rate of everything but the encoders."""
         return float(self.scheduler.get_last_lr()[-1])
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,20 +87,20 @@ class Steps:
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
-            "taken": self.taken,
+            "updates": self.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` returned."""
+        """Loads what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
-        self.taken = state["taken"]
+        self.updates = state["updates"]
 
-    def take(self, images: Tensor, targets: Tensor, epoch: int, batch: int) -> float:
-        """Learns from one batch; the optimiser steps where `accumulate` batches, or the epoch's last one, are done.
+    def training_step(self, images: Tensor, targets: Tensor, epoch: int, batch: int) -> float:
+        """Trains on one batch; the weights change after `accumulate` batches, or the epoch's last one.
 
         Args:
             images: (B, 3, S, S) float.
@@ -115,74 +114,80 @@ class Steps:
         Raises:
             NotFiniteError: the loss or the gradient is NaN or infinite; the weights are those before the step.
         """
-        recipe = self.recipe
+        recipe, rank = self.recipe, self.processes.rank
         set_training(self.model, recipe)
-        first, last = self._accumulated(batch)
+        # Random numbers depend on the seed and the batch's place in the run alone: a resumed run has the same ones.
         seeds = (recipe.seed, self.stage.number, epoch, batch)
-        torch.manual_seed(seed_of(*seeds, self.processes.share.rank))
-        if batch == first:
-            self.optimizer.zero_grad(set_to_none=True)
-        with nullcontext() if batch == last else self.processes.alone(self.loss):
-            loss = self._loss(images, targets, seeds)
-            self.scaler.scale(loss / (last - first + 1)).backward()
-        value = float(self.processes.mean(loss.detach()))
-        if not math.isfinite(value):
-            raise NotFiniteError(f"the loss became {value}")
-        if batch == last:
-            self._step()
-        return value
+        torch.manual_seed(seed_of(*seeds, rank.rank))
 
-    def at_step_end(self, batch: int) -> bool:
-        """Whether no gradient waits for more batches after this one; only then a checkpoint holds everything."""
-        return batch == self._accumulated(batch)[1]
-
-    def _accumulated(self, batch: int) -> tuple[int, int]:
-        """Returns the first and the last batch of the step that a batch belongs to."""
-        first = batch - batch % self.recipe.accumulate
-        return first, min(first + self.recipe.accumulate, self.batches) - 1
-
-    def _loss(self, images: Tensor, targets: Tensor, seeds: tuple[int, ...]) -> Tensor:
+        # 1. x_0 and y_0, t ~ U{0, …, T-1} and ε ~ N(0, I) for each noise point
         images = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
         labels = label_vectors(targets.to(self.device, non_blocking=True), self.model.config)
         if self.mixup is not None:
             images, labels = self.mixup(images, labels)
         weights = None if self.balance is None else self.balance(labels)
-        # For all processes at once: two draw what one would with the doubled batch.
-        share, count = self.processes.share, len(images)
-        generator = seeded_generator(seed_of(*seeds))
-        drawn = sample_training_noise(self.model.config, count * share.processes, generator)
-        drawn = drawn.slice(*share.of(count), self.device)
-        with self._fast_forwards(), using(training_runtime(self.recipe.precision), self.device):
-            loss: Tensor = self.loss(images, labels, weights, drawn)
-        return loss
+        # For all processes at once: two have the numbers that one has with the doubled batch.
+        count, generator = len(images), seeded_generator(seed_of(*seeds))
+        noise = sample_training_noise(self.model.config, count * rank.world_size, generator)
+        noise = noise.slice(*rank.slice(count), self.device)
 
-    def _fast_forwards(self) -> AbstractContextManager[None]:
-        if self.compiled is not None:
-            return self.compiled.active()
-        mixed_on_cpu = self.recipe.precision == "bf16" and self.device.type == "cpu"
-        return fast_depthwise(self.model) if mixed_on_cpu else nullcontext()
+        # 2. Loss and its gradient, added up over the batches of an update; processes exchange it once, at the last.
+        first, last = self._accumulated(batch)
+        if batch == first:
+            self.optimizer.zero_grad(set_to_none=True)
+        with nullcontext() if batch == last else self.processes.no_sync(self.loss):
+            with self.fast_kernels(), using(training_runtime(recipe.precision), self.device):
+                loss = self.loss(images, labels, weights, noise)
+            self.scaler.scale(loss / (last - first + 1)).backward()
+        value = float(self.processes.mean(loss.detach()))
+        if not math.isfinite(value):
+            raise NotFiniteError(f"the loss became {value}")
 
-    def _step(self) -> None:
+        # 3. θ ← θ - η · AdamW(∇), and the average of the weights
+        if batch == last:
+            self._update()
+        return value
+
+    def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_grad or math.inf)
-        # With a scaler single infinite gradients are usual: it leaves out the step and scales less.
+        # With a scaler single infinite gradients are usual: it skips the step and lowers the scale.
         if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
             raise NotFiniteError(f"the gradient became {float(norm)}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
-        self.taken += 1
+        self.updates += 1
         if self.average is not None:
-            self.average.update(self.model, step=self.taken)
+            self.average.update(self.model, step=self.updates)
+
+    def is_update(self, batch: int) -> bool:
+        """Whether the weights change after this batch; only then no gradient is pending that a checkpoint lacks."""
+        return batch == self._accumulated(batch)[1]
+
+    def _accumulated(self, batch: int) -> tuple[int, int]:
+        """Returns the first and the last batch of the update that a batch belongs to."""
+        first = batch - batch % self.recipe.accumulate
+        return first, min(first + self.recipe.accumulate, self.batches) - 1
 
 
-def _parts(model: DiffMICv2) -> list[nn.Module]:
-    """Returns what is worth compiling: all that has many operations and no choices that depend on the data."""
-    return [*model.encoders(), *(child for name, child in model.named_children() if name == "unet")]
+def _fast_kernels(model: DiffMICv2, recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """Returns what makes contexts for forward passes: compiled modules, fast gradients in bf16 on CPUs, or nothing."""
+    if recipe.compile:
+        # What has many operations and no choices that depend on the data.
+        unet = [child for name, child in model.named_children() if name == "unet"]
+        return CompiledModules([*model.encoders(), *unet]).active
+    if recipe.precision == "bf16" and device.type == "cpu":
+        return partial(fast_depthwise, model)
+    return nullcontext
 
 
-def cosine_with_warmup(steps: int, warmup: int, floor: float) -> Any:
-    """Returns step → factor on the learning rate: linear up to 1 in `warmup` steps, then cosine down to `floor`."""
+def cosine_with_warmup(steps: int, warmup: int, floor: float) -> Callable[[int], float]:
+    """Returns step → factor on the learning rate: linear up to 1 in `warmup` steps, then cosine down to `floor`.
+
+    Not timm's CosineLRScheduler or torch's CosineAnnealingLR: their lowest rate is one absolute number for all
+    parameter groups, while here each group, encoders too, falls to the same share of its own rate.
+    """
 
     def factor(step: int) -> float:
         if step < warmup:

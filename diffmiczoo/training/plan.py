@@ -1,4 +1,4 @@
-"""What a run is going to do, settled and checked before an image is decoded."""
+"""Which images a run trains on and validates with; checked, with the recipe, before any image is decoded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.data.splits import complete_splits
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.metrics.table import find_metric, metric_names
 from diffmiczoo.runtime.precision import check_precision
 from diffmiczoo.training.recipe import Recipe
-from diffmiczoo.training.sampler import Share, batches_per_epoch
+from diffmiczoo.training.sampler import Rank, batches_per_epoch
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Plan:
     """The images of a run.
 
     Attributes:
-        train, val: what to learn from and what to choose by.
+        train, val: to train on, and to choose the epoch by.
         whole: all images of the data sets, with their groups.
         made: a sentence on splits that were made; the empty text where they were given.
     """
@@ -42,22 +43,22 @@ class Plan:
 def training_manifest(train: Any, config: DiffMICConfig, task: str | None = None) -> Manifest:
     """Reads training data; where their classes are among the model's own, these give order and task.
 
-    Numbers instead of names, as in an `.npz`, are classes of their own: what they stand for is not known.
+    Class numbers without names, as in an `.npz`, count as other classes: what they stand for is not known.
 
     Args:
         train: anything that `data.manifest.as_manifest` takes.
-        config: of the model that learns.
-        task: "multiclass" or "multilabel"; by default what the model's or the data's labels tell.
+        config: of the model to train.
+        task: "multiclass" or "multilabel"; by default the model's, or what the data's labels say.
     """
     if isinstance(train, Manifest):
         return train
-    given = _by_itself(train, config, task)
+    given = _as_given(train, config, task)
     if not set(given.class_names) <= set(config.class_names) or task not in (None, config.task):
         return given
     return as_manifest(train, class_names=config.class_names, task=config.task)
 
 
-def _by_itself(train: Any, config: DiffMICConfig, task: str | None) -> Manifest:
+def _as_given(train: Any, config: DiffMICConfig, task: str | None) -> Manifest:
     try:
         return as_manifest(train, task=task)
     except ValueError:
@@ -68,7 +69,7 @@ def _by_itself(train: Any, config: DiffMICConfig, task: str | None) -> Manifest:
 
 
 def plan_run(config: DiffMICConfig, train: Any, val: Any, seed: int) -> Plan:
-    """Settles which images a run learns from and which it is judged by.
+    """Decides which images a run trains on and which it validates with.
 
     Args:
         config: the model's.
@@ -94,9 +95,9 @@ def plan_run(config: DiffMICConfig, train: Any, val: Any, seed: int) -> Plan:
     validation = other.split("val") if other.has_splits else other
     both = {record.path.resolve() for record in training.records} & {r.path.resolve() for r in validation.records}
     if both:
-        raise ValueError(
-            f"{len(both)} images are in the training and in the validation data, first {sorted(both)[0]}; a model has "
-            "to be judged on images that it was not trained on"
+        raise InvalidValueError(
+            f"{len(both)} images are in the training and in the validation data, first {sorted(both)[0]}; validate "
+            "on images that the model is not trained on"
         )
     return Plan(training, validation, _joined(training, validation), "")
 
@@ -112,35 +113,34 @@ def _joined(training: Manifest, validation: Manifest) -> Manifest:
 
 def _check_fits(manifest: Manifest, config: DiffMICConfig, class_names: tuple[str, ...]) -> None:
     if manifest.task != config.task:
-        raise ValueError(
+        raise InvalidValueError(
             f"{manifest.name} is {manifest.task}, the model {config.task}; create it with task={manifest.task!r}, or "
             "call finetune"
         )
     if manifest.class_names != class_names and (class_names or len(manifest.class_names) != config.num_classes):
-        raise ValueError(
+        raise InvalidValueError(
             f"{manifest.name} has the classes {list(manifest.class_names)}, the model "
             f"{list(class_names or config.labels)}; call finetune, or model.reset_classifier(num_classes, class_names) "
             "before fit"
         )
 
 
-def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, share: Share, device: torch.device) -> None:
-    """Refuses, before an image is read, what would fail in the middle.
+def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, rank: Rank, device: torch.device) -> None:
+    """Raises, before any image is read, for what would fail in the middle of a run.
 
     Raises:
         ValueError: the recipe does not fit the data, the task or the device.
     """
     check_precision(recipe.precision, device)
     if recipe.compile and recipe.precision == "bf16" and device.type == "cpu":
-        raise ValueError(
+        raise InvalidValueError(
             "compile=True would do without the fast gradients that precision='bf16' has on CPUs; leave out one of them"
         )
-    together = recipe.batch_size * share.processes
-    if not batches_per_epoch(len(train), recipe.batch_size, share):
-        several = f" of {share.processes} processes" if share.processes > 1 else ""
-        raise ValueError(
-            f"{train.name}: {len(train)} training images do not fill one batch of {together}{several}; set batch_size "
-            f"to at most {len(train) // share.processes}"
+    if not batches_per_epoch(len(train), recipe.batch_size, rank):
+        several = f" of {rank.world_size} processes" if rank.world_size > 1 else ""
+        raise InvalidValueError(
+            f"{train.name}: {len(train)} training images do not fill one batch of "
+            f"{recipe.batch_size * rank.world_size}{several}; set batch_size to at most {len(train) // rank.world_size}"
         )
     known = metric_names(config.task, config.ordinal)
     if recipe.select not in known:
@@ -149,7 +149,7 @@ def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, share: 
             if find_metric(recipe.select).needs_ordinal
             else ""
         )
-        raise ValueError(
+        raise InvalidValueError(
             f"select={recipe.select!r} is not a metric of this {config.task} model; it has {', '.join(known)}{hint}"
         )
 

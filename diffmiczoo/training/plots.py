@@ -19,11 +19,11 @@ _INK, _FAINT, _ACCENT, _SECOND = "#1b2733", "#6b7785", "#0f7b8a", "#c2571a"
 
 
 def draw_curves(history: list[dict[str, Any]], select: str, path: Path) -> None:
-    """Draws the training loss and the metric that chooses, over the epochs of each stage, and marks the kept epochs.
+    """Draws the training loss and the selection metric over the epochs of each stage, and marks the best epochs.
 
     Args:
-        history: rows of `Run.history`.
-        select: name of the metric.
+        history: rows of `Trainer.history`.
+        select: name of the metric that selects the best epoch.
         path: of the PNG.
     """
     stages = list(dict.fromkeys(row["stage"] for row in history))
@@ -41,18 +41,18 @@ def _draw_stage(axes: Axes, rows: list[dict[str, Any]], select: str, stage: str)
     axes.set_xlabel("epoch", color=_FAINT)
     axes.set_ylabel("training loss", color=_ACCENT)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    judged = [row for row in rows if not math.isnan(row.get(select, math.nan))]
+    validated = [row for row in rows if not math.isnan(row.get(select, math.nan))]
     other = axes.twinx()
-    other.plot([row["epoch"] for row in judged], [row[select] for row in judged], color=_SECOND, marker=".")
+    other.plot([row["epoch"] for row in validated], [row[select] for row in validated], color=_SECOND, marker=".")
     other.set_ylabel(f"{select} on validation", color=_SECOND)
-    for kept in (row for row in judged if row.get("kept")):
-        other.plot(kept["epoch"], kept[select], "o", markersize=9, markerfacecolor="none", color=_SECOND)
+    for best in (row for row in validated if row.get("best")):
+        other.plot(best["epoch"], best[select], "o", markersize=9, markerfacecolor="none", color=_SECOND)
         other.annotate(
-            f"kept {kept[select]:.3f}",
-            (kept["epoch"], kept[select]),
+            f"best {best[select]:.3f}",
+            (best["epoch"], best[select]),
             xytext=(0, 9 if find_metric(select).higher_is_better else -16),
             textcoords="offset points",
-            ha="right" if kept["epoch"] > rows[-1]["epoch"] / 2 else "left",
+            ha="right" if best["epoch"] > rows[-1]["epoch"] / 2 else "left",
             fontsize=8,
             color=_SECOND,
         )
@@ -62,7 +62,7 @@ def _draw_stage(axes: Axes, rows: list[dict[str, Any]], select: str, stage: str)
 
 
 def draw_confusion(probs: Tensor, targets: Tensor, class_names: tuple[str, ...], path: Path) -> None:
-    """Draws how often images of each class were given each class.
+    """Draws the confusion matrix: how often images of each class were predicted as each class.
 
     Args:
         probs: (N, C).
@@ -80,7 +80,7 @@ def draw_confusion(probs: Tensor, targets: Tensor, class_names: tuple[str, ...],
     axes.imshow(share.numpy(), cmap="GnBu", vmin=0, vmax=1)
     axes.set_xticks(range(count), class_names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(count), class_names, fontsize=8)
-    axes.set_xlabel("given", color=_FAINT)
+    axes.set_xlabel("predicted", color=_FAINT)
     axes.set_ylabel("true", color=_FAINT)
     if count <= 20:
         for row in range(count):

@@ -1,4 +1,4 @@
-"""Which images a step learns from: the same on every machine, for any number of processes, from any step on."""
+"""Which images are in which batch: the same on every machine, for any number of processes, from any step on."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def seed_of(*numbers: int) -> int:
 
 
 @dataclass(frozen=True)
-class Share:
-    """Which of several processes this is: `rank` 0..`processes` - 1."""
+class Rank:
+    """Which of several processes this is: `rank` 0..`world_size` - 1."""
 
     rank: int = 0
-    processes: int = 1
+    world_size: int = 1
 
-    def of(self, batch: int) -> tuple[int, int]:
+    def slice(self, batch: int) -> tuple[int, int]:
         """Returns where this process's `batch` images start and end in the batch of all processes."""
         return self.rank * batch, (self.rank + 1) * batch
 
@@ -31,17 +31,17 @@ class Share:
 class BatchSampler(Sampler[list[tuple[int, int]]]):
     """The batches of one epoch, as lists of (index, seed of its augmentation).
 
-    An epoch is drawn for all processes together and then dealt out, so that two processes see in a step what one would
-    see with the doubled batch. Nothing is random but by the seed: a run can go on at any batch.
+    An epoch is drawn for all processes together and then divided among them, so that two processes see in a step what
+    one would see with the doubled batch. The order depends on the seeds alone: a run can resume at any batch.
 
     Args:
         targets: (N,) class numbers, or (N, C) of 0 and 1.
         batch_size: images of one process.
-        sampling: "shuffle" takes every image once, the rest that fills no batch is left out; "balanced" draws with
-            replacement, so that all classes come equally often.
+        sampling: "shuffle" takes every image once and drops an incomplete last batch; "balanced" draws with
+            replacement, all classes equally often.
         seeds: what the epoch's order depends on.
         start: batches of the epoch that are done already.
-        share: of this process.
+        rank: of this process.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         sampling: str,
         seeds: tuple[int, ...],
         start: int = 0,
-        share: Share | None = None,
+        rank: Rank | None = None,
     ) -> None:
         self.targets, self.batch_size, self.sampling, self.seeds = targets, batch_size, sampling, seeds
-        self.start, self.share = start, share or Share()
+        self.start, self.rank = start, rank or Rank()
 
     def __len__(self) -> int:
-        return batches_per_epoch(len(self.targets), self.batch_size, self.share) - self.start
+        return batches_per_epoch(len(self.targets), self.batch_size, self.rank) - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, together = self._order(), self.batch_size * self.share.processes
-        low, high = self.share.of(self.batch_size)
+        order, size = self._order(), self.batch_size * self.rank.world_size
+        start, stop = self.rank.slice(self.batch_size)
         for batch in range(self.start, self.start + len(self)):
-            places = range(batch * together + low, batch * together + high)
+            places = range(batch * size + start, batch * size + stop)
             yield [(order[place], seed_of(*self.seeds, place)) for place in places]
 
     def _order(self) -> list[int]:
@@ -72,16 +72,16 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         if self.sampling == "shuffle":
             order = torch.randperm(count, generator=generator)
         else:
-            order = torch.multinomial(_draw_weights(self.targets), count, replacement=True, generator=generator)
+            order = torch.multinomial(_sampling_weights(self.targets), count, replacement=True, generator=generator)
         return order.tolist()
 
 
-def batches_per_epoch(images: int, batch_size: int, share: Share) -> int:
+def batches_per_epoch(images: int, batch_size: int, rank: Rank) -> int:
     """Returns how many whole batches all processes together take from a number of images."""
-    return images // (batch_size * share.processes)
+    return images // (batch_size * rank.world_size)
 
 
-def _draw_weights(targets: Tensor) -> Tensor:
+def _sampling_weights(targets: Tensor) -> Tensor:
     """Returns how often an image is drawn, (N,): 1 / images of its class, or of the rarest of its labels."""
     if targets.ndim == 1:
         return 1 / torch.bincount(targets).double()[targets]

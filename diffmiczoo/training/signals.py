@@ -1,4 +1,4 @@
-"""Ctrl-C and the end of a batch job: the run finishes its step, saves and stops."""
+"""Ctrl-C and SIGTERM (the end of a batch job): the run finishes its step, saves a checkpoint and stops."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption:
-    """While it is entered, a first SIGINT or SIGTERM sets `asked`; a second one interrupts at once.
+class StopOnSignal:
+    """Within the context, a first SIGINT or SIGTERM sets `requested`; a second one interrupts at once.
 
-    In a thread other than the main one signals stay as they are, Python takes them there only.
+    Outside the main thread nothing changes: Python lets only the main thread handle signals.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Interruption:
+    def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._request) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -30,7 +30,7 @@ class Interruption:
             signal.signal(number, handler)
         self._before = {}
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

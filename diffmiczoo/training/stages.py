@@ -1,4 +1,4 @@
-"""The two stages: what each trains, on which loss, and which scores it is judged by."""
+"""The two stages: what each trains, on which loss, and which scores it is validated by."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ class Stage:
         number: 0 or 1, in order.
         modules: names of the model's children that it trains.
         epochs, lr: from the recipe.
-        loss: (model, images, labels, weights, drawn) → scalar.
         scores: (model, images) → (B, C), for validation; (B, 2, C), the model's and its DCG's, where both are to be
             pooled.
-        answers: whether the scores are the model's own, or only the DCG's on the way.
+        is_final: whether the scores are the model's own, or only those of the DCG that the next stage builds on.
     """
 
     name: str
@@ -36,48 +35,37 @@ class Stage:
     modules: tuple[str, ...]
     epochs: int
     lr: float
-    loss: Callable[[DiffMICv2, Tensor, Tensor, Tensor | None, TrainingNoise | None], Tensor]
     scores: Callable[[DiffMICv2, Tensor], Tensor]
-    answers: bool
+    is_final: bool
 
 
 def create_stages(recipe: Recipe, config: DiffMICConfig) -> tuple[Stage, ...]:
-    """Returns the DCG stage and, unless the DCG answers alone, the diffusion stage (section III-E)."""
+    """Returns the DCG stage and, unless the DCG predicts alone, the diffusion stage (section III-E)."""
     alone = config.predictor != "diffusion"
-    dcg = Stage("dcg", 0, ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, _dcg_loss, dcg_logits, alone)
+    dcg = Stage("dcg", 0, ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, dcg_logits, alone)
     if alone:
         return (dcg,)
-    children, epochs, lr = ("feature_prior", "unet"), recipe.diffusion_epochs, recipe.diffusion_lr
-    return dcg, Stage("diffusion", 1, children, epochs, lr, _diffusion_loss, scores_and_dcg_logits, True)
-
-
-def _dcg_loss(
-    model: DiffMICv2, images: Tensor, labels: Tensor, weights: Tensor | None, drawn: TrainingNoise | None
-) -> Tensor:
-    return model.dcg_loss(images, labels, weights=weights)
-
-
-def _diffusion_loss(
-    model: DiffMICv2, images: Tensor, labels: Tensor, weights: Tensor | None, drawn: TrainingNoise | None
-) -> Tensor:
-    return model.training_loss(images, labels, weights=weights, drawn=drawn)
+    modules, epochs, lr = ("feature_prior", "unet"), recipe.diffusion_epochs, recipe.diffusion_lr
+    return dcg, Stage("diffusion", 1, modules, epochs, lr, scores_and_dcg_logits, True)
 
 
 class StageLoss(nn.Module):
-    """The loss of a stage as a module, which is what several processes synchronise."""
+    """The loss of a stage as a module: DistributedDataParallel works on the `forward` of one."""
 
     def __init__(self, model: DiffMICv2, stage: Stage) -> None:
         super().__init__()
         self.model, self.stage = model, stage
 
-    def forward(self, images: Tensor, labels: Tensor, weights: Tensor | None, drawn: TrainingNoise | None) -> Tensor:
-        """Maps a batch to the scalar loss."""
-        return self.stage.loss(self.model, images, labels, weights, drawn)
+    def forward(self, images: Tensor, labels: Tensor, weights: Tensor | None, noise: TrainingNoise) -> Tensor:
+        """Maps images (B, 3, S, S), labels (B, C) and their weights (B, C) to the scalar loss."""
+        if self.stage.name == "dcg":
+            return self.model.dcg_loss(images, labels, weights=weights)
+        return self.model.training_loss(images, labels, weights=weights, drawn=noise)
 
 
 @contextmanager
-def learning(model: DiffMICv2, stage: Stage, recipe: Recipe) -> Iterator[None]:
-    """Lets only the parameters that a stage trains take gradients, and leaves all as found."""
+def trainable(model: DiffMICv2, stage: Stage, recipe: Recipe) -> Iterator[None]:
+    """Within the context, only the parameters that a stage trains have `requires_grad`; afterwards all as before."""
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
     wanted = {parameter for group in parameter_groups(model, stage, recipe) for parameter in group["params"]}
     try:

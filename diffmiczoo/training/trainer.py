@@ -1,285 +1,293 @@
-"""`Run`: both stages from the first batch, or from wherever a checkpoint was written, to the best weights."""
+"""`Trainer`: both stages, from the first batch or from a checkpoint, to the best weights of each."""
 
 from __future__ import annotations
 
 import csv
-import math
 import time
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
-from tqdm.auto import tqdm
+from torch.utils.data import DataLoader
 
-from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.evaluation.evaluate import collect_scores
-from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
-from diffmiczoo.metrics.calibration import fit_calibration, fit_temperature
-from diffmiczoo.metrics.classification import compute_metrics
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.training.checkpoint import save_checkpoint
+from diffmiczoo.runtime.progress import progress_bar
+from diffmiczoo.training.callbacks import Callback
+from diffmiczoo.training.checkpoint import Best, Checkpoint, Progress, save_checkpoint
 from diffmiczoo.training.distributed import Processes
-from diffmiczoo.training.optimization import NotFiniteError, Steps
+from diffmiczoo.training.optimization import NotFiniteError, Optimization
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import BatchSampler, batches_per_epoch
-from diffmiczoo.training.signals import Interruption
-from diffmiczoo.training.stages import Stage, create_stages, learning
+from diffmiczoo.training.signals import StopOnSignal
+from diffmiczoo.training.stages import Stage, create_stages, trainable
+from diffmiczoo.training.validation import validate
 
 CHECKPOINT_FILE = "checkpoint.pt"
 HISTORY_FILE = "metrics.csv"
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """Decoded images of a run, and a hash of the files, labels and splits that they come from."""
+
+    train: ImageDataset
+    val: ImageDataset
+    digest: str
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What does not change the result of a run.
+
+    Attributes:
+        output: a directory.
+        resume: "auto" continues from a checkpoint in `output` if there is one, "never" starts again.
+        checkpoint_minutes: time between two checkpoints within an epoch, ≥ 0; each epoch ends with one.
+        progress: show bars; None means where the standard error is a terminal.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    output: Path
+    resume: str = "auto"
+    checkpoint_minutes: float = 5.0
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.resume not in ("auto", "never"):
+            raise InvalidValueError(f"resume={self.resume!r} must be 'auto' or 'never'")
+        if not self.checkpoint_minutes >= 0:
+            raise InvalidValueError(f"checkpoint_minutes={self.checkpoint_minutes!r} must be at least 0")
+
+    @property
+    def checkpoint(self) -> Path:
+        """File of the checkpoint."""
+        return self.output / CHECKPOINT_FILE
+
+
 @dataclass
-class Position:
-    """Where a stage is: `epoch` and `batch` are done so far; `loss` is the epoch's sum, `seconds` what it took."""
+class _StageRun:
+    """State of the stage that is being trained; `batches` is their number per epoch."""
 
-    epoch: int = 0
-    batch: int = 0
-    loss: float = 0.0
-    seconds: float = 0.0
+    stage: Stage
+    optimization: Optimization
+    batches: int
+    progress: Progress = field(default_factory=Progress)
+    best: Best = field(default_factory=Best)
 
 
-class Run:
-    """A training run and its checkpoint.
-
-    A checkpoint holds the weights, their average, optimiser, schedule, the best weights so far and the position. No
-    state of a random generator: every draw depends on the seed and its place in the run alone.
+class Trainer:
+    """Trains a model, validates each epoch and writes checkpoints.
 
     Args:
         model: trained in place.
-        recipe: settings.
-        training, validation: images.
-        processes: that train together; the first one writes.
-        output: a directory that exists.
-        data: hash of the images that belong to the run.
-        checkpoint_minutes: time between two checkpoints within an epoch, ≥ 0; each epoch ends with one.
-        interruption: tells when to stop.
-        progress: show bars; by default where the standard error is a terminal.
-        log: called with the row of every epoch.
+        recipe: how it is trained.
+        data: images to train on and to validate with.
+        processes: that train together; rank 0 writes the files.
+        settings: output directory, checkpoints and bars.
+        stop: says whether a signal asked to stop.
+        callbacks: called before steps and after epochs and checkpoints.
 
     Attributes:
         history: a row per epoch.
-        stage: the number of the stage that the run is in.
-        last: weights after the last epoch of the stage that answers; None before.
+        last: weights after the last epoch of the final stage; None before.
     """
 
     def __init__(
         self,
         model: DiffMICv2,
         recipe: Recipe,
-        training: ImageDataset,
-        validation: ImageDataset,
+        data: TrainingData,
         processes: Processes,
-        *,
-        output: Path,
-        data: str,
-        checkpoint_minutes: float,
-        interruption: Interruption,
-        progress: bool | None = None,
-        log: Any = None,
+        settings: RunSettings,
+        stop: StopOnSignal,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.model, self.recipe, self.processes, self.data = model, recipe, processes, data
-        self.training, self.validation = training, validation
-        self.output, self.checkpoint = output, output / CHECKPOINT_FILE
-        self.seconds_between = checkpoint_minutes * 60
-        self.interruption, self.log = interruption, log
-        self.progress = progress if processes.is_main else False
+        self.model, self.recipe, self.data, self.processes = model, recipe, data, processes
+        self.settings, self.stop, self.callbacks = settings, stop, callbacks
+        self.progress = settings.progress if processes.is_main else False
         self.history: list[dict[str, Any]] = []
-        self.stage = 0
         self.last: dict[str, Tensor] | None = None
-        self._resumed: dict[str, Any] | None = None
-        self._saved = time.monotonic()
+        self._resumed: Checkpoint | None = None
+        self._saved_at = time.monotonic()
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Takes over a checkpoint.
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint.
 
         Raises:
-            ValueError: it belongs to another model, recipe or data.
+            ValueError: it belongs to another model, recipe or data, or to another number of processes.
         """
-        again = "choose another output directory, or resume='never' to start again"
-        mine = {"recipe": self.recipe.to_dict(), "config": self._config()}
-        for what, values in mine.items():
-            changed = sorted(key for key in values if state[what].get(key) != values[key])
+        path, again = self.settings.checkpoint, "choose another output directory, or resume='never' to start again"
+        pairs = {
+            "recipe": (checkpoint.recipe, self.recipe.to_dict()),
+            "config": (checkpoint.config, self._config()),
+        }
+        for what, (theirs, mine) in pairs.items():
+            changed = sorted(key for key in mine if theirs.get(key) != mine[key])
             if changed:
-                raise ValueError(f"{self.checkpoint}: was made with another {what} (fields {changed}); {again}")
-        if state["data"] != self.data:
-            raise ValueError(f"{self.checkpoint}: was made with other images, labels or splits; {again}")
-        if state["processes"] != self.processes.share.processes:
-            raise ValueError(
-                f"{self.checkpoint}: was made by {state['processes']} processes, now there are "
-                f"{self.processes.share.processes}; start as many, or {again}"
+                raise InvalidValueError(f"{path}: was made with another {what} (fields {changed}); {again}")
+        if checkpoint.data != self.data.digest:
+            raise InvalidValueError(f"{path}: was made with other images, labels or splits; {again}")
+        if checkpoint.world_size != self.processes.rank.world_size:
+            raise InvalidValueError(
+                f"{path}: was made by {checkpoint.world_size} processes, now there are "
+                f"{self.processes.rank.world_size}; start as many, or {again}"
             )
-        self.history, self.stage = state["history"], state["stage"]
-        self.model.load_state_dict(state["model"])
-        self._resumed = state
+        self.history = checkpoint.history
+        self.model.load_state_dict(checkpoint.model)
+        self._resumed = checkpoint
 
     def train(self) -> None:
-        """Trains what is left, and leaves the best weights of each stage in the model.
+        """Trains what is left of both stages, and leaves the best weights of each in the model.
 
         Raises:
             ValueError: the loss or a gradient became NaN or infinite.
             KeyboardInterrupt: the run was asked to stop; a checkpoint was written.
         """
-        for stage in create_stages(self.recipe, self.model.config)[self.stage :]:
-            self.stage = stage.number
-            with learning(self.model, stage, self.recipe):
-                self._train_stage(stage)
+        first = 0 if self._resumed is None else self._resumed.stage
+        try:
+            for stage in create_stages(self.recipe, self.model.config)[first:]:
+                with trainable(self.model, stage, self.recipe):
+                    self._train_stage(stage)
+        finally:
+            for callback in self.callbacks:
+                callback.on_end()
 
     def _train_stage(self, stage: Stage) -> None:
-        batches = batches_per_epoch(len(self.training), self.recipe.batch_size, self.processes.share)
-        steps = Steps(self.model, stage, self.recipe, self.training.targets, batches, self.processes)
-        position = Position()
-        best: dict[str, Any] = {"value": -math.inf, "state": None, "calibration": {}, "epoch": 0, "improved": 0}
+        targets = self.data.train.targets
+        batches = batches_per_epoch(len(targets), self.recipe.batch_size, self.processes.rank)
+        run = _StageRun(stage, Optimization(self.model, stage, self.recipe, targets, batches, self.processes), batches)
         if self._resumed is not None:
-            steps.load_state_dict(self._resumed["steps"])
-            best, position = self._resumed["best"], Position(**self._resumed["position"])
+            run.optimization.load_state_dict(self._resumed.optimization)
+            run.progress, run.best = self._resumed.progress, self._resumed.best
             self._resumed = None
-        while position.epoch < stage.epochs and not self._gave_up(position.epoch, best["improved"]):
-            self._train_epoch(stage, steps, position, best, batches)
-            best = self._judged(stage, steps, position, best, batches)
-            position = Position(epoch=position.epoch + 1)
-            self._save(steps, best, position)
-        if best["state"] is not None:
-            self._keep(stage, steps, best)
+        while run.progress.epoch < stage.epochs and not self._out_of_patience(run):
+            self._train_epoch(run)
+            self._finish_epoch(run)
+            run.progress = Progress(epoch=run.progress.epoch + 1)
+            self._save(run)
+        if run.best.weights is not None:
+            self._load_best(run, run.best.weights)
 
-    def _gave_up(self, epoch: int, improved: int) -> bool:
-        return bool(self.recipe.patience) and epoch - improved >= self.recipe.patience
+    def _out_of_patience(self, run: _StageRun) -> bool:
+        return bool(self.recipe.patience) and run.progress.epoch - run.best.improved >= self.recipe.patience
 
-    def _train_epoch(self, stage: Stage, steps: Steps, position: Position, best: dict[str, Any], batches: int) -> None:
-        recipe, epoch = self.recipe, position.epoch
-        started = time.monotonic() - position.seconds
-        sampler = BatchSampler(
-            self.training.targets,
-            recipe.batch_size,
-            recipe.sampling,
-            (recipe.seed, stage.number, epoch),
-            position.batch,
-            self.processes.share,
-        )
-        loader = DataLoader(
-            self.training,
-            batch_sampler=sampler,
-            num_workers=recipe.num_workers,
-            pin_memory=self.processes.device.type == "cuda",
-        )
-        hide = None if self.progress is None else not self.progress
-        size = recipe.batch_size * self.processes.share.processes
-        with tqdm(
-            total=batches * size,
-            initial=position.batch * size,
-            desc=f"{stage.name} {epoch + 1}/{stage.epochs}",
-            unit="img",
-            disable=hide,
-        ) as bar:
-            for images, targets in loader:
+    def _train_epoch(self, run: _StageRun) -> None:
+        """Trains on the batches of an epoch that are not done yet."""
+        progress, name = run.progress, run.stage.name
+        started = time.monotonic() - progress.seconds
+        size = self.recipe.batch_size * self.processes.rank.world_size
+        title = f"{name} {progress.epoch + 1}/{run.stage.epochs}"
+        with progress_bar(run.batches * size, title, "img", self.progress, initial=progress.batch * size) as bar:
+            for images, targets in self._loader(run):
+                for callback in self.callbacks:
+                    callback.on_step(name, progress.epoch, progress.batch)
                 try:
-                    position.loss += steps.take(images, targets, epoch, position.batch)
+                    loss = run.optimization.training_step(images, targets, progress.epoch, progress.batch)
                 except NotFiniteError as error:
-                    raise ValueError(self._not_finite(error, stage, position)) from error
-                position.batch += 1
-                position.seconds = time.monotonic() - started
+                    raise NotFiniteError(self._not_finite(error, run)) from error
+                progress.loss += loss
+                progress.batch += 1
+                progress.seconds = time.monotonic() - started
                 bar.update(size)
-                bar.set_postfix(loss=f"{position.loss / position.batch:.4f}")
-                self._between_batches(steps, best, position, batches)
+                bar.set_postfix(loss=f"{progress.loss / progress.batch:.4f}")
+                self._save_or_stop(run)
 
-    def _between_batches(self, steps: Steps, best: dict[str, Any], position: Position, batches: int) -> None:
-        """Saves and stops where it was asked for, and saves where it is time."""
-        if not steps.at_step_end(position.batch - 1):
+    def _loader(self, run: _StageRun) -> DataLoader[tuple[Tensor, Tensor]]:
+        recipe, progress = self.recipe, run.progress
+        seeds = (recipe.seed, run.stage.number, progress.epoch)
+        sampler = BatchSampler(
+            self.data.train.targets, recipe.batch_size, recipe.sampling, seeds, progress.batch, self.processes.rank
+        )
+        pin = self.processes.device.type == "cuda"
+        return DataLoader(self.data.train, batch_sampler=sampler, num_workers=recipe.num_workers, pin_memory=pin)
+
+    def _save_or_stop(self, run: _StageRun) -> None:
+        """Writes a checkpoint where one is due, and stops where a signal asked any of the processes to."""
+        if not run.optimization.is_update(run.progress.batch - 1):
             return
-        stop = self.processes.mean(torch.tensor(float(self.interruption.asked), device=self.processes.device))
+        stop = self.processes.mean(torch.tensor(float(self.stop.requested), device=self.processes.device))
         if stop > 0:
-            self._save(steps, best, position)
-            raise KeyboardInterrupt(f"stopped in epoch {position.epoch + 1}, batch {position.batch} of {batches}")
-        if position.batch < batches and time.monotonic() - self._saved >= self.seconds_between:
-            self._save(steps, best, position)
+            self._save(run)
+            raise KeyboardInterrupt(
+                f"stopped in epoch {run.progress.epoch + 1}, batch {run.progress.batch} of {run.batches}"
+            )
+        due = time.monotonic() - self._saved_at >= self.settings.checkpoint_minutes * 60
+        if due and run.progress.batch < run.batches:
+            self._save(run)
 
-    def _not_finite(self, error: Exception, stage: Stage, position: Position) -> str:
-        kept = f" {self.checkpoint} holds an earlier state." if self.checkpoint.exists() else ""
+    def _not_finite(self, error: Exception, run: _StageRun) -> str:
+        path = self.settings.checkpoint
+        earlier = f" {path} holds an earlier state." if path.exists() else ""
         return (
-            f"{error} in stage {stage.name}, epoch {position.epoch + 1}, batch {position.batch + 1}.{kept} Lower the "
-            "learning rate and start again with resume='never'"
+            f"{error} in stage {run.stage.name}, epoch {run.progress.epoch + 1}, batch {run.progress.batch + 1}."
+            f"{earlier} Lower the learning rate and start again with resume='never'"
         )
 
-    def _judged(
-        self, stage: Stage, steps: Steps, position: Position, best: dict[str, Any], batches: int
-    ) -> dict[str, Any]:
-        """Adds the epoch's row to the history and returns the best epoch so far."""
-        started = time.monotonic()
-        epoch = position.epoch + 1
-        row: dict[str, Any] = {"stage": stage.name, "epoch": epoch, "lr": steps.lr}
-        row["train_loss"] = position.loss / batches
+    def _finish_epoch(self, run: _StageRun) -> None:
+        """Validates, where it is the epoch for it, and adds the epoch's row to the history."""
+        started, stage, epoch = time.monotonic(), run.stage, run.progress.epoch + 1
+        row: dict[str, Any] = {"stage": stage.name, "epoch": epoch, "lr": run.optimization.lr}
+        row["train_loss"] = run.progress.loss / run.batches
         if epoch % self.recipe.validate_every == 0 or epoch == stage.epochs:
-            judged = steps.judged
-            self.processes.same_everywhere(judged)
-            metrics, calibration = self._validate(judged, stage)
-            row |= metrics.values | calibration
-            value = selection_value(metrics, self.recipe.select)
-            # Of equally good epochs the later one: it has seen more, and the average has settled.
-            if value >= best["value"]:
-                best = {
-                    "value": value,
-                    "state": _cpu_copy(judged),
-                    "calibration": calibration,
-                    "epoch": epoch,
-                    "improved": epoch if value > best["value"] else best["improved"],
-                }
-        row["seconds"] = round(position.seconds + time.monotonic() - started, 1)
+            row |= self._validate(run, epoch)
+        row["seconds"] = round(run.progress.seconds + time.monotonic() - started, 1)
         self.history.append(row)
         self._write_history()
-        if self.log is not None:
-            self.log(row)
-        return best
+        for callback in self.callbacks:
+            callback.on_epoch(row)
 
-    def _validate(self, model: DiffMICv2, stage: Stage) -> tuple[Metrics, dict[str, float]]:
-        """Judges a stage on validation data by calibrated probabilities, and returns the config's fields for them.
+    def _validate(self, run: _StageRun, epoch: int) -> dict[str, float]:
+        """Returns what validation adds to the epoch's row, and updates the best epoch."""
+        model = run.optimization.eval_model
+        self.processes.broadcast_buffers(model)
+        found = validate(model, run.stage, self.data.val, self.recipe.batch_size, self.processes, self.progress)
+        value = selection_value(found.metrics, self.recipe.select)
+        # Of equally good epochs the later one: it has seen more, and the average has settled.
+        if value >= run.best.value:
+            improved = epoch if value > run.best.value else run.best.improved
+            run.best = Best(epoch, value, improved, _cpu_copy(model), found.calibration)
+        return {**found.metrics.values, **found.calibration}
 
-        Without the calibration, which is fitted on the same data, epochs would be chosen for how timid they are.
-        """
-        share = Subset(self.validation, self.processes.rows(len(self.validation)))
-        loader = DataLoader(share, self.recipe.batch_size)
-        scores, targets = collect_scores(model, stage.scores, loader, self.progress)
-        scores, targets = self.processes.gathered(scores), self.processes.gathered(targets)
-        config = model.config
-        probs, calibration = _calibrated(scores, targets, config)
-        names, ordinal = config.labels, config.ordinal
-        metrics = compute_metrics(probs, targets, task=config.task, class_names=names, ordinal=ordinal, bootstrap=0)
-        return metrics, calibration
-
-    def _keep(self, stage: Stage, steps: Steps, best: dict[str, Any]) -> None:
-        """Puts the best weights of a finished stage into the model and marks their epoch."""
-        model = self.model
-        self.last = _cpu_copy(steps.judged) if stage.answers else None
-        model.load_state_dict(best["state"])
-        # Where only the DCG has learned, what was fitted to the old one is not right any more.
-        model.config = model.config.uncalibrated().replace(**best["calibration"] if stage.answers else {})
+    def _load_best(self, run: _StageRun, weights: dict[str, Tensor]) -> None:
+        """Loads the best weights of a finished stage into the model and marks their epoch in the history."""
+        model, final = self.model, run.stage.is_final
+        self.last = _cpu_copy(run.optimization.eval_model) if final else None
+        model.load_state_dict(weights)
+        # Where only the DCG was trained, a calibration that was fitted to the old one no longer holds.
+        model.config = model.config.uncalibrated().replace(**run.best.calibration if final else {})
         for row in self.history:
-            if row["stage"] == stage.name:
-                row["kept"] = row["epoch"] == best["epoch"]
+            if row["stage"] == run.stage.name:
+                row["best"] = row["epoch"] == run.best.epoch
         self._write_history()
 
-    def _save(self, steps: Steps, best: dict[str, Any], position: Position) -> None:
+    def _save(self, run: _StageRun) -> None:
         if self.processes.is_main:
-            state = {
-                "recipe": self.recipe.to_dict(),
-                "config": self._config(),
-                "data": self.data,
-                "processes": self.processes.share.processes,
-                "history": self.history,
-                "stage": self.stage,
-                "position": asdict(position),
-                "model": self.model.state_dict(),
-                "steps": steps.state_dict(),
-                "best": best,
-            }
-            save_checkpoint(state, self.checkpoint)
-        self._saved = time.monotonic()
+            checkpoint = Checkpoint(
+                recipe=self.recipe.to_dict(),
+                config=self._config(),
+                data=self.data.digest,
+                world_size=self.processes.rank.world_size,
+                history=self.history,
+                stage=run.stage.number,
+                progress=run.progress,
+                best=run.best,
+                model=self.model.state_dict(),
+                optimization=run.optimization.state_dict(),
+            )
+            save_checkpoint(checkpoint, self.settings.checkpoint)
+            for callback in self.callbacks:
+                callback.on_checkpoint(self.settings.checkpoint)
+        self._saved_at = time.monotonic()
 
     def _config(self) -> dict[str, Any]:
         """Returns what a checkpoint's config has to equal; calibration is a result of training."""
@@ -289,7 +297,7 @@ class Run:
         if not self.processes.is_main:
             return
         columns = list(dict.fromkeys(key for row in self.history for key in row))
-        with (self.output / HISTORY_FILE).open("w", newline="") as file:
+        with (self.settings.output / HISTORY_FILE).open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.history)
@@ -302,18 +310,8 @@ def selection_value(metrics: Metrics, name: str) -> float:
         ValueError: the task has no such metric.
     """
     if name not in metrics.values:
-        raise ValueError(f"select={name!r} is not a metric of this task; it has {', '.join(metrics.values)}")
+        raise InvalidValueError(f"select={name!r} is not a metric of this task; it has {', '.join(metrics.values)}")
     return find_metric(name).quality(metrics.values[name])
-
-
-def _calibrated(scores: Tensor, targets: Tensor, config: DiffMICConfig) -> tuple[Tensor, dict[str, float]]:
-    """Returns probabilities of a stage's scores, calibrated on these targets, and the config's fields that say how."""
-    if scores.ndim == 2:
-        temperature = fit_temperature(scores, targets, task=config.task)
-        return logits_to_probs(scores / temperature, config.task), {"temperature": temperature}
-    own, dcg_scores = scores.unbind(1)
-    fields = fit_calibration(own, dcg_scores, targets, config)
-    return scores_to_probs(own, config.replace(**fields), dcg_scores), fields
 
 
 def _cpu_copy(model: DiffMICv2) -> dict[str, Tensor]:

@@ -42,7 +42,7 @@ def test_a_run_leaves_all_that_the_documentation_names(run) -> None:
     report = json.loads((run.output / "data_report.json").read_text())
     assert report["counts"]["train"] == {"dark": 12, "light": 12} and not report["problems"]
     rows = list(csv.DictReader((run.output / "metrics.csv").open()))
-    assert [row["kept"] for row in rows].count("True") == 2
+    assert [row["best"] for row in rows].count("True") == 2
 
 
 def test_last_is_the_last_epoch_and_best_the_best(run) -> None:
@@ -51,9 +51,9 @@ def test_last_is_the_last_epoch_and_best_the_best(run) -> None:
         for name in ("best", "last")
     )
     assert all(torch.equal(tensor, best[name]) for name, tensor in run.model.state_dict().items())
-    kept = [row["epoch"] for row in run.history if row["stage"] == "diffusion" and row["kept"]]
+    best_epochs = [row["epoch"] for row in run.history if row["stage"] == "diffusion" and row["best"]]
     same = all(torch.equal(tensor, last[name]) for name, tensor in best.items())
-    assert same == (kept == [2])
+    assert same == (best_epochs == [2])
 
 
 def test_the_card_of_a_run_asks_for_what_only_its_maker_knows(run) -> None:

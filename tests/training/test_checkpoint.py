@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
+from factories import tiny_checkpoint
 
 from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_checkpoints_are_replaced_whole_or_not_at_all(tmp_path) -> None:
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint({"epoch": 1}, path)
+    first = tiny_checkpoint(stage=0)
+    save_checkpoint(first, path)
 
     class Unwritable:
         def __reduce__(self):
             raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="the one before it is intact"):
-        save_checkpoint({"epoch": 2, "x": Unwritable()}, path)
-    assert load_checkpoint(path) == {"epoch": 1} and list(tmp_path.iterdir()) == [path]
+        save_checkpoint(tiny_checkpoint(stage=1, optimization={"x": Unwritable()}), path)
+    assert load_checkpoint(path) == first and list(tmp_path.iterdir()) == [path]
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="delete it to start again"):
         load_checkpoint(path)
@@ -26,8 +28,9 @@ def test_checkpoints_are_replaced_whole_or_not_at_all(tmp_path) -> None:
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path) -> None:
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint({"position": {"batch": 3}}, path)
-    assert load_checkpoint(path) == {"position": {"batch": 3}}
-    torch.save({"position": {"batch": 3}}, path)
+    checkpoint = tiny_checkpoint()
+    save_checkpoint(checkpoint, path)
+    assert load_checkpoint(path) == checkpoint
+    torch.save({"format": 2, "position": {"batch": 3}}, path)
     with pytest.raises(ValueError, match=r"another version of diffmiczoo .* start again with resume='never'"):
         load_checkpoint(path)

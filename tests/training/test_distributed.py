@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from diffmiczoo.training.distributed import Processes
-from diffmiczoo.training.sampler import Share
+from diffmiczoo.training.sampler import Rank
 
 SCRIPT = """
 import sys, json
@@ -49,9 +51,9 @@ def launch(data: Path, output: Path, processes: int, **fields) -> list[str]:
         )
         for rank in range(processes)
     ]
-    answers = [process.communicate(timeout=240) for process in started]
-    assert all(process.returncode == 0 for process in started), answers
-    return [output.strip().splitlines()[-1] for output, _ in answers]
+    outputs = [process.communicate(timeout=240) for process in started]
+    assert all(process.returncode == 0 for process in started), outputs
+    return [output.strip().splitlines()[-1] for output, _ in outputs]
 
 
 def losses(text: str) -> torch.Tensor:
@@ -90,20 +92,27 @@ def test_validation_rows_are_counted_once(count: int, processes: int) -> None:
     rows = []
     for rank in range(processes):
         part = Processes(torch.device("cpu"))
-        part.share = Share(rank, processes)
-        rows += list(part.rows(count))
+        part.rank = Rank(rank, processes)
+        rows += list(part.shard(count))
     assert rows == list(range(count))
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_an_accelerator_of_the_caller_is_no_obstacle(precision: str) -> None:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+def test_one_process_joins_no_group() -> None:
+    processes = Processes(torch.device("cpu"))
+    assert not dist.is_initialized() and not processes.distributed and processes.is_main
+    module, values = nn.Linear(2, 2), torch.tensor([1.0, 2.0])
+    assert processes.prepare(module) is module
+    assert processes.mean(values) is values and processes.gather(values) is values
+    processes.barrier()
 
-    AcceleratorState._reset_state(reset_partial_state=True)
-    theirs = Accelerator(cpu=True, mixed_precision=precision)
-    ours = Processes(torch.device("cpu"))
-    assert not ours.several and ours.is_main
-    if precision == "no":
-        assert theirs.num_processes == 1
-    AcceleratorState._reset_state(reset_partial_state=True)
+
+def test_a_process_group_of_the_caller_is_used_and_stays(tmp_path) -> None:
+    """As in a program that has joined one already, or has an Accelerator of its own."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        processes = Processes(torch.device("cpu"))
+        assert processes.rank == Rank(0, 1) and processes.is_main and not processes.distributed
+        processes.barrier()
+        assert dist.is_initialized()
+    finally:
+        dist.destroy_process_group()

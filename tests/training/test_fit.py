@@ -49,8 +49,8 @@ def test_a_calibrated_model_is_no_worse_on_validation_than_its_parts(manifest_cs
     parts = score_logits(found.scores, model.config), found.dcg_logits
     alone = [(part / fit_temperature(part, truth, task="multiclass")).softmax(-1) for part in parts]
     assert loss(found.probs) <= min(map(loss, alone)) + 1e-6
-    kept = next(row for row in result.history if row["stage"] == "diffusion" and row["kept"])
-    assert loss(found.probs) == pytest.approx(kept["nll"], abs=1e-4)
+    best = next(row for row in result.history if row["stage"] == "diffusion" and row["best"])
+    assert loss(found.probs) == pytest.approx(best["nll"], abs=1e-4)
 
 
 def test_a_dcg_that_learns_alone_takes_the_calibration_with_it(manifest_csv, tmp_path) -> None:
@@ -104,14 +104,14 @@ def test_fit_leaves_the_mode_as_found(manifest_csv, tmp_path, training: bool) ->
     assert all(module.training is training for module in model.modules())
 
 
-def test_the_kept_epoch_is_marked(manifest_csv, tmp_path) -> None:
+def test_the_best_epoch_is_marked(manifest_csv, tmp_path) -> None:
     result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=QUICK, output=tmp_path / "run", progress=False)
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     for stage in ("dcg", "diffusion"):
         of_stage = [row for row in rows if row["stage"] == stage]
-        (kept,) = [row for row in of_stage if row["kept"] == "True"]
-        assert float(kept["auroc"]) == max(float(row["auroc"]) for row in of_stage)
-    assert [row["kept"] for row in result.history] == [row["kept"] == "True" for row in rows]
+        (best,) = [row for row in of_stage if row["best"] == "True"]
+        assert float(best["auroc"]) == max(float(row["auroc"]) for row in of_stage)
+    assert [row["best"] for row in result.history] == [row["best"] == "True" for row in rows]
 
 
 def test_a_model_of_grades_reports_kappa_and_may_choose_by_it(manifest_csv, tmp_path) -> None:

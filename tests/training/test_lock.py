@@ -13,5 +13,5 @@ def test_file_systems_without_locks_keep_nobody_out(manifest_csv, tmp_path, monk
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(lock.fcntl, "lockf", lockf)
-    with lock.only_run_in(tmp_path), lock.only_run_in(tmp_path, rank=1):
+    with lock.exclusive(tmp_path), lock.exclusive(tmp_path, rank=1):
         assert sorted(path.name for path in tmp_path.glob(".lock*")) == [".lock0", ".lock1"]

@@ -6,14 +6,13 @@ from functools import partial
 
 import pytest
 import torch
-from factories import FULL_RECIPE, QUICK, tiny_model
+from factories import FULL_RECIPE, QUICK, OnStep, tiny_model
 
 import diffmiczoo
-from diffmiczoo.training import trainer as loop
 from diffmiczoo.training.checkpoint import load_checkpoint
 from diffmiczoo.training.distributed import Processes
-from diffmiczoo.training.optimization import Steps
-from diffmiczoo.training.stages import create_stages, learning
+from diffmiczoo.training.optimization import Optimization
+from diffmiczoo.training.stages import create_stages, trainable
 
 
 def test_accumulated_batches_equal_a_larger_one(manifest_csv, tmp_path) -> None:
@@ -43,32 +42,29 @@ def test_compiled_steps_learn_the_same(stage: str, monkeypatch) -> None:
         model = tiny_model()
         recipe = QUICK.replace(compile=compile, ema_decay=0.9)
         chosen = next(each for each in create_stages(recipe, model.config) if each.name == stage)
-        with learning(model, chosen, recipe):
-            steps = Steps(model, chosen, recipe, torch.tensor([0, 1] * 4), 2, Processes(torch.device("cpu")))
+        with trainable(model, chosen, recipe):
+            targets, processes = torch.tensor([0, 1] * 4), Processes(torch.device("cpu"))
+            optimization = Optimization(model, chosen, recipe, targets, 2, processes)
             images = torch.randn(8, 3, model.config.image_size, model.config.image_size)
-            losses[compile] = [steps.take(images, torch.tensor([0, 1] * 4), 0, batch) for batch in range(2)]
-            weights[compile] = steps.judged.state_dict()
+            losses[compile] = [optimization.training_step(images, targets, 0, batch) for batch in range(2)]
+            weights[compile] = optimization.eval_model.state_dict()
         assert not any("forward" in vars(module) for module in model.modules())
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)
     for name, tensor in weights[True].items():
         torch.testing.assert_close(tensor, weights[False][name], rtol=1e-4, atol=1e-5)
 
 
-def test_a_gradient_that_is_not_finite_stops_with_its_place_and_keeps_the_checkpoint(
-    manifest_csv, tmp_path, monkeypatch
-) -> None:
-    from factories import tiny_model
+def test_a_gradient_that_is_not_finite_stops_with_its_place_and_keeps_the_checkpoint(manifest_csv, tmp_path) -> None:
+    model = tiny_model()
 
-    take = loop.Steps.take
+    def poison(*place) -> None:
+        if place == ("dcg", 1, 2):
+            next(model.dcg.parameters()).register_hook(lambda gradient: gradient * float("inf"))
 
-    def poisoned(self, images, targets, epoch, batch):
-        if (self.stage.name, epoch, batch) == ("dcg", 1, 2):
-            next(self.model.dcg.parameters()).register_hook(lambda gradient: gradient * float("inf"))
-        return take(self, images, targets, epoch, batch)
-
-    monkeypatch.setattr(loop.Steps, "take", poisoned)
+    options = {"output": tmp_path / "run", "callbacks": [OnStep(poison)], "progress": False}
     with pytest.raises(ValueError, match=r"gradient became (inf|nan) in stage dcg, epoch 2, batch 4\. .*earlier state"):
-        diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, output=tmp_path / "run", progress=False)
-    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
-    assert state["position"]["epoch"] == 1
-    assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values() if tensor.is_floating_point())
+        diffmiczoo.fit(model, manifest_csv, recipe=FULL_RECIPE, **options)
+    checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert checkpoint.progress.epoch == 1
+    floats = [tensor for tensor in checkpoint.model.values() if tensor.is_floating_point()]
+    assert floats and all(bool(torch.isfinite(tensor).all()) for tensor in floats)

@@ -52,7 +52,7 @@ def test_patience_ends_a_stage_early(manifest_csv, tmp_path) -> None:
     recipe = QUICK.replace(dcg_epochs=12, diffusion_epochs=0, dcg_lr=0.0, patience=3, freeze="backbones", ema_decay=0.0)
     result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
     assert len(result.history) == 4, "the first epoch is better than none, and three more are not better"
-    assert [row["epoch"] for row in result.history if row["kept"]] == [4]
+    assert [row["epoch"] for row in result.history if row["best"]] == [4]
 
 
 def test_half_precision_fp16_is_for_gpus(manifest_csv, tmp_path) -> None:

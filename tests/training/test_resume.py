@@ -12,34 +12,32 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import FULL_RECIPE, QUICK, edited, tiny_model
+from factories import FULL_RECIPE, QUICK, OnStep, edited, tiny_model
 
 import diffmiczoo
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.training import trainer as loop
-from diffmiczoo.training.checkpoint import load_checkpoint, save_checkpoint
+from diffmiczoo.training.callbacks import Callback
+from diffmiczoo.training.checkpoint import load_checkpoint
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(manifest_csv, tmp_path, monkeypatch, stop_after) -> None:
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(manifest_csv, tmp_path, stop_after) -> None:
     whole = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=QUICK, output=tmp_path / "whole", progress=False).model
 
-    import diffmiczoo.training.trainer as loop
+    class Stop(Callback):
+        saves = 0
 
-    saves = []
+        def on_checkpoint(self, path: Path) -> None:
+            assert path.exists()
+            self.saves += 1
+            if self.saves == stop_after:
+                raise KeyboardInterrupt
 
-    def stopping(state, path) -> None:
-        save_checkpoint(state, path)
-        saves.append(path)
-        if len(saves) == stop_after:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_checkpoint", stopping)
+    part = {"recipe": QUICK, "output": tmp_path / "part", "progress": False}
     with pytest.raises(KeyboardInterrupt):
-        diffmiczoo.fit(tiny_model(), manifest_csv, recipe=QUICK, output=tmp_path / "part", progress=False)
-    monkeypatch.setattr(loop, "save_checkpoint", save_checkpoint)
+        diffmiczoo.fit(tiny_model(), manifest_csv, callbacks=[Stop()], **part)
     other = DiffMICv2(whole.config.replace(temperature=None))
-    resumed = diffmiczoo.fit(other, manifest_csv, recipe=QUICK, output=tmp_path / "part", progress=False)
+    resumed = diffmiczoo.fit(other, manifest_csv, **part)
     assert len(resumed.history) == 4 and resumed.model.config == whole.config
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
@@ -68,22 +66,18 @@ SCRIPT = """
 import os, signal, sys
 import torch
 import diffmiczoo
-from diffmiczoo.training import trainer as loop
 from diffmiczoo.training.recipe import Recipe
 sys.path.insert(0, {tests!r})
-from factories import tiny_model
+from factories import OnStep, tiny_model
 torch.set_num_threads(1)
-take = loop.Steps.take
 
-def told(self, images, targets, epoch, batch):
-    if (self.stage.name, epoch, batch) == {dies_at!r}:
+def tell(*place):
+    if place == {dies_at!r}:
         os.kill(os.getpid(), signal.SIGKILL)
     print("batch", flush=True)
-    return take(self, images, targets, epoch, batch)
 
-loop.Steps.take = told
 diffmiczoo.fit(tiny_model(), {data!r}, recipe=Recipe.load({recipe!r}), output={output!r}, checkpoint_minutes=0,
-               progress=False)
+               callbacks=[OnStep(tell)], progress=False)
 print("done", flush=True)
 """
 
@@ -118,8 +112,6 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 @pytest.fixture
 def uninterrupted(manifest_csv, tmp_path) -> Path:
-    from factories import tiny_model
-
     diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, output=tmp_path / "whole", progress=False)
     return tmp_path / "whole"
 
@@ -134,7 +126,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(manifest_csv, un
     process = start(manifest_csv, tmp_path / "part", dies_at=("dcg", 0, 5))
     assert process.communicate(timeout=120)[0].endswith("batch\n") and process.returncode == -signal.SIGKILL
     state = load_checkpoint(checkpoint)
-    assert (state["stage"], state["position"]["epoch"], state["position"]["batch"]) == (0, 0, 4)
+    assert (state.stage, state.progress.epoch, state.progress.batch) == (0, 0, 4)
     for _ in range(3):
         process = start(manifest_csv, tmp_path / "part")
         assert process.stdout is not None
@@ -145,42 +137,38 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(manifest_csv, un
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it was done before it was killed"
         load_checkpoint(checkpoint)  # whole, whatever was being written
+    checkpoint.with_name(".checkpoint.pt.1.partial").write_bytes(b"a kill while it was being written")
     process = start(manifest_csv, tmp_path / "part")
     output, errors = process.communicate(timeout=120)
     assert output.endswith("done\n"), errors
+    assert not list(checkpoint.parent.glob("*.partial"))
     for kind in ("best", "last"):
         assert_equal(tensors(tmp_path / "part" / kind), tensors(uninterrupted / kind))
     whole = load_checkpoint(uninterrupted / "checkpoint.pt")
     part = load_checkpoint(tmp_path / "part" / "checkpoint.pt")
-    assert_equal(part["model"], whole["model"])
-    assert_equal(part["steps"]["average"], whole["steps"]["average"])
-    for one, other in zip(part["history"], whole["history"], strict=True):
+    assert_equal(part.model, whole.model)
+    assert_equal(part.optimization["average"], whole.optimization["average"])
+    for one, other in zip(part.history, whole.history, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_stops_in_the_middle_of_an_epoch(
-    manifest_csv, uninterrupted, tmp_path, monkeypatch, number
-) -> None:
-    from factories import tiny_model
-
-    take = loop.Steps.take
-    taken = []
+def test_a_signal_saves_and_stops_in_the_middle_of_an_epoch(manifest_csv, uninterrupted, tmp_path, number) -> None:
+    steps = []
     before = signal.getsignal(number)
 
-    def signalled(self, *arguments):
-        taken.append(arguments[-2:])
-        if len(taken) == 3:
+    def signalled(*place) -> None:
+        steps.append(place)
+        if len(steps) == 3:
             os.kill(os.getpid(), number)
-        return take(self, *arguments)
 
-    monkeypatch.setattr(loop.Steps, "take", signalled)
+    part = {"recipe": FULL_RECIPE, "output": tmp_path / "part", "progress": False}
     with pytest.raises(KeyboardInterrupt, match="stopped in epoch 1, batch 4 of 6"):
-        diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, output=tmp_path / "part", progress=False)
-    monkeypatch.setattr(loop.Steps, "take", take)
-    assert load_checkpoint(tmp_path / "part" / "checkpoint.pt")["position"]["batch"] == 4  # a step is two batches
+        diffmiczoo.fit(tiny_model(), manifest_csv, callbacks=[OnStep(signalled)], **part)
+    assert steps == [("dcg", 0, batch) for batch in range(4)]
+    assert load_checkpoint(tmp_path / "part" / "checkpoint.pt").progress.batch == 4  # an update is two batches
     assert signal.getsignal(number) == before
-    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, output=tmp_path / "part", progress=False)
+    diffmiczoo.fit(tiny_model(), manifest_csv, **part)
     assert_equal(tensors(tmp_path / "part" / "best"), tensors(uninterrupted / "best"))
 
 
@@ -196,14 +184,12 @@ def test_ctrl_c_at_the_command_line_says_how_to_go_on(manifest_csv, tmp_path) ->
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "start it again" in errors and "Traceback" not in errors
-    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["history"]
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").history
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_it(manifest_csv, uninterrupted, tmp_path) -> None:
     """The limit on the size of a file stands for the disk: writing fails in the middle, by the system's own error."""
     import resource
-
-    from factories import tiny_model
 
     output = tmp_path / "part"
     short = FULL_RECIPE.replace(diffusion_epochs=0)
@@ -223,13 +209,11 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(manifest_csv, uninterrupted
     assert not list(output.glob("*.partial"))
 
 
-def test_two_runs_in_one_directory_are_refused(manifest_csv, uninterrupted, tmp_path, monkeypatch) -> None:
+def test_two_runs_in_one_directory_are_refused(manifest_csv, uninterrupted, tmp_path) -> None:
     """The second says so before it has written anything, and the first ends as if nothing had happened."""
-    from factories import tiny_model
+    refused = []
 
-    take, refused = loop.Steps.take, []
-
-    def interfered(self, *arguments):
+    def interfere(*_) -> None:
         if not refused:
             refused.append(True)
             before = {path: path.stat().st_mtime_ns for path in (tmp_path / "part").iterdir()}
@@ -237,18 +221,16 @@ def test_two_runs_in_one_directory_are_refused(manifest_csv, uninterrupted, tmp_
             _, errors = process.communicate(timeout=120)
             assert process.returncode and "part: another run is going on in this directory; wait for it" in errors
             assert {path: path.stat().st_mtime_ns for path in (tmp_path / "part").iterdir()} == before
-        return take(self, *arguments)
 
-    monkeypatch.setattr(loop.Steps, "take", interfered)
-    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, output=tmp_path / "part", progress=False)
+    options = {"output": tmp_path / "part", "callbacks": [OnStep(interfere)], "progress": False}
+    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, **options)
+    assert refused
     assert_equal(tensors(tmp_path / "part" / "best"), tensors(uninterrupted / "best"))
 
 
-def test_a_finished_run_is_not_trained_again(manifest_csv, uninterrupted, monkeypatch) -> None:
-    from factories import tiny_model
-
+def test_a_finished_run_is_not_trained_again(manifest_csv, uninterrupted) -> None:
     before = tensors(uninterrupted / "best")
-    monkeypatch.setattr(loop.Steps, "take", lambda *_: pytest.fail("trained again"))
-    result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, output=uninterrupted, progress=False)
+    options = {"output": uninterrupted, "callbacks": [OnStep(lambda *_: pytest.fail("trained again"))]}
+    result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, progress=False, **options)
     assert_equal(tensors(uninterrupted / "best"), before)
     assert len(result.history) == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from diffmiczoo.training.sampler import BatchSampler, Share, seed_of
+from diffmiczoo.training.sampler import BatchSampler, Rank, seed_of
 
 
 def test_balanced_drawing_takes_all_classes_equally_often() -> None:
@@ -26,7 +26,7 @@ def test_seeds_depend_on_every_number_and_their_order() -> None:
 def test_batches_are_dealt_out_without_overlap() -> None:
     targets = torch.arange(20) % 3
     alone = list(BatchSampler(targets, 8, "shuffle", (0, 1)))
-    parts = [list(BatchSampler(targets, 4, "shuffle", (0, 1), share=Share(rank, 2))) for rank in range(2)]
+    parts = [list(BatchSampler(targets, 4, "shuffle", (0, 1), rank=Rank(rank, 2))) for rank in range(2)]
     assert [one + other for one, other in zip(*parts, strict=True)] == alone
     assert alone[1:] == list(BatchSampler(targets, 8, "shuffle", (0, 1), start=1))
     assert len({index for batch in alone for index, _ in batch}) == 16

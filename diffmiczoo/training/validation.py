@@ -1,0 +1,59 @@
+"""Scores of an epoch on validation images, by calibrated probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.dataset import ImageDataset
+from diffmiczoo.evaluation.evaluate import collect_scores
+from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
+from diffmiczoo.metrics.calibration import fit_calibration, fit_temperature
+from diffmiczoo.metrics.classification import compute_metrics
+from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.training.distributed import Processes
+from diffmiczoo.training.stages import Stage
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Metrics of an epoch, and the config's fields for the calibration that they were computed with."""
+
+    metrics: Metrics
+    calibration: dict[str, float]
+
+
+def validate(
+    model: DiffMICv2,
+    stage: Stage,
+    images: ImageDataset,
+    batch_size: int,
+    processes: Processes,
+    progress: bool | None = None,
+) -> Validated:
+    """Computes the metrics of a stage's scores, each image once, divided among all processes.
+
+    Probabilities are calibrated on the same images first: uncalibrated NLL prefers under-confident epochs.
+    """
+    loader = DataLoader(Subset(images, processes.shard(len(images))), batch_size)
+    scores, targets = collect_scores(model, stage.scores, loader, progress)
+    scores, targets = processes.gather(scores), processes.gather(targets)
+    config = model.config
+    probs, calibration = _calibrated(scores, targets, config)
+    names, ordinal = config.labels, config.ordinal
+    metrics = compute_metrics(probs, targets, task=config.task, class_names=names, ordinal=ordinal, bootstrap=0)
+    return Validated(metrics, calibration)
+
+
+def _calibrated(scores: Tensor, targets: Tensor, config: DiffMICConfig) -> tuple[Tensor, dict[str, float]]:
+    """Returns probabilities of a stage's scores, calibrated on these targets, and the config's fields that say how."""
+    if scores.ndim == 2:
+        temperature = fit_temperature(scores, targets, task=config.task)
+        return logits_to_probs(scores / temperature, config.task), {"temperature": temperature}
+    own, dcg_logits = scores.unbind(1)
+    fields = fit_calibration(own, dcg_logits, targets, config)
+    return scores_to_probs(own, config.replace(**fields), dcg_logits), fields
