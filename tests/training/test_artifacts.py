@@ -72,16 +72,3 @@ def test_metrics_of_the_result_are_those_of_evaluate(run, manifest_csv) -> None:
     assert run.metrics.values == pytest.approx(measured.values, abs=1e-5)
     written = json.loads((run.output / "best" / "metrics.json").read_text())["val"]
     assert written["model"]["values"]["nll"] == pytest.approx(measured.values["nll"], abs=1e-5)
-
-
-def test_tensorboard(manifest_csv, tmp_path) -> None:
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    result = diffmiczoo.fit(
-        tiny_model(), manifest_csv, recipe=BRIEF, output=tmp_path / "run", tensorboard=True, progress=False
-    )
-    events = EventAccumulator(str(result.output / "tensorboard"))
-    events.Reload()
-    values = [event.value for event in events.Scalars("diffusion/train_loss")]
-    assert values == pytest.approx([row["train_loss"] for row in result.history[1:]])
