@@ -11,15 +11,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import SHARED, SMALL_ENCODERS, TINY
-from loopback.fixtures import hub, hub_client, hub_process, hub_repo, start_hub_process  # noqa: F401
-from PIL import Image
+from factories import SHARED, SMALL_ENCODERS, TINY, write_image_folder, write_manifest
+from loopback.fixtures import (  # noqa: F401
+    hub,
+    hub_client,
+    hub_process,
+    hub_repo,
+    start_hub_process,
+    use_client_environment,
+)
 
 from diffmiczoo.config import DiffMICConfig
 
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(int(os.environ.get("DIFFMICZOO_TEST_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True)
+def own_environment(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keeps the user's cache, tokens and terminal out of every test, and one test's cache out of the next."""
+    use_client_environment(monkeypatch, {"HF_HOME": f"{tmp_path_factory.getbasetemp()}/hf-{id(request.node)}"})
+    monkeypatch.delenv("DIFFMICZOO_HUB_ORG", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("LINES", "40")
 
 
 @pytest.fixture(autouse=True)
@@ -52,16 +69,7 @@ def tiny_config() -> DiffMICConfig:
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """Twelve pictures of two classes that a pixel's brightness tells apart, as a folder per class."""
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        name, base = ("dark", 60) if number % 2 else ("light", 190)
-        folder = tmp_path / "pictures" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(base - 40, base + 40, (70, 80, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return tmp_path / "pictures"
+    return write_image_folder(tmp_path / "pictures")
 
 
 @pytest.fixture(scope="session")
@@ -96,15 +104,12 @@ def make_dicom() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def manifest_csv(tmp_path) -> Path:
+def manifest_csv(tmp_path: Path) -> Path:
     """Forty pictures in a CSV with splits and groups: bright ones are "light", the others "dark"."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(40):
-        light = number % 2
-        pixels = rng.integers(0, 60, (48, 64, 3), dtype=np.uint8) + (180 if light else 0)
-        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
-        split = "train" if number < 24 else "val" if number < 32 else "test"
-        rows.append(f"{number}.png,{'light' if light else 'dark'},{split},patient{number // 2}")
-    (tmp_path / "labels.csv").write_text("file,label,split,group\n" + "\n".join(rows) + "\n")
-    return tmp_path / "labels.csv"
+    return write_manifest(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def common_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as `manifest_csv` for fixtures that live longer than a test; nobody may write there."""
+    return write_manifest(tmp_path_factory.mktemp("manifest"))

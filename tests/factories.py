@@ -155,6 +155,32 @@ def write_images(directory: Path, names: list[str], seed: int = 0) -> None:
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
 
 
+def write_image_folder(directory: Path) -> Path:
+    """Writes twelve pictures of two classes that a pixel's brightness tells apart, in a folder per class."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        name, base = ("dark", 60) if number % 2 else ("light", 190)
+        (directory / name).mkdir(parents=True, exist_ok=True)
+        save_picture(
+            directory / name / f"{number}.png", rng.integers(base - 40, base + 40, (70, 80, 3), dtype=np.uint8)
+        )
+    return directory
+
+
+def write_manifest(directory: Path) -> Path:
+    """Writes forty pictures and a CSV with splits and groups: bright ones are "light", the others "dark"."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(40):
+        light = number % 2
+        pixels = rng.integers(0, 60, (48, 64, 3), dtype=np.uint8) + (180 if light else 0)
+        save_picture(directory / f"{number}.png", pixels.astype(np.uint8))
+        split = "train" if number < 24 else "val" if number < 32 else "test"
+        rows.append(f"{number}.png,{'light' if light else 'dark'},{split},patient{number // 2}")
+    (directory / "labels.csv").write_text("file,label,split,group\n" + "\n".join(rows) + "\n")
+    return directory / "labels.csv"
+
+
 def read_picture(source: Any) -> Tensor:
     """Reads one picture from anything that `predict` takes."""
     return read_image(as_items(source)[0])

@@ -18,6 +18,8 @@ from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundEr
 from loopback.fixtures import CONFIG, DOWNLOAD, FILES, REPO, SHA256, WEIGHTS, reload_client_constants
 from loopback.server import FOR_EVER, Fault, flipped, shortened
 
+pytestmark = pytest.mark.contract_hub
+
 # ---------------------------------------------------------------------- the request for the file's metadata fails
 
 LOOP = {"status": 302, "headers": {"Location": f"/{REPO}/resolve/main/{WEIGHTS}"}}

@@ -29,6 +29,8 @@ from loopback.fixtures import (
 )
 from loopback.server import FOR_EVER, Fault
 
+pytestmark = pytest.mark.contract_hub
+
 # ---------------------------------------------------------------------- downloads
 
 

@@ -6,49 +6,54 @@ import os
 from pathlib import Path
 
 import pytest
+from loopback.fixtures import use_client_environment
 
 import diffmiczoo
 from diffmiczoo.hub.checksums import ChecksumError, FileHash, sha256_of, verify
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("diffmiczoo.hub.checksums.cache_directory", lambda: tmp_path / "verified")
-    return tmp_path / "verified"
-
-
-def test_a_file_is_read_once_while_it_stays_the_same(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def file(tmp_path: Path) -> Path:
     path = tmp_path / "file"
     path.write_bytes(b"right")
-    right = FileHash(sha256_of(path), 5)
-    verify(path, right)
-    monkeypatch.setattr("diffmiczoo.hub.checksums.sha256_of", lambda _: pytest.fail("read again"))
-    verify(path, right)
-    monkeypatch.undo()
-    monkeypatch.setattr("diffmiczoo.hub.checksums.cache_directory", lambda: cache)
+    return path
+
+
+def overwrite(path: Path, content: bytes, later: int) -> None:
+    """Changes the bytes of a file in place; `later` nanoseconds pass on its clock."""
+    before = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(0, before + later))
+
+
+def test_a_file_is_read_once_while_size_and_time_stay_the_same(file: Path) -> None:
+    right = FileHash(sha256_of(file), 5)
+    verify(file, right)
+    overwrite(file, b"other", later=0)
+    verify(file, right)  # it would say so, had it read the file
     for wrong in (b"wrong", b"right!"):
-        path.write_bytes(wrong)
-        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+        overwrite(file, wrong, later=1)
         with pytest.raises(ChecksumError, match="expected"):
-            verify(path, right)
+            verify(file, right)
 
 
-def test_a_remembered_verification_is_for_that_content_only(tmp_path: Path, cache: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"right")
-    verify(path, FileHash(sha256_of(path), 5))
+def test_a_remembered_verification_is_for_that_content_only(file: Path) -> None:
+    verify(file, FileHash(sha256_of(file), 5))
     with pytest.raises(ChecksumError, match="has sha256"):
-        verify(path, FileHash("0" * 64, 5))
+        verify(file, FileHash("0" * 64, 5))
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "occupied").write_text("a file, not a directory")
-    monkeypatch.setattr("diffmiczoo.hub.checksums.cache_directory", lambda: tmp_path / "occupied" / "verified")
-    path = tmp_path / "file"
-    path.write_bytes(b"right")
-    verify(path, FileHash(sha256_of(path), 5))
+def test_a_cache_that_cannot_be_written_costs_only_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = file.with_name("occupied")
+    home.write_text("a file, not a directory")
+    use_client_environment(monkeypatch, {"HF_HOME": str(home)})
+    right = FileHash(sha256_of(file), 5)
+    verify(file, right)
+    verify(file, right)
+    overwrite(file, b"other", later=0)
+    with pytest.raises(ChecksumError, match="has sha256"):
+        verify(file, right)
+    assert home.read_text() == "a file, not a directory"
 
 
 def test_changed_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 from loopback.server import FOR_EVER, Account, Fault, flipped, shortened
 
 import diffmiczoo
+from diffmiczoo.hub import checksums
 from diffmiczoo.hub.checksums import FileHash, sha256_of
 from diffmiczoo.hub.errors import HubError
 from diffmiczoo.hub.names import parse_model_name
@@ -33,7 +34,6 @@ def published(hub, hub_client, saved: Path, monkeypatch: pytest.MonkeyPatch):
     """An entry of the table whose weights are on the Hub of an organisation that the environment names."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setenv("DIFFMICZOO_HUB_ORG", "mirror")
-    monkeypatch.setattr("diffmiczoo.hub.checksums.cache_directory", lambda: hub_client.cache.parent / "verified")
     contents = {path.name: path.read_bytes() for path in saved.iterdir()}
     repo = hub.create_repo(REPOSITORY, contents)
     files = {name: FileHash(sha256_of(saved / name), len(content)) for name, content in contents.items()}
@@ -68,7 +68,7 @@ def test_published_weights_are_fetched_once(hub, hub_client, published, saved: P
 
 def test_a_second_load_does_not_read_the_file_for_its_hash(published, saved, monkeypatch) -> None:
     load()
-    monkeypatch.setattr("diffmiczoo.hub.checksums.sha256_of", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(checksums, "sha256_of", lambda path: pytest.fail(f"{path} was read again"))
     assert_right(load(), saved)
 
 

@@ -92,7 +92,7 @@ class HubClient:
 @pytest.fixture
 def hub_client(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubClient]:
     """Points the `huggingface_hub` of this process at the server, with an empty cache and no token."""
-    _set_environment(monkeypatch, client_environment(hub, tmp_path / "hf-home"))
+    use_client_environment(monkeypatch, client_environment(hub, tmp_path / "hf-home"))
     reload_client_constants(monkeypatch)
     from huggingface_hub import constants, file_download
     from huggingface_hub.utils import _http
@@ -105,12 +105,18 @@ def hub_client(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     _close_connections()
 
 
-def _set_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
-    for name in os.environ:
+def use_client_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """Replaces everything that the environment tells `huggingface_hub`; an imported one looks for its files anew."""
+    for name in list(os.environ):
         if name.startswith(CLIENT_VARIABLES):
             monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    constants, home = sys.modules.get("huggingface_hub.constants"), environment["HF_HOME"]
+    if constants is not None:
+        monkeypatch.setattr(constants, "HF_HOME", home)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", os.path.join(home, "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", os.path.join(home, "token"))
 
 
 def reload_client_constants(monkeypatch: pytest.MonkeyPatch) -> None:

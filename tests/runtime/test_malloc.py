@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import platform
+import resource
+from pathlib import Path
+
+import pytest
 import torch
 
 from diffmiczoo.runtime.malloc import keep_memory
 
+BLOCK = 80_000_000  # bytes
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another one")
+
+
+def fill_and_free() -> None:
+    torch.ones(BLOCK // 4)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def fetched_bytes() -> int:
+    """Returns how much memory the system has handed to this process so far, page by page."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt * resource.getpagesize()
+
 
 def test_freed_memory_is_kept_and_given_back() -> None:
-    with keep_memory(), keep_memory():
-        first = torch.ones(20_000_000)
-        del first
-        assert float(torch.ones(20_000_000).sum()) == 20_000_000
-    assert float(torch.ones(20_000_000).sum()) == 20_000_000
+    fill_and_free()
+    before = resident_bytes()
+    with keep_memory():
+        with keep_memory():
+            fill_and_free()
+        assert resident_bytes() > before + 0.9 * BLOCK, "the inner one gave it back"
+        fetched = fetched_bytes()
+        fill_and_free()
+        assert fetched_bytes() < fetched + 0.1 * BLOCK, "the pages were fetched again"
+    assert resident_bytes() < before + 0.1 * BLOCK
