@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
 from factories import pictures, registered_model, small_model
@@ -32,26 +30,6 @@ def test_shapes_at_full_size(name: str) -> None:
     assert model.sample(condition).shape == (2, classes, points, points)
     assert model(images).shape == (2, classes)
     assert sum(parameter.numel() for parameter in model.parameters()) == count_parameters(config)["total"]
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_forward_backward_save_load(name: str, tmp_path) -> None:
-    model, images, targets = registered_model(name).train(), torch.randn(3, 3, 64, 64), torch.tensor([0, 1, 2])
-    trained = {"dcg_loss": {"dcg"}, "training_loss": {"feature_prior", "unet"}}
-    for loss, parts in trained.items():
-        model.zero_grad(set_to_none=True)
-        value = getattr(model, loss)(images, targets)
-        value.backward()
-        assert value.ndim == 0 and bool(torch.isfinite(value))
-        for path, parameter in model.named_parameters():
-            assert (parameter.grad is not None) == (path.split(".")[0] in parts), f"{loss}: {path}"
-    model.save_pretrained(tmp_path)
-    model.eval()
-    loaded = diffmiczoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
-    assert loaded.config == model.config and not loaded.training
-    with torch.no_grad():
-        assert torch.equal(loaded(images), model(images))
-    assert model(images.requires_grad_()).sum().backward() is None and images.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -161,9 +139,8 @@ def test_dtype_device_and_memory_format() -> None:
 
 
 @torch.no_grad()
-def test_tracing_gives_the_same_answers() -> None:
+def test_compiled_it_gives_the_same_scores() -> None:
+    """Up to the code generator, which needs a C++ compiler and minutes."""
     model, images = small_model(), torch.randn(2, 3, 64, 64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(model, images, check_trace=False)
-    torch.testing.assert_close(traced(images), model(images))
+    compiled = torch.compile(model, backend="aot_eager")
+    torch.testing.assert_close(compiled(images), model(images), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,13 @@
+"""Every registered name keeps the contract of models."""
+
+from __future__ import annotations
+
+import pytest
+from contract import ModelContract
+
+import diffmiczoo
+
+
+@pytest.mark.parametrize("name", diffmiczoo.list_models(), scope="class")
+class TestRegisteredModels(ModelContract):
+    pass
