@@ -33,9 +33,6 @@ _FILE_ERRORS = (
 )
 _FULL_OR_READ_ONLY = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENAMETOOLONG}
 
-#: Raised on purpose in places that do not raise a DiffMICError yet.
-_NOT_YET_OURS = (ValueError, TypeError, OSError, ImportError)
-
 
 class CommandGroup(click.Group):
     """Runs a command; what the user can set right ends in one line, everything else keeps its traceback."""
@@ -66,7 +63,7 @@ def user_message(error: Exception) -> str | None:
         return error.format_message()
     if isinstance(error, _FILE_ERRORS) or (isinstance(error, OSError) and error.errno in _FULL_OR_READ_ONLY):
         return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
-    return str(error) if isinstance(error, (DiffMICError, *_NOT_YET_OURS)) else None
+    return str(error) if isinstance(error, DiffMICError) else None
 
 
 def _end(ctx: click.Context, line: str, status: int) -> NoReturn:

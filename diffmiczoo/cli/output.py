@@ -128,12 +128,14 @@ class PredictionFile:
 
 def write_overlays(prediction: Prediction, directory: Path) -> None:
     """Writes a PNG per image into a directory, made if need be; equal names get a number."""
-    from tqdm.auto import tqdm
+    from diffmiczoo.runtime.progress import progress_bar
 
     directory.mkdir(parents=True, exist_ok=True)
     used: set[str] = set()
-    for row, name in enumerate(tqdm(prediction.names, desc="overlay", unit="img", disable=None)):
-        stem = Path(name).stem
-        unique = next(text for text in (stem, *(f"{stem}-{n}" for n in range(2, row + 3))) if text not in used)
-        used.add(unique)
-        prediction.save_overlay(directory / f"{unique}.png", row)
+    with progress_bar(len(prediction), "overlay", "img", None) as bar:
+        for row, name in enumerate(prediction.names):
+            stem = Path(name).stem
+            unique = next(text for text in (stem, *(f"{stem}-{n}" for n in range(2, row + 3))) if text not in used)
+            used.add(unique)
+            prediction.save_overlay(directory / f"{unique}.png", row)
+            bar.update()

@@ -103,7 +103,10 @@ def test_errors_of_users_are_one_line(monkeypatch, error: BaseException, status:
     assert result.stderr.startswith("Traceback") and "in command" in result.stderr
 
 
-@pytest.mark.parametrize("error", [RuntimeError("bug"), AttributeError("bug"), KeyError("bug"), AssertionError("bug")])
+@pytest.mark.parametrize(
+    "error",
+    [kind("bug") for kind in (ValueError, TypeError, ImportError, OSError, RuntimeError, KeyError, AssertionError)],
+)
 def test_faults_of_the_program_keep_their_traceback(error: Exception) -> None:
     result = CliRunner().invoke(failing(error), ["run"])
     assert result.exit_code == 1 and result.exception is error and result.stderr == ""
