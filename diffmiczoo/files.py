@@ -16,11 +16,17 @@ from diffmiczoo.errors import InvalidValueError
 def replaced(path: Path) -> Iterator[BinaryIO]:
     """Opens a temporary file beside `path` for writing, and puts it in its place when all of it is on the disk.
 
-    A process that is killed, or an error within the context, leaves the old file as it was.
+    A process that is killed, or an error within the context, leaves the old file as it was. A link stays one, and what
+    is no file, such as /dev/stdout, is written to as it is.
 
     Raises:
         OSError: the directory cannot be written, or the disk is full.
     """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("wb") as file:

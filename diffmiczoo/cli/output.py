@@ -89,8 +89,9 @@ class PredictionFile:
         self.names = set(self._names(whole)) if whole else set()
         self._begun = bool(whole)
         self._file: BinaryIO = path.open("r+b" if whole else "wb")
-        self._file.truncate(len(whole))
-        self._file.seek(0, os.SEEK_END)
+        if whole:
+            self._file.truncate(len(whole))
+            self._file.seek(0, os.SEEK_END)
 
     def __enter__(self) -> PredictionFile:
         return self
@@ -103,7 +104,8 @@ class PredictionFile:
         text = _json_lines(prediction) if self.style == "jsonl" else prediction.to_csv(header=not self._begun)
         self._file.write(text.encode("utf-8", "surrogateescape"))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if self.path.is_file():  # a pipe has no disk to wait for
+            os.fsync(self._file.fileno())
         self._begun = True
 
     def _whole_lines(self) -> bytes:

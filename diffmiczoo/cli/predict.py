@@ -100,7 +100,8 @@ def predict_to_file(
                 file.write(prediction)
                 written += len(prediction)
     if not written:
-        output.unlink()
+        if output.is_file():
+            output.unlink()
         raise ImageError("images", "none could be read: " + "; ".join(errors.values()))
     return errors
 
