@@ -87,7 +87,7 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
     def config(self, config: DiffMICConfig) -> None:
         schedule = NoiseSchedule(config)
         create_sampler(config.sampler, schedule)
-        self._config, self.schedule = config, schedule
+        self._config, self.schedule = config, schedule.train(self.schedule.training)
         self.default_noise = self._fixed_noise().to(self.default_noise)
 
     def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:

@@ -47,12 +47,15 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def preserve_modes(model: nn.Module) -> Iterator[None]:
-    """Puts every module of a model back into the mode, training or eval, that it was found in."""
-    modes = _modes(model)
+    """Puts every module of a model back into the mode, training or eval, that it was found in.
+
+    By name: a module that took another's place (the schedule of a new config) takes its mode too.
+    """
+    modes = {name: module.training for name, module in model.named_modules()}
     try:
         yield
     finally:
-        _restore(modes)
+        _restore([(module, modes.get(name, module.training)) for name, module in model.named_modules()])
 
 
 def _modes(model: nn.Module) -> Modes:
