@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import SHARED, SMALL_ENCODERS, TINY, write_image_folder, write_manifest
+from factories import QUICK, SHARED, SMALL_ENCODERS, TINY, tiny_model, write_image_folder, write_manifest
 from loopback.fixtures import (  # noqa: F401
     hub,
     hub_client,
@@ -21,7 +21,9 @@ from loopback.fixtures import (  # noqa: F401
     use_client_environment,
 )
 
+import diffmiczoo
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.training.fit import TrainingResult
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -113,3 +115,10 @@ def manifest_csv(tmp_path: Path) -> Path:
 def common_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as `manifest_csv` for fixtures that live longer than a test; nobody may write there."""
     return write_manifest(tmp_path_factory.mktemp("manifest"))
+
+
+@pytest.fixture(scope="session")
+def quick_run(common_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """The tiny model after QUICK; nobody may change it or write into its directory."""
+    output = tmp_path_factory.mktemp("quick") / "run"
+    return diffmiczoo.fit(tiny_model(), common_manifest, recipe=QUICK, output=output, progress=False)

@@ -45,13 +45,9 @@ def in_fresh_process(code: str, home: Path) -> str:
     return result.stdout
 
 
-def test_list_is_the_registry_and_nothing_else(hub_home) -> None:
-    listed = json.loads(in_fresh_process("print(json.dumps(listed()))", hub_home))
-    assert sorted(listed) == sorted([*diffmiczoo.list_models(), "diffmicv2"])
-
-
-def test_help_and_load(hub_home) -> None:
+def test_list_help_and_load(hub_home) -> None:
     code = """
+print(json.dumps(listed()))
 for name in listed():
     assert len(helped(name)) > 200, name
 model = load("diffmicv2_ham10000")
@@ -67,7 +63,8 @@ except ValueError as error:
 else:
     raise AssertionError("unpublished weights gave a model")
 """
-    in_fresh_process(code, hub_home)
+    listed = json.loads(in_fresh_process(code, hub_home))
+    assert sorted(listed) == sorted([*diffmiczoo.list_models(), "diffmicv2"]), "the registry and nothing else"
 
 
 def test_a_checkout_is_a_source_too(tmp_path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from factories import QUICK, tiny_model
+import shutil
+from pathlib import Path
 
-import diffmiczoo
+import pytest
 
 
 @pytest.fixture
-def weights(manifest_csv, tmp_path):
-    recipe = QUICK.replace(dcg_epochs=2, diffusion_epochs=2)
-    return diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False).output
+def weights(quick_run, tmp_path) -> Path:
+    """The directory of a run, to be written into."""
+    return shutil.copytree(quick_run.output, tmp_path / "run")

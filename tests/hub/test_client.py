@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from loopback.fixtures import client_environment
 from loopback.server import FOR_EVER, Account, Fault, flipped, shortened
+from processes import ForkedProcess, load_from_hub, outputs, weights_sum
 
 import diffmiczoo
 from diffmiczoo.hub import checksums
@@ -283,18 +285,10 @@ def test_offline_from_a_copied_folder(published, saved: Path, hub, tmp_path: Pat
     assert hub.log == []
 
 
-LOAD = (
-    "import diffmiczoo, torch\n"
-    f"model = diffmiczoo.create_model('hf-hub:{REPOSITORY}', pretrained=True)\n"
-    "print(float(sum(t.double().abs().sum() for t in model.state_dict().values())))\n"
-)
-
-
-def test_eight_processes_at_once(hub, published, start_hub_process) -> None:
-    processes = [start_hub_process(LOAD, OMP_NUM_THREADS="1", PYTHONPATH=ROOT) for _ in range(8)]
-    outputs = [process.communicate(timeout=200) for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, outputs[0][1]
-    assert len({output for output, _ in outputs}) == 1
+def test_eight_processes_at_once(hub, published, saved: Path, tmp_path: Path) -> None:
+    environment = client_environment(hub, tmp_path / "hf-home")
+    sums = outputs([ForkedProcess(load_from_hub, REPOSITORY, environment) for _ in range(8)])
+    assert sums == [[weights_sum(DiffMICv2.from_pretrained(saved))]] * 8
 
 
 def test_the_registry_names_the_mirror(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
+import shutil
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from factories import small_model
+from processes import ForkedProcess, load_within, outputs, save_in_turns
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -144,32 +142,34 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "message"), HOSTILE)
-@pytest.mark.parametrize("inside", [True, False])
-def test_hostile_descriptions_are_refused_before_memory_is_taken(
-    saved: Path, fields: dict, message: str, inside: bool
-) -> None:
-    path, config = saved / "model.safetensors", saved / "config.json"
+def describe_as(directory: Path, fields: dict, inside: bool) -> None:
+    """Changes fields of the description, in config.json and either inside the weights too or not there at all."""
+    path, config = directory / "model.safetensors", directory / "config.json"
     description = json.loads(config.read_text())
     description["config"] |= fields
     config.write_text(json.dumps(description))
-    tensors = load_file(path)
-    save_file(tensors, path, {"diffmiczoo": json.dumps(description)} if inside else None)
-    code = (
-        "import resource, sys, diffmiczoo.model, diffmiczoo.hub.serialization as storage\n"
-        "def peak():\n"
-        "    return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM'))\n"
-        "before = peak()\n"
-        "try:\n    storage.load_model(sys.argv[1], diffmiczoo.model.DiffMICv2)\n"
-        "except ValueError as error:\n    print(error)\n"
-        "assert peak() - before < 300_000, peak() - before\n"
-    )
-    if message in ("does not fit the model",) or "random numbers" in message:
-        done = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        assert message in done.stdout
+    save_file(load_file(path), path, {"diffmiczoo": json.dumps(description)} if inside else None)
+
+
+@pytest.mark.parametrize(("fields", "message"), HOSTILE)
+@pytest.mark.parametrize("inside", [True, False])
+def test_hostile_descriptions_are_refused(saved: Path, fields: dict, message: str, inside: bool) -> None:
+    describe_as(saved, fields, inside)
     with pytest.raises(ValueError, match=message):
         load_model(saved, DiffMICv2)
+
+
+def test_hostile_descriptions_are_refused_before_memory_is_taken(saved: Path, tmp_path: Path) -> None:
+    hungry = [(fields, message) for fields, message in HOSTILE if "fit the model" in message or "random" in message]
+    messages = [message for _, message in hungry for _ in range(2)]
+    directories = []
+    for fields, _ in hungry:
+        for inside in (True, False):
+            directories.append(shutil.copytree(saved, tmp_path / f"hostile{len(directories)}"))
+            describe_as(directories[-1], fields, inside)
+    (errors,) = outputs([ForkedProcess(load_within, directories, 300_000_000)])
+    assert len(errors) == len(messages) == 6
+    assert all(message in error for message, error in zip(messages, errors, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -191,20 +191,13 @@ def test_a_save_that_is_killed_leaves_one_whole_model(tmp_path: Path) -> None:
     first.save_pretrained(target)
     first.save_pretrained(tmp_path / "first")
     second.save_pretrained(tmp_path / "second")
-    code = (
-        "import sys\nfrom diffmiczoo.model import DiffMICv2\n"
-        "models = [DiffMICv2.from_pretrained(path) for path in sys.argv[2:]]\nprint('ready', flush=True)\n"
-        "while True:\n    for model in models:\n        model.save_pretrained(sys.argv[1])\n"
-    )
     moments = random.Random(0)
     for _ in range(4):
-        command = [sys.executable, "-c", code, str(target), str(tmp_path / "first"), str(tmp_path / "second")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        process = ForkedProcess(save_in_turns, target, tmp_path / "first", tmp_path / "second")
+        assert process.receive() == "ready"
         time.sleep(moments.uniform(0.01, 0.4))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
-        process.stdout.close()
         found = load_model_quietly(target)
         assert found.feature_prior.Q.unique().tolist() == [1.0 if found.config.clip_sample else 2.0]
 

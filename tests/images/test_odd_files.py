@@ -51,7 +51,7 @@ def test_table_names_every_file():
 def test_odd_file(name):
     expected = EXPECTED[name]
     item = as_items(FOLDER / name)[0]
-    start = time.monotonic()
+    start = time.process_time()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if "error" in expected:
@@ -65,7 +65,7 @@ def test_odd_file(name):
             assert list(image.shape) == expected["shape"]
             difference = thumbnail(image) - torch.tensor(expected["thumbnail"]).reshape(3, 8, 8)
             assert difference.abs().max() <= 2
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10, "a hostile file must not keep the processor busy"
     assert [str(warning.message).removeprefix(f"{FOLDER / name}: ") for warning in caught] == expected.get("warns", [])
 
 

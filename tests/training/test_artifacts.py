@@ -15,9 +15,11 @@ import diffmiczoo
 from diffmiczoo.hub.card import IncompleteCardError, read_facts
 
 
-@pytest.fixture
-def run(manifest_csv, tmp_path):
-    return diffmiczoo.fit(tiny_model(), manifest_csv, recipe=BRIEF, output=tmp_path / "run", progress=False)
+@pytest.fixture(scope="module")
+def run(common_manifest, tmp_path_factory):
+    """A finished run; nobody may write into its directory."""
+    output = tmp_path_factory.mktemp("artifacts") / "run"
+    return diffmiczoo.fit(tiny_model(), common_manifest, recipe=BRIEF, output=output, progress=False)
 
 
 def test_a_run_leaves_all_that_the_documentation_names(run) -> None:
@@ -67,8 +69,8 @@ def test_the_card_of_a_run_asks_for_what_only_its_maker_knows(run) -> None:
     assert card["counts"] == {"train": 24, "val": 8}
 
 
-def test_metrics_of_the_result_are_those_of_evaluate(run, manifest_csv) -> None:
-    measured = diffmiczoo.evaluate(run.model, manifest_csv, split="val", bootstrap=0, progress=False)
+def test_metrics_of_the_result_are_those_of_evaluate(run, common_manifest) -> None:
+    measured = diffmiczoo.evaluate(run.model, common_manifest, split="val", bootstrap=0, progress=False)
     assert run.metrics.values == pytest.approx(measured.values, abs=1e-5)
     written = json.loads((run.output / "best" / "metrics.json").read_text())["val"]
     assert written["model"]["values"]["nll"] == pytest.approx(measured.values["nll"], abs=1e-5)

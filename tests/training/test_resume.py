@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from factories import FULL_RECIPE, QUICK, OnStep, edited, tiny_model
+from processes import ForkedProcess, outputs, train
 
 import diffmiczoo
 from diffmiczoo.model import DiffMICv2
@@ -21,9 +23,7 @@ from diffmiczoo.training.checkpoint import load_checkpoint
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(manifest_csv, tmp_path, stop_after) -> None:
-    whole = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=QUICK, output=tmp_path / "whole", progress=False).model
-
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(common_manifest, quick_run, tmp_path, stop_after) -> None:
     class Stop(Callback):
         saves = 0
 
@@ -35,9 +35,10 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(manifest_csv, tmp_pat
 
     part = {"recipe": QUICK, "output": tmp_path / "part", "progress": False}
     with pytest.raises(KeyboardInterrupt):
-        diffmiczoo.fit(tiny_model(), manifest_csv, callbacks=[Stop()], **part)
+        diffmiczoo.fit(tiny_model(), common_manifest, callbacks=[Stop()], **part)
+    whole = quick_run.model
     other = DiffMICv2(whole.config.replace(temperature=None))
-    resumed = diffmiczoo.fit(other, manifest_csv, **part)
+    resumed = diffmiczoo.fit(other, common_manifest, **part)
     assert len(resumed.history) == 4 and resumed.model.config == whole.config
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
@@ -61,27 +62,6 @@ def test_other_data_in_the_same_output_are_refused(manifest_csv, tmp_path) -> No
         diffmiczoo.fit(tiny_model(), swapped, recipe=recipe, output=tmp_path / "run", progress=False)
 
 
-#: Tells of every batch that it begins, and dies at the start of one if it is asked to.
-SCRIPT = """
-import os, signal, sys
-import torch
-import diffmiczoo
-from diffmiczoo.training.recipe import Recipe
-sys.path.insert(0, {tests!r})
-from factories import OnStep, tiny_model
-torch.set_num_threads(1)
-
-def tell(*place):
-    if place == {dies_at!r}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    print("batch", flush=True)
-
-diffmiczoo.fit(tiny_model(), {data!r}, recipe=Recipe.load({recipe!r}), output={output!r}, checkpoint_minutes=0,
-               callbacks=[OnStep(tell)], progress=False)
-print("done", flush=True)
-"""
-
-
 @pytest.fixture(autouse=True)
 def one_thread():
     """Bit-identical sums need the same number of threads as in the other process."""
@@ -91,13 +71,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def start(data: Path, output: Path, dies_at: tuple[str, int, int] | None = None) -> subprocess.Popen[str]:
-    recipe = data.parent / "recipe.json"
-    FULL_RECIPE.save(recipe)
-    script = SCRIPT.format(
-        tests=str(Path(__file__).parents[1]), data=str(data), recipe=str(recipe), output=str(output), dies_at=dies_at
-    )
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(data: Path, output: Path, dies_at: tuple[str, int, int] | None = None) -> ForkedProcess:
+    return ForkedProcess(train, data, output, FULL_RECIPE.to_dict(), dies_at)
 
 
 def tensors(directory: Path) -> dict[str, torch.Tensor]:
@@ -110,37 +85,40 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         assert torch.equal(tensor, other[name]), name
 
 
-@pytest.fixture
-def uninterrupted(manifest_csv, tmp_path) -> Path:
-    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, output=tmp_path / "whole", progress=False)
-    return tmp_path / "whole"
+@pytest.fixture(scope="module")
+def uninterrupted(common_manifest, tmp_path_factory) -> Path:
+    """The directory of a whole run; nobody may write there."""
+    output = tmp_path_factory.mktemp("run") / "whole"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    diffmiczoo.fit(tiny_model(), common_manifest, recipe=FULL_RECIPE, output=output, progress=False)
+    torch.set_num_threads(threads)
+    return output
 
 
-def test_killed_at_random_moments_a_run_ends_with_the_same_bits(manifest_csv, uninterrupted, tmp_path) -> None:
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(common_manifest, uninterrupted, tmp_path) -> None:
     """A kill in the middle of an epoch, and three a random part of a few batches later; then it is left alone.
 
     A batch, not a second, is the clock: a faster machine must not be done before it is killed.
     """
     moments = random.Random(os.environ.get("DIFFMICZOO_KILL_SEED", "7"))
     checkpoint = tmp_path / "part" / "checkpoint.pt"
-    process = start(manifest_csv, tmp_path / "part", dies_at=("dcg", 0, 5))
-    assert process.communicate(timeout=120)[0].endswith("batch\n") and process.returncode == -signal.SIGKILL
+    process = start(common_manifest, tmp_path / "part", dies_at=("dcg", 0, 5))
+    assert process.wait()[-1] == "step" and process.exitcode == -signal.SIGKILL
     state = load_checkpoint(checkpoint)
     assert (state.stage, state.progress.epoch, state.progress.batch) == (0, 0, 4)
     for _ in range(3):
-        process = start(manifest_csv, tmp_path / "part")
-        assert process.stdout is not None
-        begun = [(process.stdout.readline(), time.monotonic()) for _ in range(moments.randint(2, 3))]
-        assert [line for line, _ in begun] == ["batch\n"] * len(begun)
+        process = start(common_manifest, tmp_path / "part")
+        begun = [(process.receive(), time.monotonic()) for _ in range(moments.randint(2, 3))]
+        assert [word for word, _ in begun] == ["step"] * len(begun)
         time.sleep(moments.uniform(0, 1.5) * (begun[-1][1] - begun[-2][1]))
         process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it was done before it was killed"
+        process.wait()
+        assert process.exitcode == -signal.SIGKILL, "it was done before it was killed"
         load_checkpoint(checkpoint)  # whole, whatever was being written
     checkpoint.with_name(".checkpoint.pt.1.partial").write_bytes(b"a kill while it was being written")
-    process = start(manifest_csv, tmp_path / "part")
-    output, errors = process.communicate(timeout=120)
-    assert output.endswith("done\n"), errors
+    process = start(common_manifest, tmp_path / "part")
+    outputs([process])
     assert not list(checkpoint.parent.glob("*.partial"))
     for kind in ("best", "last"):
         assert_equal(tensors(tmp_path / "part" / kind), tensors(uninterrupted / kind))
@@ -153,7 +131,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(manifest_csv, un
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_stops_in_the_middle_of_an_epoch(manifest_csv, uninterrupted, tmp_path, number) -> None:
+def test_a_signal_saves_and_stops_in_the_middle_of_an_epoch(common_manifest, uninterrupted, tmp_path, number) -> None:
     steps = []
     before = signal.getsignal(number)
 
@@ -164,11 +142,11 @@ def test_a_signal_saves_and_stops_in_the_middle_of_an_epoch(manifest_csv, uninte
 
     part = {"recipe": FULL_RECIPE, "output": tmp_path / "part", "progress": False}
     with pytest.raises(KeyboardInterrupt, match="stopped in epoch 1, batch 4 of 6"):
-        diffmiczoo.fit(tiny_model(), manifest_csv, callbacks=[OnStep(signalled)], **part)
+        diffmiczoo.fit(tiny_model(), common_manifest, callbacks=[OnStep(signalled)], **part)
     assert steps == [("dcg", 0, batch) for batch in range(4)]
     assert load_checkpoint(tmp_path / "part" / "checkpoint.pt").progress.batch == 4  # an update is two batches
     assert signal.getsignal(number) == before
-    diffmiczoo.fit(tiny_model(), manifest_csv, **part)
+    diffmiczoo.fit(tiny_model(), common_manifest, **part)
     assert_equal(tensors(tmp_path / "part" / "best"), tensors(uninterrupted / "best"))
 
 
@@ -187,13 +165,13 @@ def test_ctrl_c_at_the_command_line_says_how_to_go_on(manifest_csv, tmp_path) ->
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").history
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_it(manifest_csv, uninterrupted, tmp_path) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before_it(common_manifest, uninterrupted, tmp_path) -> None:
     """The limit on the size of a file stands for the disk: writing fails in the middle, by the system's own error."""
     import resource
 
     output = tmp_path / "part"
     short = FULL_RECIPE.replace(diffusion_epochs=0)
-    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=short, output=output, progress=False)
+    diffmiczoo.fit(tiny_model(), common_manifest, recipe=short, output=output, progress=False)
     before = (output / "checkpoint.pt").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -201,7 +179,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(manifest_csv, uninterrupted
     try:
         with pytest.raises(OSError, match=r"checkpoint\.pt: the checkpoint could not be written .* intact"):
             diffmiczoo.fit(
-                tiny_model(), manifest_csv, recipe=FULL_RECIPE, output=output, progress=False, resume="never"
+                tiny_model(), common_manifest, recipe=FULL_RECIPE, output=output, progress=False, resume="never"
             )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -209,7 +187,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(manifest_csv, uninterrupted
     assert not list(output.glob("*.partial"))
 
 
-def test_two_runs_in_one_directory_are_refused(manifest_csv, uninterrupted, tmp_path) -> None:
+def test_two_runs_in_one_directory_are_refused(common_manifest, uninterrupted, tmp_path) -> None:
     """The second says so before it has written anything, and the first ends as if nothing had happened."""
     refused = []
 
@@ -217,20 +195,21 @@ def test_two_runs_in_one_directory_are_refused(manifest_csv, uninterrupted, tmp_
         if not refused:
             refused.append(True)
             before = {path: path.stat().st_mtime_ns for path in (tmp_path / "part").iterdir()}
-            process = start(manifest_csv, tmp_path / "part")
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode and "part: another run is going on in this directory; wait for it" in errors
+            process = start(common_manifest, tmp_path / "part")
+            ((_, error),) = process.wait()
+            assert process.exitcode == 1
+            assert "part: another run is going on in this directory; wait for it" in error
             assert {path: path.stat().st_mtime_ns for path in (tmp_path / "part").iterdir()} == before
 
     options = {"output": tmp_path / "part", "callbacks": [OnStep(interfere)], "progress": False}
-    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, **options)
+    diffmiczoo.fit(tiny_model(), common_manifest, recipe=FULL_RECIPE, **options)
     assert refused
     assert_equal(tensors(tmp_path / "part" / "best"), tensors(uninterrupted / "best"))
 
 
-def test_a_finished_run_is_not_trained_again(manifest_csv, uninterrupted) -> None:
-    before = tensors(uninterrupted / "best")
-    options = {"output": uninterrupted, "callbacks": [OnStep(lambda *_: pytest.fail("trained again"))]}
-    result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=FULL_RECIPE, progress=False, **options)
-    assert_equal(tensors(uninterrupted / "best"), before)
+def test_a_finished_run_is_not_trained_again(common_manifest, uninterrupted, tmp_path) -> None:
+    output = shutil.copytree(uninterrupted, tmp_path / "run")
+    options = {"output": output, "callbacks": [OnStep(lambda *_: pytest.fail("trained again"))]}
+    result = diffmiczoo.fit(tiny_model(), common_manifest, recipe=FULL_RECIPE, progress=False, **options)
+    assert_equal(tensors(output / "best"), tensors(uninterrupted / "best"))
     assert len(result.history) == 4
