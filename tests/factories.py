@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -30,6 +31,9 @@ from diffmiczoo.training.recipe import Recipe
 
 #: Data sets and reference values beside the checkout; they are not part of the repository.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+#: Pillow's version, for what it reads otherwise in older ones.
+PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])
 
 #: Small enough for a fraction of a second; every part is there.
 TINY = {

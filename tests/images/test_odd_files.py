@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import PILLOW
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -49,6 +50,8 @@ def test_table_names_every_file():
 @needs_files
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_odd_file(name):
+    if name == "bmp_b_badrle.bmp" and PILLOW < (12, 2):
+        pytest.skip("Pillow read its broken runs otherwise before 12.2")
     expected = EXPECTED[name]
     item = as_items(FOLDER / name)[0]
     start = time.process_time()
@@ -125,7 +128,9 @@ def test_hostile_files_need_little_memory_and_leave_nothing_open(tmp_path, make_
     for (path, reason), answer in zip(reasons.items(), answers, strict=False):
         assert answer.startswith(f"{path}: ") and reason in answer
     assert int(memory) < 1_000_000  # KiB
-    assert all("only the first is used" in line for line in done.stderr.splitlines() if "Warning" in line)
+    # `import torch` alone leaves a temporary directory behind in 2.6.
+    warned = [line for line in done.stderr.splitlines() if "Warning" in line and "<TemporaryDirectory" not in line]
+    assert all("only the first is used" in line for line in warned)
 
 
 def hostile_files(folder: Path, make_dicom: Callable[..., Path]) -> dict[Path, str]:

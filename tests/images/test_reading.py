@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import read_picture, reason_of, save_picture, smooth_picture
+from factories import PILLOW, read_picture, reason_of, save_picture, smooth_picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
@@ -52,6 +52,8 @@ def test_every_mode_and_format_that_pillow_writes(tmp_path, picture):
                 continue
             if mode == "I;16" and extension not in (".png", ".tif", ".tiff", ".jp2", ".pgm"):
                 continue  # Pillow writes 8 bits
+            if mode == "YCbCr" and extension in (".tif", ".tiff") and PILLOW < (13, 0):
+                continue  # Pillow does not read what it wrote
             path = tmp_path / f"{mode.replace(';', '')}{extension}"
             try:
                 source.save(path)

@@ -232,7 +232,9 @@ class HubServer:
         answer = {"url": f"{self.endpoint}/{name}", "name": name}
         if name in self.repos:
             return as_json(answer | {"error": "You already created this model repo"}, 409)
-        self.repos[name] = Repo(name, private=wanted.get("visibility") == "private")
+        # "private" is what clients below 1.0 say.
+        private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
+        self.repos[name] = Repo(name, private=private)
         return as_json(answer)
 
     @route("DELETE", "/api/repos/delete")
