@@ -129,7 +129,7 @@ def test_hostile_files_need_little_memory_and_leave_nothing_open(tmp_path, make_
         assert answer.startswith(f"{path}: ") and reason in answer
     assert int(memory) < 1_000_000  # KiB
     # `import torch` alone leaves a temporary directory behind in 2.6.
-    warned = [line for line in done.stderr.splitlines() if "Warning" in line and "<TemporaryDirectory" not in line]
+    warned = [line for line in done.stderr.splitlines() if "Warning: " in line and "<TemporaryDirectory" not in line]
     assert all("only the first is used" in line for line in warned)
 
 
