@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -122,3 +123,9 @@ def quick_run(common_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -
     """The tiny model after QUICK; nobody may change it or write into its directory."""
     output = tmp_path_factory.mktemp("quick") / "run"
     return diffmiczoo.fit(tiny_model(), common_manifest, recipe=QUICK, output=output, progress=False)
+
+
+@pytest.fixture
+def run_directory(quick_run: TrainingResult, tmp_path: Path) -> Path:
+    """The directory of a finished run, to be written into."""
+    return shutil.copytree(quick_run.output, tmp_path / "run")

@@ -15,8 +15,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
+from loopback.faults import FOR_EVER, Fault, flipped, shortened
 from loopback.fixtures import CONFIG, DOWNLOAD, FILES, REPO, SHA256, WEIGHTS, reload_client_constants
-from loopback.server import FOR_EVER, Fault, flipped, shortened
 
 pytestmark = pytest.mark.contract_hub
 

@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from loopback.faults import FOR_EVER, Fault
 from loopback.fixtures import (
     CONFIG,
     DOWNLOAD,
@@ -27,7 +28,6 @@ from loopback.fixtures import (
     client_environment,
     reload_client_constants,
 )
-from loopback.server import FOR_EVER, Fault
 
 pytestmark = pytest.mark.contract_hub
 

@@ -36,9 +36,9 @@ def test_one_pass_predicts_the_model_and_for_its_dcg(manifest_csv) -> None:
     assert both.model.names == both.dcg.names and not torch.equal(both.model.probs, both.dcg.probs)
 
 
-def test_evaluate_takes_an_npz(tmp_path, weights) -> None:
+def test_evaluate_takes_an_npz(tmp_path, run_directory) -> None:
     images = np.random.default_rng(0).integers(0, 255, (6, 28, 28, 3), dtype=np.uint8)
     np.savez(tmp_path / "m.npz", test_images=images, test_labels=np.array([[0], [1]] * 3))
-    model = diffmiczoo.create_model(f"local-dir:{weights}/best", pretrained=True)
+    model = diffmiczoo.create_model(f"local-dir:{run_directory}/best", pretrained=True)
     metrics = diffmiczoo.evaluate(model, tmp_path / "m.npz", bootstrap=0, progress=False)
     assert metrics.num_images == 6

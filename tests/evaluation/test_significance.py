@@ -12,6 +12,13 @@ from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.evaluation.significance import delong, paired_tests
 
 
+def area_by_ranks(truth: np.ndarray, scores: np.ndarray) -> float:
+    """The area under the ROC curve as Mann and Whitney's statistic, a hundred times as fast as scikit-learn."""
+    positive = truth.sum()
+    above = stats.rankdata(scores)[truth].sum() - positive * (positive + 1) / 2
+    return above / (positive * (len(truth) - positive))
+
+
 def test_delong_is_the_area_and_its_spread() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 300).astype(bool)
@@ -21,7 +28,7 @@ def test_delong_is_the_area_and_its_spread() -> None:
     drawn = []
     for _ in range(800):
         rows = rng.integers(0, 300, 300)
-        drawn.append([roc_auc_score(truth[rows], row[rows]) for row in scores])
+        drawn.append([area_by_ranks(truth[rows], row[rows]) for row in scores])
     assert np.sqrt(np.diag(covariance)) == pytest.approx(np.std(drawn, axis=0), rel=0.15)
 
 

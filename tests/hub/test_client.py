@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from loopback.faults import FOR_EVER, Fault, flipped, shortened
 from loopback.fixtures import client_environment
-from loopback.server import FOR_EVER, Account, Fault, flipped, shortened
+from loopback.store import Account
 from processes import ForkedProcess, load_from_hub, outputs, weights_sum
 
 import diffmiczoo

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from loopback.server import Account
+from loopback.store import Account
 
 import diffmiczoo
 from diffmiczoo.hub.card import IncompleteCardError

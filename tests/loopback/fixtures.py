@@ -15,7 +15,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from loopback.server import Account, HubServer, Repo
+from loopback.server import HubServer
+from loopback.store import Account, Repo
 
 REPO = "org/model"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -5,76 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
-import os
 import re
-import socket
-import struct
-import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote
 
+from loopback.faults import NO_FAULT, Fault, Request, apply_range
 from loopback.store import Account, HubError, Repo, Response, StoredFile, is_lfs
-
-FOR_EVER = math.inf
-
-
-def flipped(content: bytes) -> bytes:
-    """Returns other bytes of the same length."""
-    return bytes(byte ^ 0xFF for byte in content)
-
-
-def shortened(content: bytes) -> bytes:
-    """Returns the content without its last ten bytes."""
-    return content[:-10]
-
-
-@dataclass
-class Fault:
-    """What goes wrong with the next `times` requests of one method whose path contains `path`.
-
-    Attributes:
-        status, headers: answer this, with an empty body, instead of serving the request.
-        delay: seconds before the answer.
-        change: applied to the body; hashes and sizes in other answers stay those of the right one.
-        cut_after: bytes of the body until the connection closes; 0 closes it before any answer.
-        reset: close it with RST, as a crashed peer or a firewall does, instead of FIN.
-        without: headers left out.
-        ignore_range: answer the whole body to a Range request.
-    """
-
-    method: str
-    path: str
-    times: float = 1
-    status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    delay: float = 0
-    change: Callable[[bytes], bytes] = bytes
-    cut_after: int | None = None
-    reset: bool = False
-    without: tuple[str, ...] = ()
-    ignore_range: bool = False
-
-
-NO_FAULT = Fault("", "", times=0)
-
-
-@dataclass
-class Request:
-    """One line of the server's log; its status is 0 until it is answered."""
-
-    method: str
-    path: str
-    query: dict[str, list[str]]
-    headers: Message
-    body: bytes
-    status: int = 0
-
+from loopback.transport import Handler, Listener
 
 Endpoint = Callable[..., Response]
 ROUTES: list[tuple[str, re.Pattern[str], Endpoint]] = []
@@ -115,8 +54,8 @@ class HubServer:
         self.log: list[Request] = []
         self._lock = threading.RLock()
         self._stopped = threading.Event()
-        handler = type("Handler", (_Handler,), {"hub": self})
-        self._listeners = [_Listener(("127.0.0.1", 0), handler) for _ in range(2)]
+        handler = type("Handler", (Handler,), {"hub": self})
+        self._listeners = [Listener(("127.0.0.1", 0), handler) for _ in range(2)]
         self.endpoint, self.storage = (f"http://127.0.0.1:{each.server_port}" for each in self._listeners)
 
     def __enter__(self) -> HubServer:
@@ -162,7 +101,7 @@ class HubServer:
             for name in fault.without:
                 response.headers.pop(name, None)
             if not fault.ignore_range:
-                _apply_range(response, request.headers.get("Range"))
+                apply_range(response, request.headers.get("Range"))
             request.status = response.status
         return response, fault
 
@@ -387,62 +326,3 @@ class HubServer:
         if not gone:
             raise HubError(404, "EntryNotFound", f"A file with this name doesn't exist: {value['path']}")
         return dict.fromkeys(gone)
-
-
-def _apply_range(response: Response, wanted: str | None) -> None:
-    """Cuts the body of a 200 to the bytes that "bytes=first-last" or "bytes=first-" names."""
-    match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
-    if response.status != 200 or match is None:
-        return
-    size, first = len(response.body), int(match[1])
-    if first >= size:
-        response.status, response.body, span = 416, b"", "*"
-    else:
-        last = min(int(match[2] or size), size - 1)
-        response.status, response.body, span = 206, response.body[first : last + 1], f"{first}-{last}"
-    response.headers["Content-Range"] = f"bytes {span}/{size}"
-
-
-class _Listener(ThreadingHTTPServer):
-    request_queue_size = 64
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Reports what is not merely a client that went away, as one does that times out."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    hub: HubServer
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Prints nothing: requests are in the server's log."""
-
-    def _serve(self) -> None:
-        url = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        request = Request(self.command, url.path, parse_qs(url.query), self.headers, body)
-        response, fault = self.hub.answer(request)
-        if fault.cut_after is None:
-            self._send(response, response.body)
-            return
-        if fault.cut_after > 0:
-            self._send(response, response.body[: fault.cut_after])
-        self.close_connection = True
-        if fault.reset:
-            # Zero linger turns the close into an RST; the descriptor is closed here because the server would send
-            # a FIN before.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            os.close(self.connection.detach())
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
-
-    def _send(self, response: Response, body: bytes) -> None:
-        self.send_response(response.status)
-        for name, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)

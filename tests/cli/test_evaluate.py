@@ -10,15 +10,15 @@ from diffmiczoo.cli import main
 from diffmiczoo.evaluation.results import LabelledPredictions
 
 
-def test_the_commands_evaluate_and_compare(weights, manifest_csv, tmp_path) -> None:
+def test_the_commands_evaluate_and_compare(run_directory, manifest_csv, tmp_path) -> None:
     runner = CliRunner()
-    command = ["evaluate", str(manifest_csv), "--model", f"local-dir:{weights}/best", "--bootstrap", "50"]
+    command = ["evaluate", str(manifest_csv), "--model", f"local-dir:{run_directory}/best", "--bootstrap", "50"]
     files = ["--predictions", str(tmp_path / "m.csv"), "--dcg-predictions", str(tmp_path / "d.csv")]
     result = runner.invoke(main, [*command, *files, "--save"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     for part in ("its DCG alone", "model - DCG: accuracy", "light"):
         assert part in result.output
-    saved = json.loads((weights / "best" / "metrics.json").read_text())
+    saved = json.loads((run_directory / "best" / "metrics.json").read_text())
     assert saved.keys() == {"val", "test"} and saved["test"].keys() == {"model", "dcg", "difference"}
     table = LabelledPredictions.load(tmp_path / "m.csv")
     assert len(table.names) == 8 and table.groups is not None
