@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from diffmiczoo.config import DiffMICConfig
@@ -64,6 +65,12 @@ def _resized(image: Tensor, height: int, width: int, interpolation: str) -> Tens
         # Torch changes the width first, which would blow a tall and narrow image up, and its uint8 kernel is wrong
         # for a new width of 1 (2.15); laid on its side neither happens.
         return _resized(image.mT.contiguous(), width, height, interpolation).mT.contiguous()
+    if image.dtype == torch.uint8 and image.device.type == "cpu":
+        # torchvision resizes uint8 either as such or as float, by its version and the processor (0.21: as float where
+        # there is AVX-512). A sixth of the values then differ by one grey level, and with them ROIs.
+        if image.shape[-2:] == (height, width):
+            return image
+        return interpolate(image[None], (height, width), mode=interpolation, align_corners=False, antialias=True)[0]
     image = F.resize(image, [height, width], interpolation=F.InterpolationMode(interpolation), antialias=True)
     return image.clamp(0, 1) if image.is_floating_point() else image  # bicubic interpolation overshoots
 

@@ -75,6 +75,17 @@ def test_square(crop_mode, interpolation, size):
     assert difference.mean() < 1.5 and (interpolation == "bicubic" or difference.max() < 1.5)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_uint8_is_resized_alike_on_every_processor(picture, interpolation, monkeypatch):
+    """Left to itself, torchvision resizes in whole numbers or in float, by the processor; the two round differently."""
+    image, config = torch.from_numpy(picture).permute(2, 0, 1), CONFIG.replace(interpolation=interpolation)
+    squares = []
+    for capability in ("DEFAULT", "AVX2"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        squares.append(resize_to_square(image, config))
+    assert torch.equal(*squares)
+
+
 def test_what_the_crop_modes_keep():
     image = torch.zeros(3, 32, 96, dtype=torch.uint8)
     image[:, :, 32:64] = 255
