@@ -20,9 +20,9 @@ from diffmiczoo.images.preprocessing import check_batch, normalize
 from diffmiczoo.inference.classifier import ImageClassifier
 from diffmiczoo.inference.prediction import PredictionTensors
 from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
-from diffmiczoo.nn.class_layers import rebuild_class_layers
+from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
 from diffmiczoo.nn.condition import Condition, Priors
-from diffmiczoo.nn.dcg import DCG, dcg_forward
+from diffmiczoo.nn.dcg import DCG
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.nn.feature_prior import FeaturePrior
 from diffmiczoo.nn.guidance import build_guidance_map
@@ -46,22 +46,20 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         feature_prior, unet: what the diffusion stage trains; absent where the DCG predicts alone.
 
     Raises:
-        ValueError: an encoder is unknown or cannot take its image size.
+        ValueError: an encoder or the sampler is unknown, or an encoder cannot take its image size.
 
     Source: DiffMIC-v2 (IEEE TMI 2025), section III.
     """
 
     default_noise: Tensor
+    default_step_noise: Tensor | None
 
     def __init__(self, config: DiffMICConfig, *, pretrained_backbones: bool = False) -> None:
         super().__init__()
         self._config = config
         self.trained = False
         self.weights_name: str | None = None
-
-        def encoder(name: str, size: int, out_index: int) -> nn.Module:
-            return create_encoder(name, size, out_index, pretrained_backbones)
-
+        encoder = partial(create_encoder, pretrained=pretrained_backbones)
         global_encoder = encoder(config.dcg_encoder, config.image_size, config.dcg_out_index)
         local_encoder = None
         if config.predictor != "global":
@@ -69,14 +67,14 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         self.dcg = DCG(global_encoder, local_encoder, config)
         if config.predictor == "diffusion":
             raw_encoder = encoder(config.raw_encoder, config.image_size, config.raw_out_index)
-            roi_encoder = None
-            if config.roi_features:
-                roi_encoder = encoder(config.roi_encoder, config.roi_size, config.roi_out_index)
+            roi = (config.roi_encoder, config.roi_size, config.roi_out_index)
+            roi_encoder = encoder(*roi) if config.roi_features else None
             self.feature_prior = FeaturePrior(raw_encoder, roi_encoder, config)
             self.unet = DenoisingUNet(config)
         self.schedule = NoiseSchedule(config)
-        create_sampler(config.sampler, self.schedule)
-        self.register_buffer("default_noise", self._fixed_noise().to(torch.get_default_device()), persistent=False)
+        for name in ("default_noise", "default_step_noise"):
+            self.register_buffer(name, None, persistent=False)
+        self._fix_noise(torch.get_default_device(), torch.get_default_dtype())
 
     @property
     def config(self) -> DiffMICConfig:
@@ -85,23 +83,27 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
 
     @config.setter
     def config(self, config: DiffMICConfig) -> None:
+        check_same_layers(self._config, config)
+        self._reconfigure(config)
+
+    def _reconfigure(self, config: DiffMICConfig) -> None:
         schedule = NoiseSchedule(config)
         create_sampler(config.sampler, schedule)
-        self._config, self.schedule = config, schedule.train(self.schedule.training)
-        self.default_noise = self._fixed_noise().to(self.default_noise)
+        self._config, self.schedule = config, schedule
+        self._fix_noise(self.default_noise.device, self.default_noise.dtype)
 
     def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:
         """Computes what no weights file holds, after the tensors of one were assigned to a model without memory."""
-        self.default_noise = self._fixed_noise().to(device, dtype)
+        self._fix_noise(device, dtype)
         self.to(device, dtype)
 
     def encoders(self) -> list[nn.Module]:
         """Returns the backbones of the DCG and of the image feature prior."""
         return [child for part in self.children() for name, child in part.named_children() if "encoder" in name]
 
-    def _fixed_noise(self) -> Tensor:
-        """Returns the noise that all images start from, (num_samples, C, Np, Np)."""
-        return sampling.draw_initial_noise(self.config, self.config.num_samples, 1, seeded_generator(0))[:, 0]
+    def _fix_noise(self, device: torch.device, dtype: torch.dtype) -> None:
+        noise = sampling.fixed_noise(self.config, self.sampler).to(torch.empty((), device=device, dtype=dtype))
+        self.default_noise, self.default_step_noise = noise.initial[:, 0], noise.step_noise
 
     @property
     def sampler(self) -> Sampler:
@@ -120,7 +122,7 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
             ValueError: the shape is not (B, 3, S, S).
         """
         check_batch(images, self.config)
-        return dcg_forward(self.dcg, images, self.config)
+        return self.dcg(images, self.config)
 
     def condition(self, images: Tensor) -> Condition:
         """Computes everything that does not depend on the timestep (eq. 1-6).
@@ -140,10 +142,8 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         Raises:
             TypeError: the DCG predicts alone, there is no diffusion to condition.
         """
-        if self.config.predictor != "diffusion":
-            raise InvalidTypeError(
-                f"predictor={self.config.predictor!r} has no diffusion; use priors, or call the model"
-            )
+        if (predictor := self.config.predictor) != "diffusion":
+            raise InvalidTypeError(f"predictor={predictor!r} has no diffusion; use priors, or call the model")
         guidance_map = build_guidance_map(priors.global_prior, priors.local_prior, self.config)
         return Condition.of(priors, guidance_map, self.feature_prior(images, priors.rois))
 
@@ -168,35 +168,36 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         num_samples: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Runs the sampler and returns the ŷ_0 map, (B, C, Np, Np), the mean over `num_samples` runs (Alg. 2).
+        """Runs the sampler and returns the ŷ_0 map, (B, C, Np, Np), the mean over `num_samples` runs (Algorithm 2).
 
         Args:
             condition: of B images.
             steps: of the sampler, 1..T; the config's `sampling_steps` by default.
-            y_T: (B or 1, C, Np, Np) or (num_samples, B or 1, C, Np, Np), where sampling starts; replaces the draw.
+            y_T: (B or 1, C, Np, Np) or (num_samples, B or 1, C, Np, Np), where sampling starts, instead of a draw.
             num_samples: independent runs to average, ≥ 1; the config's `num_samples` by default.
             generator: on the condition's device; draws noise for every image. Without it all images share the model's
                 own fixed noise, so that a prediction does not depend on the batch.
 
         Raises:
-            ValueError: `steps` or `num_samples` is out of range.
+            ValueError: `steps` or `num_samples` is out of range, or `num_samples` is not that of `y_T`.
         """
-        steps = self.config.sampling_steps if steps is None else steps
-        runs = self.config.num_samples if num_samples is None else num_samples
-        start = None
-        if y_T is not None:
-            given = y_T if y_T.ndim == 5 else y_T[None]
-            start, runs = given.expand(-1, *condition.guidance_map.shape), len(given)
-        noise = self.sampling_noise(steps, runs, len(condition.guidance_map), generator=generator)
-        return self._sample(condition, steps, noise, start)
+        config, batch = self.config, len(condition.guidance_map)
+        steps = config.sampling_steps if steps is None else steps
+        if y_T is None:
+            runs = config.num_samples if num_samples is None else num_samples
+            return self._sample(condition, steps, self.sampling_noise(steps, runs, batch, generator=generator))
+        start = (y_T if y_T.ndim == 5 else y_T[None]).expand(-1, *condition.guidance_map.shape)
+        if num_samples not in (None, len(start)):
+            raise InvalidValueError(f"num_samples={num_samples} does not go with the {len(start)} starts of y_T")
+        noise = sampling.SamplingNoise(start, None)
+        if self.sampler.needs_noise:
+            noise = self.sampling_noise(steps, len(start), batch, generator=generator)
+        return sampling.denoise(self.unet, self.sampler, condition, steps, start, noise.step_noise)
 
-    def _sample(
-        self, condition: Condition, steps: int, noise: sampling.SamplingNoise, y_T: Tensor | None = None
-    ) -> Tensor:
-        equal_points = y_T is None and sampling.points_share_bands(self.config, self.sampler)
-        y_T = sampling.initial_sample(self.config, condition, noise.initial) if y_T is None else y_T
-        parts = (self.unet, self.schedule, self.config)
-        return sampling.denoise(*parts, condition, steps, y_T, noise.step_noise, equal_points=equal_points)
+    def _sample(self, condition: Condition, steps: int, noise: sampling.SamplingNoise) -> Tensor:
+        start = sampling.initial_sample(self.config, condition, noise.initial)
+        once = sampling.points_share_bands(self.config, self.sampler)
+        return sampling.denoise(self.unet, self.sampler, condition, steps, start, noise.step_noise, equal_points=once)
 
     def sampling_noise(
         self, steps: int, num_samples: int, batch: int = 1, *, generator: torch.Generator | None = None
@@ -217,8 +218,9 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
             raise InvalidValueError(f"num_samples={num_samples} must be at least 1")
         if generator is not None:
             return sampling.draw_sampling_noise(self.config, self.sampler, steps, num_samples, batch, generator)
-        if not self.sampler.needs_noise and num_samples == len(self.default_noise):
-            return sampling.SamplingNoise(self.default_noise[:, None], None)
+        known = self.default_step_noise is not None and steps == self.config.sampling_steps
+        if num_samples == len(self.default_noise) and (known or not self.sampler.needs_noise):
+            return sampling.SamplingNoise(self.default_noise[:, None], self.default_step_noise)
         fixed = sampling.draw_sampling_noise(self.config, self.sampler, steps, num_samples, 1, seeded_generator(0))
         return fixed.to(self.default_noise)
 
@@ -271,7 +273,7 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         Raises:
             ValueError: `targets` has another shape.
         """
-        labels = losses.label_vectors(targets, self.config)
+        labels = losses.label_vectors(targets.to(images.device), self.config)
         drawn = drawn or losses.sample_training_noise(self.config, len(labels), generator, labels.device)
         with frozen(self.dcg):
             priors = self.priors(images)
@@ -289,7 +291,7 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         Raises:
             ValueError: `targets` has another shape.
         """
-        labels = losses.label_vectors(targets, self.config)
+        labels = losses.label_vectors(targets.to(images.device), self.config)
         return losses.dcg_loss(self.priors(images), labels, self.config, weights)
 
     # ------------------------------------------------------------------ prediction
@@ -313,7 +315,7 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
             images = normalize(squares.to(like.device), self.config).to(like)
             if runtime.channels_last:
                 images = images.to(memory_format=torch.channels_last)
-            priors = dcg_forward(self.dcg, images, self.config, batch_invariant=True)
+            priors = self.dcg(images, self.config, batch_invariant=True)
             scores = self.scores(images, priors, steps, noise)
             left_top = priors.roi_top_left.flip(-1)
             boxes = torch.cat([left_top, left_top + self.config.roi_size], dim=-1)
@@ -337,7 +339,8 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         """
         names = tuple(class_names or ())
         old_classes = self.config.num_classes
-        self.config = self.config.uncalibrated().replace(num_classes=num_classes, class_names=names, ordinal=False)
+        config = self.config.uncalibrated().replace(num_classes=num_classes, class_names=names, ordinal=False)
+        self._reconfigure(config)
         rebuilt = ", ".join(rebuild_class_layers(self, num_classes, old_classes))
         self.trained = False
         warn(

@@ -149,3 +149,29 @@ def test_compiled_it_gives_the_same_scores() -> None:
     model, images = small_model(), torch.randn(2, 3, 64, 64)
     compiled = torch.compile(model, backend="aot_eager")
     torch.testing.assert_close(compiled(images), model(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("latent_dim", 16), ("num_rois", 3), ("num_classes", 4), ("predictor", "dcg"), ("guidance", "none")],
+)
+def test_fields_that_shape_weights_cannot_be_changed(field: str, value: object) -> None:
+    model = small_model()
+    before = model.config
+    with pytest.raises(ValueError, match=f"{field}: shapes the weights and cannot be changed any more"):
+        model.config = before.replace(**{field: value})
+    assert model.config == before
+    model.config = before.replace(num_samples=3, sampler="ancestral", init="guided", roi_channels="first")
+    assert model.default_noise.shape[0] == 3 and model.default_step_noise.shape[:2] == (2, 3)
+
+
+def test_a_given_start_draws_nothing_and_says_how_many_runs() -> None:
+    model = small_model()
+    condition = model.condition(torch.randn(2, 3, 64, 64))
+    generator = torch.Generator().manual_seed(0)
+    state = generator.get_state()
+    start = torch.randn(4, 1, *condition.guidance_map.shape[1:])
+    model.sample(condition, y_T=start, generator=generator)
+    assert torch.equal(generator.get_state(), state)
+    with pytest.raises(ValueError, match="num_samples=2 does not go with the 4 starts"):
+        model.sample(condition, y_T=start, num_samples=2)

@@ -14,9 +14,9 @@ from torch import Tensor
 from diffmiczoo.benchmark.roofline import Roofline
 from diffmiczoo.benchmark.timing import Spread, markdown_table, now, peak_mib, reset_peak
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.diffusion.sampling import initial_sample, sampling_loop
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.dcg import dcg_forward
 from diffmiczoo.runtime.compiled import CompiledModules
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import eval_mode
@@ -229,20 +229,25 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
 
 def scores_encoding_once(model: DiffMICv2, images: Tensor) -> Tensor:
     """Returns the scores of images as `predict` computes them."""
-    return model.scores(images, dcg_forward(model.dcg, images, model.config, batch_invariant=True))
+    return model.scores(images, model.dcg(images, model.config, batch_invariant=True))
 
 
 def scores_encoding_in_every_step(model: DiffMICv2, images: Tensor) -> Tensor:
     """Returns the scores of images with F's encoders in the sampling loop, as the released program runs them."""
-    priors = dcg_forward(model.dcg, images, model.config, batch_invariant=True)
-    noise = model.sampling_noise(model.config.sampling_steps, 1).initial
-    y = noise[0].expand(len(images), -1, -1, -1)
-    timesteps = model.sampler.timesteps(model.config.sampling_steps)
-    for t, prev_t in zip(timesteps, [*timesteps[1:], None], strict=True):
+    priors = model.dcg(images, model.config, batch_invariant=True)
+    noise = model.sampling_noise(model.config.sampling_steps, 1)
+
+    def encode_and_predict_noise(y_t: Tensor, t: int, guidance_map: Tensor, feature_prior: Tensor) -> Tensor:
         condition = model.condition_from_priors(images, priors).to(images.dtype)
-        predicted = model.predict_noise(y, t, condition).float()
-        y = model.sampler.step(y, predicted, t, prev_t)
-    return y.mean((2, 3))
+        return model.predict_noise(y_t, t, condition).float()
+
+    condition = model.condition_from_priors(images, priors).to(images.dtype)
+    guidance_map = condition.guidance_map
+    start = initial_sample(model.config, condition, noise.initial)[0]
+    step_noise = None if noise.step_noise is None else noise.step_noise[:, 0].expand(-1, *start.shape)
+    timesteps, mean = model.sampler.timesteps(model.config.sampling_steps), model.schedule.mean(guidance_map)
+    parts = (guidance_map, condition.feature_prior, mean, step_noise)
+    return sampling_loop(encode_and_predict_noise, model.sampler, timesteps, start, *parts).mean((2, 3))
 
 
 def _gmac(model: DiffMICv2, variant: Variant) -> float:

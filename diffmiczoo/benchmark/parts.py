@@ -13,7 +13,6 @@ from diffmiczoo.benchmark.inference import computed_fraction_of_points, random_i
 from diffmiczoo.benchmark.roofline import Roofline
 from diffmiczoo.benchmark.timing import markdown_table, now
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.dcg import dcg_forward
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import eval_mode
 from diffmiczoo.runtime.progress import progress_bar
@@ -78,7 +77,7 @@ def benchmark_parts(
 def _clocked(model: DiffMICv2, images: Tensor) -> list[float]:
     device = images.device
     times = [now(device)]
-    priors = dcg_forward(model.dcg, images, model.config, batch_invariant=True)
+    priors = model.dcg(images, model.config, batch_invariant=True)
     times.append(now(device))
     condition = model.condition_from_priors(images, priors).to(images.dtype)
     times.append(now(device))

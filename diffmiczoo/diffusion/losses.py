@@ -40,9 +40,9 @@ def diffusion_loss(
         drawn: timesteps and noise for the same images, see `sample_training_noise`.
         weights: (B, C) ≥ 0, of the terms; 1 by default.
     """
-    # 1. Images x and labels y_0, the same at each of the Np × Np noise points.
+    # 1. Labels y_0 of the images x, the same at each of the Np × Np noise points.
     y_0 = repeat(labels, "b c -> b c i j", i=config.num_points, j=config.num_points)
-    # 2. Priors from the frozen DCG, guidance map M and feature prior F (eq. 1-6).
+    # 2. Priors from the frozen DCG, guidance map M and feature prior F (eq. 1 to eq. 6).
     guidance_map, feature_prior = condition.guidance_map, condition.feature_prior
     # 3. t ~ U{0, …, T-1} for every noise point (the heterologous part), and 4. ε ~ N(0, I).
     t, noise = drawn.t, drawn.noise
@@ -169,7 +169,8 @@ def maximum_mean_discrepancy(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         Scalar ≥ 0; 0 for equal samples.
 
-    Source: Gretton et al., *A Kernel Two-Sample Test*, JMLR 2012, eq. 5; Yang et al., *DiffMIC*, MICCAI 2023.
+    Source: Gretton et al., *A Kernel Two-Sample Test*, JMLR 2012, equation 5 there; Yang et al., *DiffMIC*,
+    MICCAI 2023.
     """
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:

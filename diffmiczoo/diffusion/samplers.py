@@ -1,7 +1,8 @@
-"""Samplers: which timesteps are visited, and one step from y_t to y_s (Algorithm 2, eq. 10).
+"""Samplers: which timesteps are visited, and one step from y_t to y_s (Algorithm 2).
 
 A new sampler is one class in this file, with `@register_sampler("its name")`; `DiffMICConfig.sampler` takes the name.
-Notation: s = `prev_t` is the timestep after t in sampling order, None for the clean labels; ᾱ is `schedule.alpha_bar`.
+Notation: s = `prev_t` is the timestep after t in sampling order, None for the clean labels; ᾱ is
+`schedule.alphas_cumprod`.
 """
 
 from __future__ import annotations
@@ -96,11 +97,11 @@ def create_sampler(name: str, schedule: NoiseSchedule) -> Sampler:
 
 @register_sampler("ddim")
 class DDIM(Sampler):
-    """Deterministic DDIM, η = 0: the same numbers from the same start (eq. 10, Algorithm 2).
+    """Deterministic DDIM, η = 0: the same numbers from the same start (Algorithm 2).
 
     The direction keeps the network's own noise, also where x̂_0 is clipped.
 
-    Source: Song et al., *Denoising Diffusion Implicit Models*, 2021, eq. 12.
+    Source: Song et al., *Denoising Diffusion Implicit Models*, 2021, equation 12 there.
     """
 
     def step(
@@ -113,7 +114,7 @@ class DDIM(Sampler):
         variance_noise: Tensor | None = None,
     ) -> Tensor:
         """Returns y_s = mean + √ᾱ_s · (x̂_0 - mean) + √(1 - ᾱ_s) · ε_θ."""
-        alpha_bar_s = 1.0 if prev_t is None else self.schedule.alpha_bar[prev_t]
+        alpha_bar_s = 1.0 if prev_t is None else self.schedule.alphas_cumprod[prev_t]
         y_0 = self.schedule.predict_original_sample(y_t, noise, t, mean)
         return mean + alpha_bar_s**0.5 * (y_0 - mean) + (1 - alpha_bar_s) ** 0.5 * noise
 
@@ -125,7 +126,8 @@ class Ancestral(DDIM):
     With `mean` 0 it is DDPM's; with a mean f it is that of y - f, shifted back by f, which equals the posterior of CARD
     that DiffMIC (v1) takes over. Where timesteps are left out, α_t is ᾱ_t / ᾱ_s.
 
-    Source: Ho et al., *Denoising Diffusion Probabilistic Models*, 2020, eq. 6-7; Han et al., *CARD*, 2022, eq. 4-6.
+    Source: Ho et al., *Denoising Diffusion Probabilistic Models*, 2020, equations 6-7 there; Han et al.,
+    *CARD*, 2022, equations 4-6 there.
     """
 
     needs_noise = True
@@ -142,7 +144,7 @@ class Ancestral(DDIM):
         """Returns one draw of y_s."""
         if prev_t is None or variance_noise is None:
             return super().step(y_t, noise, t, prev_t, mean)
-        alpha_bar_t, alpha_bar_s = self.schedule.alpha_bar[t], self.schedule.alpha_bar[prev_t]
+        alpha_bar_t, alpha_bar_s = self.schedule.alphas_cumprod[t], self.schedule.alphas_cumprod[prev_t]
         alpha_t = alpha_bar_t / alpha_bar_s
         to_clean = alpha_bar_s**0.5 * (1 - alpha_t) / (1 - alpha_bar_t)
         to_noisy = alpha_t**0.5 * (1 - alpha_bar_s) / (1 - alpha_bar_t)

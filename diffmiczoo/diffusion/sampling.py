@@ -1,4 +1,4 @@
-"""Algorithm 2: from noise to labels (eq. 10), and the random numbers that it starts from."""
+"""Algorithm 2: from noise to labels, and the random numbers that it starts from (eq. 10)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.diffusion.samplers import Sampler, create_sampler
-from diffmiczoo.diffusion.schedule import NoiseSchedule
+from diffmiczoo.config import MOST_NOISE, DiffMICConfig
+from diffmiczoo.diffusion.samplers import Sampler
 from diffmiczoo.nn.condition import Condition
 from diffmiczoo.nn.guidance import band_index, interpolate_over_points
 from diffmiczoo.nn.unet import DenoisingUNet
 from diffmiczoo.nn.unet_folded import can_be_folded, folded_unet
+from diffmiczoo.runtime.modes import seeded_generator
 from diffmiczoo.runtime.settings import current
 
 #: ε_θ: (y_t, t, M, F) → noise.
@@ -30,7 +30,7 @@ def sampling_loop(
     guidance_map: Tensor,
     feature_prior: Tensor,
     mean: Tensor | float,
-    step_noise: Tensor | None,
+    step_noise: Tensor | None = None,
 ) -> Tensor:
     """Walks from noise y_T to the ŷ_0 map, (B, C, Np, Np) (Algorithm 2).
 
@@ -46,20 +46,22 @@ def sampling_loop(
     """
     # 1. y_T ~ N(0, I), or N(M, I) with init="guided" (eq. 10): `draw_initial_noise`, `initial_sample`.
     y = y_T
-    # 2. For t = t_S, …, t_1; the last step goes to the clean labels.
-    for step, (t, prev_t) in enumerate(zip(timesteps, [*timesteps[1:], None], strict=True)):
+    # The last step goes to the clean labels and adds no noise.
+    prev_timesteps = [*timesteps[1:], None]
+    fresh = [None] * len(timesteps) if step_noise is None else [*step_noise, None]
+    # 2. For t = t_S, …, t_1:
+    for t, prev_t, variance_noise in zip(timesteps, prev_timesteps, fresh, strict=True):
         # 3. ε̂ = ε_θ(y_t, M, F, t) (eq. 8); every noise point has the same t.
         noise = unet(y, t, guidance_map, feature_prior)
-        # 4. y_{t-1} from x̂_0 = (y_t - √(1 - ᾱ_t) · ε̂) / √ᾱ_t and ε̂.
-        y = sampler.step(y, noise, t, prev_t, mean, None if step_noise is None or prev_t is None else step_noise[step])
-    # 5. ŷ_0; whoever asked takes the mean over the noise points as scores.
+        # 4. The sampler's y_s from x̂_0 = (y_t - √(1 - ᾱ_t) · ε̂) / √ᾱ_t and ε̂.
+        y = sampler.step(y, noise, t, prev_t, mean, variance_noise)
+    # 5. ŷ_0; its mean over the noise points are the scores.
     return y
 
 
 def denoise(
     unet: DenoisingUNet,
-    schedule: NoiseSchedule,
-    config: DiffMICConfig,
+    sampler: Sampler,
     condition: Condition,
     steps: int,
     y_T: Tensor,
@@ -71,8 +73,7 @@ def denoise(
 
     Args:
         unet: predicts the noise; folded where the current `Runtime` asks for it and it can be.
-        schedule: of the forward process.
-        config: the model's; names the sampler.
+        sampler: of the model, over its schedule.
         condition: of B images.
         steps: S, 1..T.
         y_T: (n, B, C, Np, Np).
@@ -80,7 +81,6 @@ def denoise(
         equal_points: y_T is constant on bands of equal |i - j|, see `points_share_bands`.
     """
     runs, points = y_T.shape[0], y_T.shape[-1]
-    sampler = create_sampler(config.sampler, schedule)
     timesteps = sampler.timesteps(steps)
     guidance_map, feature_prior = (
         tensor if runs == 1 else repeat(tensor, "b ... -> (n b) ...", n=runs)
@@ -97,7 +97,9 @@ def denoise(
         y, guidance_map = y[..., :1, :], guidance_map[..., :1, :]
     if is_folded:
         y, guidance_map = _channels_last(y), _channels_last(guidance_map)
-    y = sampling_loop(denoiser, sampler, timesteps, y, guidance_map, feature_prior, schedule.mean(guidance_map), noise)
+    y = sampling_loop(
+        denoiser, sampler, timesteps, y, guidance_map, feature_prior, sampler.schedule.mean(guidance_map), noise
+    )
     if once:
         y = y[..., 0, :][..., band_index(points, device=y.device)]
     return y.unflatten(0, (runs, -1)).mean(0)
@@ -136,6 +138,18 @@ def draw_sampling_noise(
         return SamplingNoise(initial, None)
     shape = (steps - 1, num_samples, batch, config.num_classes, config.num_points, config.num_points)
     return SamplingNoise(initial, torch.randn(shape, generator=generator, device=generator.device))
+
+
+def fixed_noise(config: DiffMICConfig, sampler: Sampler) -> SamplingNoise:
+    """Returns the numbers that all predictions of a model share unless others are drawn, on the CPU.
+
+    They are computed with the model and not when it predicts, since an exported program would draw others in each call.
+    Where they were too many to be held, `step_noise` is None.
+    """
+    steps, runs = config.sampling_steps, config.num_samples
+    if sampler.needs_noise and steps * runs * config.num_classes * config.num_points**2 <= MOST_NOISE:
+        return draw_sampling_noise(config, sampler, steps, runs, 1, seeded_generator(0))
+    return SamplingNoise(draw_initial_noise(config, runs, 1, seeded_generator(0)), None)
 
 
 def draw_initial_noise(config: DiffMICConfig, num_samples: int, batch: int, generator: torch.Generator) -> Tensor:

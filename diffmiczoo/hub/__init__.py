@@ -1,1 +1,1 @@
-"""Weights files, their checksums and the Hugging Face Hub; knows no names and no networks."""
+"""Weights files, their checksums, cards and the Hugging Face Hub; builds no network itself."""

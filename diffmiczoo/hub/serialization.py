@@ -282,12 +282,16 @@ def _overridden(config: DiffMICConfig, overrides: Mapping[str, Any], directory: 
     return changed
 
 
+#: Buffers that `finish_loading` computes.
+COMPUTED_BUFFERS = {"default_noise", "default_step_noise"}
+
+
 def build_without_memory(build: Callable[[DiffMICConfig], Model], config: DiffMICConfig) -> Model:
     """Lays a model out on the meta device, or with memory where a backbone computes buffers that no file holds."""
     with torch.device("meta"):
         model = build(config)
-    stored = model.state_dict().keys()
-    computed = [name for name, _ in model.named_buffers() if name not in stored and name != "default_noise"]
+    stored = set(model.state_dict())
+    computed = [name for name, _ in model.named_buffers() if name not in stored | COMPUTED_BUFFERS]
     return build(config) if computed else model
 
 

@@ -1,4 +1,4 @@
-"""`ImageClassifier`: what every model that predicts images has in common; knows no network."""
+"""`ImageClassifier`: what every model that predicts images has in common; runs no network itself."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class ImageClassifier:
 
         The prediction for an image is the same alone, in any batch and in any order, because all images start from the
         noise that `seed` gives, up to floating-point rounding. The model's mode and memory layout, the caller's
-        autocast and the global random state neither matter nor change. With several images `malloc` keeps freed memory
-        for as long as it runs, unless DIFFMICZOO_KEEP_MEMORY=0 is in the environment (`runtime.malloc`).
+        autocast and the global random state neither matter nor change. From 8 images on `malloc` keeps freed
+        memory for as long as it runs, unless DIFFMICZOO_KEEP_MEMORY=0 is in the environment (`runtime.malloc`).
 
         Args:
             images: a path, a directory, a PIL image, an array or a tensor (uint8, or float in [0, 1]; HWC, CHW or
                 grey; four dimensions are a batch), or a list of these.
-            steps: DDIM steps, 1..T; the config's `sampling_steps` by default.
+            steps: of the sampler, 1..T; the config's `sampling_steps` by default.
             batch_size: images computed at once, ≥ 1.
             num_samples: runs of the sampler to average, ≥ 1; the config's `num_samples` by default.
             seed: of the starting noise.
@@ -78,7 +78,7 @@ class ImageClassifier:
         Raises:
             ImageError: an image cannot be read, is too large or has a wrong range; the message names it.
             ValueError: an argument is out of range, there are no images, or none could be read.
-            TypeError: an argument is not a whole number.
+            TypeError: an argument is not a whole number, or `images` hold something that is none.
 
         Warns:
             UserWarning: the model is not trained, or sampling in so few steps returns its starting noise.

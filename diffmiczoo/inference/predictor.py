@@ -1,4 +1,4 @@
-"""From anything that holds an image to a `Prediction`, in batches of bounded memory; knows no network."""
+"""From items that hold images to a `Prediction`, in batches of bounded memory; runs no network itself."""
 
 from __future__ import annotations
 

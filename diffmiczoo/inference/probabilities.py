@@ -10,7 +10,7 @@ from torch import Tensor
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
 
-#: Of a model whose temperature was not fitted: takes a score as the probability that it estimates.
+#: Temperature of a model for which none was fitted: a score is taken as the probability that it estimates.
 UNCALIBRATED_TEMPERATURE = 1.0
 
 #: Scores below about this size are noise of the sampler; docs/experiments/probabilities.md has the measurements.

@@ -1,1 +1,1 @@
-"""Numbers from arrays of probabilities and targets; knows no model."""
+"""Numbers from arrays of probabilities and targets; no model is run here."""

@@ -1,10 +1,11 @@
-"""The four layers whose size follows the number of classes."""
+"""The four layers whose size follows the number of classes, and the fields that shape all others."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from diffmiczoo.errors import InvalidTypeError
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 
 #: Path of the layer → which of its channels are multiples of the number of classes.
 CLASS_LAYERS = {
@@ -13,6 +14,30 @@ CLASS_LAYERS = {
     "unet.block1.conv": "in",
     "unet.out_conv": "out",
 }
+
+
+#: Fields of a config that decide which layers there are and of what shapes.
+SHAPING_FIELDS = (
+    *("num_classes", "predictor", "dcg_encoder", "dcg_out_index", "local_out_index", "attention_dim", "num_rois"),
+    *("raw_encoder", "raw_out_index", "roi_features", "roi_encoder", "roi_out_index", "latent_dim", "feature_norm"),
+    *("kernel_size", "num_train_timesteps"),
+)
+
+
+def check_same_layers(old: DiffMICConfig, new: DiffMICConfig) -> None:
+    """Refuses a config that another model's weights would be needed for.
+
+    Raises:
+        ValueError: names the fields that differ.
+    """
+    changed = [name for name in SHAPING_FIELDS if getattr(old, name) != getattr(new, name)]
+    # Without guidance the U-Net's first layer sees y_t alone; all other kinds give it as many channels.
+    changed += ["guidance"] if (old.guidance == "none") != (new.guidance == "none") else []
+    if changed:
+        raise InvalidValueError(
+            f"{', '.join(changed)}: shapes the weights and cannot be changed any more; create another model, or call "
+            "reset_classifier for other classes"
+        )
 
 
 def rebuild_class_layers(model: nn.Module, num_classes: int, old_classes: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -64,6 +65,29 @@ class DCG(nn.Module):
         self.attention = GatedAttention(local_features, config.attention_dim)
         self.local_classifier = nn.Linear(local_features, config.num_classes, bias=False)
 
+    def forward(self, images: Tensor, config: DiffMICConfig, *, batch_invariant: bool = False) -> Priors:
+        """Runs both streams: saliency map and global prior, ROIs, local prior and attention (eq. 1, eq. 2, eq. 3).
+
+        Args:
+            images: (B, 3, S, S) float, as `preprocess` gives them.
+            config: the model's.
+            batch_invariant: compute in full precision also under autocast, and with ROIs that do not depend on the
+                batch. Sampling starts from the DCG's logits and probabilities add them: rounding errors here reach the
+                labels directly, sampling does not average them out.
+        """
+        with full_precision(images.device) if batch_invariant else nullcontext():
+            saliency, global_prior = self.global_stream(images)
+            if batch_invariant:
+                saliency, global_prior = self._decide_ties_alone(images, saliency, global_prior, config)
+            top_left = roi_positions(saliency, config)
+            source = images if config.roi_channels == "rgb" else images[:, :1].expand(-1, 3, -1, -1)
+            rois = crop_rois(source, top_left, config.roi_size)
+            if config.predictor == "global":
+                even = torch.full_like(global_prior[:, :1], 1 / config.num_rois).expand(-1, config.num_rois)
+                return Priors(global_prior, global_prior, saliency, rois, top_left, even)
+            local_prior, attention = self.local_stream(rois)
+            return Priors(global_prior, local_prior, saliency, rois, top_left, attention)
+
     def global_stream(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the saliency map (B, C, h, w) and the global prior ŷ_g (B, C), both logits (eq. 1)."""
         features = inference_encoder(self.global_encoder, images)(images)
@@ -75,7 +99,7 @@ class DCG(nn.Module):
         return saliency, responses.mean(-1)
 
     def local_stream(self, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps ROIs (B, K, 3, r, r) to the local prior ŷ_l (B, C), logits, and their attention α (B, K) (eq. 2-3).
+        """Maps ROIs (B, K, 3, r, r) to the local prior ŷ_l (B, C), logits, and their attention α (B, K) (eq. 2, eq. 3).
 
         Raises:
             TypeError: there is no local encoder.
@@ -89,53 +113,33 @@ class DCG(nn.Module):
         pooled = (attention[..., None] * features).sum(1)
         return self.local_classifier(pooled), attention
 
+    def _decide_ties_alone(
+        self, images: Tensor, saliency: Tensor, global_prior: Tensor, config: DiffMICConfig
+    ) -> tuple[Tensor, Tensor]:
+        """Returns saliency and global prior such that the ROIs are those of each image alone.
 
-def dcg_forward(dcg: DCG, images: Tensor, config: DiffMICConfig, *, batch_invariant: bool = False) -> Priors:
-    """Runs both streams of the DCG: saliency map, ROIs, priors and attention (eq. 1-3).
+        Convolutions differ in the last bits between batch sizes. If two windows tie within that error, the image (about
+        1 %) is recomputed with batch size 1. Of half-precision saliency so many windows tie that it is left as it is.
+        """
+        if len(images) == 1 or saliency.dtype != torch.float32:
+            return saliency, global_prior
+        close = roi_margin(saliency, config.num_rois, window_of_roi(saliency, config)) < ROI_TIE_TOLERANCE
+        for row in close.nonzero().flatten().tolist():
+            saliency[row : row + 1], global_prior[row : row + 1] = self.global_stream(images[row : row + 1])
+        return saliency, global_prior
+
+
+def roi_positions(saliency: Tensor, config: DiffMICConfig) -> Tensor:
+    """Returns where the K most salient ROIs begin, (B, K, 2) row and column in pixels (section III-A).
 
     Args:
-        dcg: both streams, or the global one alone.
-        images: (B, 3, S, S) float, as `preprocess` gives them.
-        config: the model's.
-        batch_invariant: compute in full precision also under autocast, and with ROIs that do not depend on the batch.
-            Sampling starts from the DCG's logits and probabilities add them: rounding errors here reach the labels
-            directly, sampling does not average them out.
+        saliency: (B, C, h, w).
+        config: reads `num_rois`, `roi_size` and `image_size`.
     """
-    if not batch_invariant:
-        return _with_rois(dcg, images, config, *dcg.global_stream(images))
-    with full_precision(images.device):
-        return _with_rois(dcg, images, config, *_batch_invariant_global_stream(dcg, images, config))
+    cells = select_roi_cells(saliency.detach().float(), config.num_rois, window_of_roi(saliency, config))
+    return cells_to_pixels(cells, (saliency.shape[-2], saliency.shape[-1]), config.image_size)
 
 
-def _batch_invariant_global_stream(dcg: DCG, images: Tensor, config: DiffMICConfig) -> tuple[Tensor, Tensor]:
-    """Returns saliency and global prior such that the ROIs are those of each image alone.
-
-    Convolutions differ in the last bits between batch sizes. If two windows tie within that error, the image (about
-    1 %) is recomputed with batch size 1.
-    """
-    saliency, global_prior = dcg.global_stream(images)
-    if len(images) == 1 or saliency.dtype != torch.float32:
-        return saliency, global_prior
-    close = roi_margin(saliency, config.num_rois, _window(config, saliency)) < ROI_TIE_TOLERANCE
-    for row in close.nonzero().flatten().tolist():
-        saliency[row : row + 1], global_prior[row : row + 1] = dcg.global_stream(images[row : row + 1])
-    return saliency, global_prior
-
-
-def _with_rois(dcg: DCG, images: Tensor, config: DiffMICConfig, saliency: Tensor, global_prior: Tensor) -> Priors:
-    """Adds the ROIs that a saliency map (B, C, h, w) selects (section III-A), and the local stream's view of them."""
-    cells = select_roi_cells(saliency.detach().float(), config.num_rois, _window(config, saliency))
-    top_left = cells_to_pixels(cells, (saliency.shape[-2], saliency.shape[-1]), config.image_size)
-    source = images if config.roi_channels == "rgb" else images[:, :1].expand(-1, 3, -1, -1)
-    rois = crop_rois(source, top_left, config.roi_size)
-    if config.predictor == "global":
-        local_prior, attention = global_prior, torch.full_like(global_prior[:, :1], 1 / config.num_rois)
-        attention = attention.expand(-1, config.num_rois)
-    else:
-        local_prior, attention = dcg.local_stream(rois)
-    return Priors(global_prior, local_prior, saliency, rois, top_left, attention)
-
-
-def _window(config: DiffMICConfig, saliency: Tensor) -> int:
+def window_of_roi(saliency: Tensor, config: DiffMICConfig) -> int:
     """Returns how many cells of a saliency map an ROI spans."""
     return roi_cells(config.roi_size, config.image_size, saliency.shape[-2])

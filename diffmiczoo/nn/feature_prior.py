@@ -40,13 +40,13 @@ class FeaturePrior(nn.Module):
         self.Q = nn.Parameter(torch.randn(hidden, config.num_rois + 1))
 
     def forward(self, images: Tensor, rois: Tensor) -> Tensor:
-        """Maps images (B, 3, S, S) and ROIs (B, K, 3, r, r) to F (B, H)."""
+        """Maps images (B, 3, S, S) and ROIs (B, K, 3, r, r) to F (B, H) (eq. 6)."""
         raw = inference_encoder(self.raw_encoder, images)(images).mean((2, 3))
+        raw = _projected(raw.to(images.dtype), self.raw_proj, self.raw_norm)
         if self.roi_encoder is None:
-            return _projected(raw.to(images.dtype), self.raw_proj, self.raw_norm)
+            return raw
         patches = rearrange(rois, "b k c h w -> (b k) c h w")
         roi = inference_encoder(self.roi_encoder, patches)(patches).mean((2, 3))
-        raw = _projected(raw.to(images.dtype), self.raw_proj, self.raw_norm)
         roi = _projected(roi.to(images.dtype), self.roi_proj, self.roi_norm)
         roi = rearrange(roi, "(b k) h -> b h k", b=rois.shape[0])
         weights = self.Q.softmax(-1) if self.feature_weighting == "softmax" else self.Q

@@ -63,7 +63,8 @@ class DenoisingUNet(nn.Module):
 
         Args:
             y_t: (B, C, Np, Np), the noisy labels.
-            t: 0..T: (B or 1, Np or 1, Np or 1) int64, the timestep of every noise point, or one for all of them.
+            t: 0..T-1: (B or 1, Np or 1, Np or 1) int64, the timestep of every noise point, or one for all of them. γ
+                has a row more, T, as released checkpoints do; nothing uses it.
             guidance_map: M, (B, C, Np, Np).
             feature_prior: F, (B, H).
         """

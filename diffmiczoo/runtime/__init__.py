@@ -1,1 +1,1 @@
-"""The same numbers, faster: knows torch and timm, nothing of the paper."""
+"""How things are computed, not what: faster kernels, precision, modes, memory, progress bars."""

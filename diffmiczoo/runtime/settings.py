@@ -52,6 +52,9 @@ class Runtime:
 #: Everything off: the plain way.
 PLAIN = Runtime()
 
+#: What compiled and exported programs consist of: no copies of weights that they could not follow.
+COMPILED = Runtime(pointwise_as_linear=True)
+
 #: What `predict` uses.
 FAST = Runtime(
     fold=True,
@@ -77,8 +80,8 @@ _current: ContextVar[Runtime] = ContextVar("runtime", default=PLAIN)
 
 
 def current() -> Runtime:
-    """Returns what is switched on here; nothing is while torch traces or compiles, so that programs are plain."""
-    return PLAIN if torch.compiler.is_compiling() else _current.get()
+    """Returns what is switched on here; while torch compiles or exports, `COMPILED`."""
+    return COMPILED if torch.compiler.is_compiling() else _current.get()
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def fit(
 
     Args:
         model: trained in place, on its device.
-        train: a table, folder, `.npz`, the root of an original download (see `data.manifest.read_manifest`), a torch
+        train: a table, folder, `.npz`, the root of an original download (see `data.readers.read_manifest`), a torch
             Dataset of (image, label), a `Manifest`, or the plan that `training.prepare.prepare` made. Without splits,
             70 % train, 10 % val and 20 % test are made, stratified and grouped; without validation images, some are
             taken from training.
@@ -140,7 +140,17 @@ def _train(trainer: Trainer) -> None:
 
 
 def finetune(
-    model: DiffMICv2, train: Any, val: Any = None, recipe: Recipe | None = None, **options: Any
+    model: DiffMICv2,
+    train: Any,
+    val: Any = None,
+    recipe: Recipe | None = None,
+    *,
+    output: str | os.PathLike[str],
+    resume: str = "auto",
+    checkpoint_minutes: float = 5.0,
+    tensorboard: bool = False,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
 ) -> TrainingResult:
     """Trains pretrained weights on other images: `fit` with new classes and the fine-tuning recipe.
 
@@ -152,15 +162,32 @@ def finetune(
         train: as for `fit`.
         val: as for `fit`.
         recipe: by default `training.presets.finetune_recipe` for the model and the number of images.
-        **options: `output` and all others of `fit`.
+        output: as for `fit`, like all that follow.
+        resume: "auto" or "never".
+        checkpoint_minutes: ≥ 0.
+        tensorboard: write curves for TensorBoard.
+        callbacks: called while it trains.
+        progress: show bars.
 
     Raises:
         ValueError, ImageError, OSError, KeyboardInterrupt: as `fit` does.
     """
+    # Before the model is touched: what these refuse would leave it with other classes.
+    RunSettings(Path(output), resume, checkpoint_minutes, progress)
     manifest = training_manifest(train, model.config)
     adapt_classes(model, manifest.class_names, manifest.task)
     plan = plan_run(model.config, manifest, val, seed=recipe.seed if recipe else 0)
-    return fit(model, plan, recipe=recipe or finetune_recipe(model.config, len(plan.train)), **options)
+    return fit(
+        model,
+        plan,
+        recipe=recipe or finetune_recipe(model.config, len(plan.train)),
+        output=output,
+        resume=resume,
+        checkpoint_minutes=checkpoint_minutes,
+        tensorboard=tensorboard,
+        callbacks=callbacks,
+        progress=progress,
+    )
 
 
 def adapt_classes(model: DiffMICv2, class_names: tuple[str, ...], task: str) -> None:

@@ -1,4 +1,4 @@
-"""`Optimization`: one training step (Algorithm 1), and all that a checkpoint has to hold for the next one."""
+"""`Optimization`: one training step, and all that a checkpoint has to hold for the next one."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Optimization:
         seeds = (recipe.seed, self.stage.number, epoch, batch)
         torch.manual_seed(seed_of(*seeds, rank.rank))
 
-        # 1. x_0 and y_0, t ~ U{0, …, T-1} and ε ~ N(0, I) for each noise point
+        # Images, labels, and for the diffusion stage t and ε of each noise point
         images = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
         labels = label_vectors(targets.to(self.device, non_blocking=True), self.model.config)
         if self.mixup is not None:
@@ -131,7 +131,8 @@ class Optimization:
         noise = sample_training_noise(self.model.config, count * rank.world_size, generator)
         noise = noise.slice(*rank.slice(count), self.device)
 
-        # 2. Loss and its gradient, added up over the batches of an update; processes exchange it once, at the last.
+        # Loss (of the diffusion: Algorithm 1, `losses.diffusion_loss`) and its gradient, added up over the batches
+        # of an update; processes exchange it once, at the last.
         first, last = self._accumulated(batch)
         if batch == first:
             self.optimizer.zero_grad(set_to_none=True)
@@ -143,7 +144,7 @@ class Optimization:
         if not math.isfinite(value):
             raise NotFiniteError(f"the loss became {value}")
 
-        # 3. θ ← θ - η · AdamW(∇), and the average of the weights
+        # Update of the weights, and of their average
         if batch == last:
             self._update()
         return value

@@ -46,7 +46,7 @@ def training_manifest(train: Any, config: DiffMICConfig, task: str | None = None
     Class numbers without names, as in an `.npz`, count as other classes: what they stand for is not known.
 
     Args:
-        train: anything that `data.manifest.as_manifest` takes.
+        train: anything that `data.readers.as_manifest` takes.
         config: of the model to train.
         task: "multiclass" or "multilabel"; by default the model's, or what the data's labels say.
     """

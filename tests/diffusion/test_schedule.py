@@ -18,7 +18,7 @@ def schedule(**fields) -> NoiseSchedule:
 
 
 def test_alpha_bar_is_the_product_of_one_minus_beta() -> None:
-    table, product = schedule().alpha_bar, 1.0
+    table, product = schedule().alphas_cumprod, 1.0
     for t, alpha in enumerate(table):
         product *= 1 - (1e-4 + (0.02 - 1e-4) * t / 999)
         assert math.isclose(alpha, product, rel_tol=1e-4)
@@ -46,7 +46,7 @@ def test_forward_process_uses_the_timestep_of_each_point() -> None:
     y_0, noise, t = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2), torch.randint(1000, (2, 2, 2))
     noisy = noising.add_noise(y_0, noise, t)
     for b, i, j in [(0, 0, 0), (1, 0, 1), (1, 1, 0)]:
-        alpha = noising.alpha_bar[t[b, i, j]]
+        alpha = noising.alphas_cumprod[t[b, i, j]]
         expected = alpha**0.5 * y_0[b, :, i, j] + (1 - alpha) ** 0.5 * noise[b, :, i, j]
         torch.testing.assert_close(noisy[b, :, i, j], expected)
 
@@ -63,7 +63,7 @@ def test_ddim_inverts_the_forward_process_when_the_noise_is_known() -> None:
 def test_clipping_keeps_the_networks_own_noise() -> None:
     noising = schedule()
     y_t, noise = torch.full((1, 1, 1, 1), 9.0), torch.full((1, 1, 1, 1), 0.5)
-    alpha = noising.alpha_bar[100]
+    alpha = noising.alphas_cumprod[100]
     expected = alpha**0.5 * 1.0 + (1 - alpha) ** 0.5 * 0.5
     assert DDIM(noising).step(y_t, noise, 500, 100).item() == pytest.approx(expected, rel=1e-5)
 
@@ -94,8 +94,8 @@ def test_ddim_agrees_with_diffusers_step_by_step(steps: int, clip_sample: bool) 
     sample = torch.randn(2, 3, 2, 2, generator=generator)
     for t, previous_t in zip(timesteps, [*timesteps[1:], None], strict=True):
         # Near the trajectory: x̂_0 stays of order one, as it does for a trained network.
-        noise = (sample - ours.alpha_bar[t] ** 0.5 * torch.randn(sample.shape, generator=generator)) / (
-            1 - ours.alpha_bar[t]
+        noise = (sample - ours.alphas_cumprod[t] ** 0.5 * torch.randn(sample.shape, generator=generator)) / (
+            1 - ours.alphas_cumprod[t]
         ) ** 0.5
         expected = theirs.step(noise, t, sample, eta=0.0).prev_sample
         sample = DDIM(ours).step(sample, noise, t, previous_t)
@@ -132,7 +132,7 @@ def test_ancestral_step_with_a_mean_is_the_posterior_of_card() -> None:
     ours = schedule(clip_sample=False)
     y_t, noise, mean = (torch.randn(2, 3, 1, 1, dtype=torch.float64) for _ in range(3))
     for t in (1, 10, 500, 999):
-        bar, previous_bar = ours.alpha_bar[t], ours.alpha_bar[t - 1]
+        bar, previous_bar = ours.alphas_cumprod[t], ours.alphas_cumprod[t - 1]
         alpha = bar / previous_bar
         y_0 = (y_t - (1 - bar**0.5) * mean - (1 - bar) ** 0.5 * noise) / bar**0.5
         gamma_0 = (1 - alpha) * previous_bar**0.5 / (1 - bar)
@@ -147,7 +147,7 @@ def test_forward_process_ends_at_its_mean() -> None:
     noising = schedule()
     y_0, noise, mean = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2), torch.full((2, 3, 2, 2), 5.0)
     t = torch.full((2, 2, 2), 400)
-    alpha = noising.alpha_bar[400]
+    alpha = noising.alphas_cumprod[400]
     expected = alpha**0.5 * y_0 + (1 - alpha**0.5) * mean + (1 - alpha) ** 0.5 * noise
     torch.testing.assert_close(noising.add_noise(y_0, noise, t, mean), expected)
     torch.testing.assert_close(

@@ -47,7 +47,7 @@ def test_v1_starts_around_its_prior_and_ends_at_the_labels() -> None:
         """Knows the noise in y_t exactly, so that the sampler has to end at the true labels."""
 
         def forward(self, y_t, t, guidance_map, feature_prior):
-            alpha = torch.tensor(model.schedule.alpha_bar[t])
+            alpha = torch.tensor(model.schedule.alphas_cumprod[t])
             ended = guidance_map + alpha.sqrt() * (true - guidance_map)
             return (y_t - ended) / (1 - alpha).sqrt()
 
@@ -76,7 +76,7 @@ def test_v1_loss_adds_the_discrepancy_of_both_streams(monkeypatch: pytest.Monkey
     assert len(seen) == 3
     condition = model.condition(IMAGES)
     y_0, t = torch.eye(3)[:, :, None, None], seen[0][1]
-    alpha = model.schedule.alphas_cumprod(t.device)[t][:, None]
+    alpha = model.schedule.alphas_cumprod_on(t.device)[t][:, None]
     noise = (seen[0][0] - seen[0][2] - alpha.sqrt() * (y_0 - seen[0][2])) / (1 - alpha).sqrt()
     expected = (noise - seen[0][3]).square().mean()
     for (y_t, _, mean, estimate), prior in zip(seen[1:], (condition.global_prior, condition.local_prior), strict=True):
