@@ -8,6 +8,6 @@ from contract import ModelContract
 import diffmiczoo
 
 
-@pytest.mark.parametrize("name", diffmiczoo.list_models(), scope="class")
+@pytest.mark.parametrize("name", diffmiczoo.list_models(), scope="module")
 class TestRegisteredModels(ModelContract):
     pass

@@ -145,9 +145,9 @@ def test_dtype_device_and_memory_format() -> None:
 
 @torch.no_grad()
 def test_compiled_it_gives_the_same_scores() -> None:
-    """Up to the code generator, which needs a C++ compiler and minutes."""
-    model, images = small_model(), torch.randn(2, 3, 64, 64)
-    compiled = torch.compile(model, backend="aot_eager")
+    """As it is recorded; what a code generator makes of it needs a C++ compiler and minutes."""
+    model, images = small_model(sampling_steps=2), torch.randn(2, 3, 64, 64)
+    compiled = torch.compile(model, backend="eager")
     torch.testing.assert_close(compiled(images), model(images), rtol=1e-5, atol=1e-5)
 
 
