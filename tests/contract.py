@@ -1,7 +1,7 @@
 """What every model that `create_model` gives has to keep, whatever its architecture.
 
-A test class inherits from `ModelContract` and is parametrised over `name`; `test_contract.py` does so with all
-registered names.
+A test module imports the fixtures, and a class in it inherits from `ModelContract` and is parametrised over `name`;
+`test_contract.py` does so with all registered names.
 """
 
 from __future__ import annotations
@@ -47,38 +47,43 @@ def assert_same_tensors(one: DiffMICv2, other: DiffMICv2) -> None:
         assert tensor.data_ptr() != theirs[name].data_ptr() or tensor.numel() == 0, f"{name} is shared"
 
 
+@pytest.fixture(scope="module")
+def model(name: str) -> DiffMICv2:
+    """A model of that name, in eval mode and said to be trained; nobody may change it."""
+    model = registered_model(name).eval()
+    model.trained = True
+    return model
+
+
+@pytest.fixture
+def changeable(model: DiffMICv2) -> DiffMICv2:
+    """A copy of the model."""
+    return copy.deepcopy(model)
+
+
+@pytest.fixture(scope="module")
+def images(model: DiffMICv2) -> Tensor:
+    size = model.config.image_size
+    return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def scores(model: DiffMICv2, images: Tensor) -> Tensor:
+    """What the model gives for the images."""
+    with torch.no_grad():
+        return model(images)
+
+
+@pytest.fixture(scope="module")
+def targets(model: DiffMICv2) -> Tensor:
+    labels = torch.tensor([0, 1, 2])
+    if model.config.task == "multiclass":
+        return labels
+    return torch.nn.functional.one_hot(labels, model.config.num_classes).float()
+
+
 class ModelContract:
     """Tests of one registered name at tiny size."""
-
-    @pytest.fixture(scope="module")
-    def model(self, name: str) -> DiffMICv2:
-        """A model of that name, in eval mode and said to be trained; nobody may change it."""
-        model = registered_model(name).eval()
-        model.trained = True
-        return model
-
-    @pytest.fixture
-    def changeable(self, model: DiffMICv2) -> DiffMICv2:
-        """A copy of the model."""
-        return copy.deepcopy(model)
-
-    @pytest.fixture(scope="module")
-    def images(self, model: DiffMICv2) -> Tensor:
-        size = model.config.image_size
-        return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-    @pytest.fixture(scope="module")
-    def scores(self, model: DiffMICv2, images: Tensor) -> Tensor:
-        """What the model gives for the images."""
-        with torch.no_grad():
-            return model(images)
-
-    @pytest.fixture(scope="module")
-    def targets(self, model: DiffMICv2) -> Tensor:
-        labels = torch.tensor([0, 1, 2])
-        if model.config.task == "multiclass":
-            return labels
-        return torch.nn.functional.one_hot(labels, model.config.num_classes).float()
 
     @torch.no_grad()
     def test_shapes(self, model: DiffMICv2, images: Tensor, scores: Tensor) -> None:

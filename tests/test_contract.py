@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from contract import ModelContract
+from contract import ModelContract, changeable, images, model, scores, targets  # noqa: F401
 
 import diffmiczoo
 
