@@ -12,7 +12,8 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -161,17 +162,46 @@ def load_within(send: Callable[[Any], None], directories: Sequence[Path], limit:
         assert taken < limit, f"{taken:,} bytes for {directory}"
 
 
-def load_from_hub(send: Callable[[Any], None], repository: str, environment: dict[str, str]) -> None:
+def load_from_hub(send: Callable[[Any], None], environment: dict[str, str], repository: str) -> None:
     """Loads weights from the Hub that the environment names and sends their sum."""
+    import diffmiczoo
+
+    with _client_of(environment):
+        send(weights_sum(diffmiczoo.create_model(f"hf-hub:{repository}", pretrained=True)))
+
+
+def predict_from_hub(
+    send: Callable[[Any], None], environment: dict[str, str], repository: str, picture: Path, pushed: Path | None
+) -> None:
+    """Pushes a directory to the Hub, or pulls what is there where `pushed` is None, and sends scores as bytes."""
+    import diffmiczoo
+    from diffmiczoo.model import DiffMICv2
+
+    with _client_of(environment):
+        if pushed is None:
+            model = diffmiczoo.create_model(f"hf-hub:{repository}", pretrained=True)
+        else:
+            model = DiffMICv2.from_pretrained(pushed)
+            model.push_to_hub(repository, pushed)
+    send(model.predict(picture).scores.numpy().tobytes())
+
+
+def command_line(send: Callable[[Any], None], *arguments: str) -> None:
+    """Runs `diffmiczoo` with arguments."""
+    from diffmiczoo.cli import main
+
+    main(list(arguments))
+
+
+@contextmanager
+def _client_of(environment: dict[str, str]) -> Iterator[None]:
     import pytest
     from loopback.fixtures import reload_client_constants, use_client_environment
-
-    import diffmiczoo
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_client_environment(monkeypatch, environment)
         reload_client_constants(monkeypatch)
-        send(weights_sum(diffmiczoo.create_model(f"hf-hub:{repository}", pretrained=True)))
+        yield
 
 
 def weights_sum(model: Any) -> float:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from factories import tiny_model
 from PIL import Image
+from processes import ForkedProcess, command_line
 
 from diffmiczoo.cli import main
 
@@ -84,12 +83,12 @@ def test_a_cut_file_goes_on(weights, pictures, tmp_path, style: str) -> None:
 def test_killed_in_the_middle_nothing_is_lost_or_repeated(weights, pictures, tmp_path) -> None:
     output = tmp_path / "out.csv"
     command = ["predict", pictures, "--model", weights, "--format", "csv", "--batch-size", "1", "--output", output]
-    process = subprocess.Popen([sys.executable, "-m", "diffmiczoo.cli", *map(str, command)], stderr=subprocess.PIPE)
+    process = ForkedProcess(command_line, *map(str, command))
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and (not output.exists() or output.read_bytes().count(b"\n") < 5):
-        time.sleep(0.001)
+        time.sleep(0.002)
     process.kill()
-    process.communicate()
+    process.wait()
     begun = output.read_bytes().count(b"\n") - 1
     assert 0 < begun < 30, "the kill came too late"
     assert run(*command, "--resume")[0] == 0

@@ -288,7 +288,7 @@ def test_offline_from_a_copied_folder(published, saved: Path, hub, tmp_path: Pat
 
 def test_eight_processes_at_once(hub, published, saved: Path, tmp_path: Path) -> None:
     environment = client_environment(hub, tmp_path / "hf-home")
-    sums = outputs([ForkedProcess(load_from_hub, REPOSITORY, environment) for _ in range(8)])
+    sums = outputs([ForkedProcess(load_from_hub, environment, REPOSITORY) for _ in range(8)])
     assert sums == [[weights_sum(DiffMICv2.from_pretrained(saved))]] * 8
 
 
