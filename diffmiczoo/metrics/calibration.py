@@ -32,7 +32,7 @@ def fit_temperature(logits: Values, targets: Values, *, task: str) -> float:
     """Finds the temperature T with the smallest negative log-likelihood of logits / T on validation data.
 
     The likelihood is log-concave in 1/T, so its slope changes sign once, and halving log T finds that place; the same
-    data give the same answer. Where logits tell the classes apart without an error there is no best T and the answer
+    data give the same result. Where logits tell the classes apart without an error there is no best T and the answer
     is the lower end of `TEMPERATURE_RANGE`; where logits and targets have nothing to do with each other, the upper.
 
     Args:
@@ -59,7 +59,7 @@ def fit_pool(logits: Values, dcg_logits: Values, targets: Values, *, task: str) 
     A model that has seen its training images and a DCG that has seen the same ones err in different places; the sum of
     their logarithms is more often right about how sure to be than either. The likelihood is log-concave in 1/T and w
     together, so at each w's best T its slope by w changes sign once, and halving finds that place. Where w does not
-    matter the answer is 0.
+    matter the result is 0.
 
     Args:
         logits: (N, C), what `diffmiczoo.inference.probabilities.score_logits` gives.

@@ -64,7 +64,7 @@ class Recipe(Settings):
     color_jitter: Unit = 0.0  # largest change of brightness, contrast and saturation
     mixup: Annotated[float, Between(0.0, 100.0)] = 0.0  # α of the Beta distribution of the mixing share; 0 turns it off
 
-    # Validation: the epoch with the best `select` is kept
+    # Validation: the epoch with the best `select` is taken
     select: Annotated[str, selection_names] = "auroc"
     validate_every: Annotated[int, Between(1, 100_000)] = 1
     patience: Epochs = 0  # without a better one after which a stage ends; 0 never ends it early
