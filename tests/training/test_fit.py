@@ -91,7 +91,7 @@ def test_fit_refuses_what_does_not_fit(manifest_csv, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"call finetune, or model\.reset_classifier"):
         diffmiczoo.fit(tiny_model(num_classes=3), manifest_csv, output=tmp_path / "run")
     with pytest.raises(ValueError, match="do not fill one batch of 64"):
-        diffmiczoo.fit(tiny_model(), manifest_csv, output=tmp_path / "run")
+        diffmiczoo.fit(tiny_model(), manifest_csv, recipe=Recipe(), output=tmp_path / "run")
     with pytest.raises(ValueError, match="resume='maybe'"):
         diffmiczoo.fit(tiny_model(), manifest_csv, output=tmp_path / "run", resume="maybe")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 from diffmiczoo.zoo.factory import get_config
 
@@ -27,3 +28,10 @@ def test_presets_follow_the_number_of_images() -> None:
         assert careful.diffusion_lr < recipe.diffusion_lr and careful.encoder_lr < recipe.encoder_lr
     paper = finetune_recipe(get_config("diffmicv2_resnet18"))
     assert paper.ema_decay and paper.encoder_lr < 2e-4
+
+
+def test_any_small_architecture_gets_a_short_recipe() -> None:
+    small = DiffMICConfig(latent_dim=512, raw_encoder="resnet18")
+    assert (
+        preset_recipe(small, 500).diffusion_epochs < 50 and preset_recipe(DiffMICConfig(), 500).diffusion_epochs == 1000
+    )
