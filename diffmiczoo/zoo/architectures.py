@@ -84,7 +84,7 @@ def diffmicv2_nano() -> DiffMICConfig:
 
 @register_model
 def diffmicv1_resnet18() -> DiffMICConfig:
-    """DiffMIC (v1): one noise vector, a ResNet-18 for the whole image, and a process that ends at the DCG's own prediction.
+    """DiffMIC (v1): one noise vector, a ResNet-18 for the whole image, and a process that ends at the DCG's prediction.
 
     The softmax of the fused prior is the mean of the forward and the reverse process, training adds a maximum mean
     discrepancy for each of the DCG's streams, and sampling is ancestral (Yang et al., DiffMIC, MICCAI 2023).
