@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from diffmiczoo.images import pixels
 from diffmiczoo.images.items import ImageError, one_line, reading_errors
-from diffmiczoo.images.pixels import check_size, stretch
+from diffmiczoo.images.pixels import Planes, check_size, stretch
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -31,7 +31,7 @@ _KEYWORDS = (
 ).split()
 
 
-def read_planes(name: str, file: BinaryIO) -> tuple[np.ndarray, int]:
+def read_planes(name: str, file: BinaryIO) -> Planes:
     """Reads the first frame of a DICOM file.
 
     Args:
@@ -39,7 +39,7 @@ def read_planes(name: str, file: BinaryIO) -> tuple[np.ndarray, int]:
         file: open for reading, at any position.
 
     Returns:
-        Planes (C, H, W), uint8 with C = 1 or 3, or more bits where the colours have them; the number of frames.
+        (C, H, W), uint8 with C = 1 or 3, or more bits where the colours have them; the number of frames.
 
     Raises:
         ImageError: pydicom is missing or too old, or the file is broken or has no image, too large a one or one of a
@@ -55,16 +55,16 @@ def read_planes(name: str, file: BinaryIO) -> tuple[np.ndarray, int]:
         return _planes(name, file)
 
 
-def _planes(name: str, file: BinaryIO) -> tuple[np.ndarray, int]:
+def _planes(name: str, file: BinaryIO) -> Planes:
     header = _header(name, file)
     frames = int(header.get("NumberOfFrames") or 1)
     stored = _first_frame(name, file, header)
     kind = header.PhotometricInterpretation
     if kind in _COLOUR:
-        return stored.transpose(2, 0, 1), frames
+        return Planes(stored.transpose(2, 0, 1), frames)
     if kind == "PALETTE COLOR":
-        return _palette_colours(name, stored, header).transpose(2, 0, 1), frames
-    return _grey_as_shown(name, stored, header)[None], frames
+        return Planes(_palette_colours(name, stored, header).transpose(2, 0, 1), frames)
+    return Planes(_grey_as_shown(name, stored, header)[None], frames)
 
 
 def _header(name: str, file: BinaryIO) -> Dataset:
@@ -75,7 +75,7 @@ def _header(name: str, file: BinaryIO) -> Dataset:
     _check_inflated_size(name, file)
     file.seek(0)
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_KEYWORDS))
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_KEYWORDS), force=True)
     except InvalidDicomError as error:
         raise ImageError(name, "has no DICOM header; expected a DICOM part 10 file, export it again") from error
     if not header.get("Rows") or not header.get("Columns"):

@@ -16,9 +16,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from diffmiczoo.errors import DiffMICError, InvalidTypeError, InvalidValueError
+from diffmiczoo.errors import DiffMICError, InvalidTypeError, InvalidValueError, warn
+from diffmiczoo.images.batches import split_batch
+from diffmiczoo.images.sniffing import is_dicom, is_dicom_directory, is_picture, start_of
 
-#: What `list_images` takes for an image, in lower case. HEIF needs a plug-in of Pillow.
+#: What `list_images` takes for an image without looking inside, in lower case. HEIF needs a plug-in of Pillow.
 IMAGE_EXTENSIONS = frozenset(
     ".avif .bmp .dcm .dicom .gif .heic .heif .j2c .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm .ppm "
     ".tif .tiff .webp".split()
@@ -90,8 +92,21 @@ class Item:
     source: Any
 
 
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Finds the image files of a folder and its sub-folders by extension, in natural order (image2 before image10).
+@dataclass(frozen=True)
+class FolderListing:
+    """What a folder and its sub-folders hold, in natural order (image2 before image10).
+
+    Args:
+        images: files with the extension of an image, and DICOM files and pictures of another or no extension.
+        others: all other files but hidden ones and DICOMDIRs.
+    """
+
+    images: list[Path]
+    others: list[Path]
+
+
+def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
+    """Lists a folder's images, by extension or else by content, and what is none.
 
     Hidden files and folders (".ipynb_checkpoints", "._scan.jpg") are left out and links to folders are not followed.
 
@@ -106,12 +121,44 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
             found += [Path(parent, file) for file in files if not file.startswith(".")]
     except OSError as error:
         raise ImageError(name, f"cannot be listed ({error}); expected a readable directory") from error
-    images = [path for path in found if path.suffix.lower() in IMAGE_EXTENSIONS]
-    if not images:
-        raise ImageError(
-            name, f"holds no image among {len(found)} files; expected {' '.join(sorted(IMAGE_EXTENSIONS))}"
-        )
-    return sorted(images, key=_natural_key)
+    listing = FolderListing([], [])
+    for path in sorted(found, key=_natural_key):
+        start = b"" if path.suffix.lower() in IMAGE_EXTENSIONS else start_of(path)
+        if not start or not is_dicom_directory(start):
+            (listing.images if _is_image(path, start) else listing.others).append(path)
+    if not listing.images:
+        held = f" ({_first_names(name, listing.others)})" if listing.others else ""
+        expected = f"{' '.join(sorted(IMAGE_EXTENSIONS))}, or DICOM files of any name"
+        raise ImageError(name, f"holds no image among {len(found)} files{held}; expected {expected}")
+    return listing
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """Returns the images of `list_folder`, in natural order.
+
+    Raises:
+        ImageError: see `list_folder`.
+    """
+    return list_folder(folder).images
+
+
+def _is_image(path: Path, start: bytes) -> bool:
+    if path.suffix.lower() in IMAGE_EXTENSIONS or is_dicom(start):
+        return True
+    return not path.suffix and is_picture(start)
+
+
+def _first_names(folder: str, paths: Sequence[Path]) -> str:
+    names = [os.fspath(path.relative_to(folder)) for path in paths[:3]]
+    return ", ".join([*names, "…"] if len(paths) > 3 else names)
+
+
+def _images_of_folder(name: str) -> list[Path]:
+    listing = list_folder(name)
+    if others := listing.others:
+        verb = "file is no image" if len(others) == 1 else "files are no images"
+        warn(f"{name}: {len(others)} {verb} and passed over: {_first_names(name, others)}")
+    return listing.images
 
 
 def _raise(error: OSError) -> None:
@@ -158,7 +205,7 @@ def _sources(entry: Any) -> Sequence[Any]:
             f"an array of {entry.dtype} is not an image; expected {_ACCEPTED} (array.tolist() gives a list)"
         )
     if isinstance(entry, np.ndarray | Tensor):
-        return list(entry) if entry.ndim == 4 else [entry]
+        return split_batch(entry)
     if isinstance(entry, Image.Image | Item):
         return [entry]
     raise InvalidTypeError(f"{_shown(entry)} is not an image; expected {_ACCEPTED}")
@@ -170,7 +217,7 @@ def _sources_of_path(entry: str | os.PathLike[str]) -> Sequence[Any]:
         raise InvalidTypeError(
             f"{_shown(path)} is a URL, and URLs are not fetched; download it first and hand in its path"
         )
-    return list_images(path) if os.path.isdir(path) else [path]
+    return _images_of_folder(path) if os.path.isdir(path) else [path]
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,21 @@ from diffmiczoo.images.items import ImageError, one_line
 #: The largest image that is used, in pixels (DICOM: in samples). For what Pillow opens, its own limit holds as well:
 #: `PIL.Image.MAX_IMAGE_PIXELS`, 89 million by default.
 MAX_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """An image as its source holds it.
+
+    Args:
+        values: (C, H, W) of any type, C = 1..4.
+        frames: how many frames or pages the source has; this is the first.
+        negative: zero is white.
+    """
+
+    values: np.ndarray
+    frames: int = 1
+    negative: bool = False
 
 
 def check_size(name: str, height: int, width: int, samples: int = 1) -> None:
@@ -68,14 +84,21 @@ def planes_of_array(name: str, array: np.ndarray, channels_first: bool) -> np.nd
     return planes
 
 
-def to_rgb(name: str, planes: np.ndarray) -> Tensor:
+def to_rgb(name: str, planes: np.ndarray, negative: bool = False) -> Tensor:
     """Turns (C, H, W) of any dtype into the (3, H, W) tensor that `read_image` returns; always a copy.
+
+    Args:
+        name: the image's, for errors.
+        planes: as `planes_of_array` gives them.
+        negative: zero is white.
 
     Raises:
         ImageError: the values are of a type or range that `read_image` refuses.
     """
     colours = planes[:1] if len(planes) < 3 else planes[:3]
     values = _to_known_range(name, colours)
+    if negative:
+        values = (255 if values.dtype == np.uint8 else np.float32(1)) - values
     # A copy in one memory layout: the resize of torchvision may round differently in another.
     return torch.from_numpy(np.array(np.broadcast_to(values, (3, *values.shape[1:])), order="C"))
 
@@ -95,7 +118,9 @@ def _to_known_range(name: str, values: np.ndarray) -> np.ndarray:
         raise ImageError(name, f"holds integers from {low} to {high}; expected none below 0, window it to uint8 first")
     if bits == 64:
         return _checked_integers(name, values, int(low), int(high))
-    return stretch(values, low, high)
+    if values.dtype == np.int16:  # its full scale has 16 bits
+        values = values.astype(np.uint16)
+    return stretch(values, *grey_range(values))
 
 
 def _checked_floats(name: str, values: np.ndarray) -> np.ndarray:
@@ -103,6 +128,8 @@ def _checked_floats(name: str, values: np.ndarray) -> np.ndarray:
     if not np.isfinite(low) or not np.isfinite(high):
         bad = "NaN" if np.isnan(low) or np.isnan(high) else "infinity"
         raise ImageError(name, f"holds {bad}; expected finite values in [0, 1], replace them first")
+    if low >= 0 and high > 1 and float(high) < 2**16 and not (values % 1).any():
+        return _to_known_range(name, values.astype(np.uint16))
     if low < 0 or high > 1:
         raise ImageError(
             name,
@@ -118,9 +145,41 @@ def _checked_integers(name: str, values: np.ndarray, low: int, high: int) -> np.
         raise ImageError(
             name,
             f"holds {values.dtype} values from {low} to {high}; expected 0..255 in this type: convert an 8-bit image "
-            "to uint8, a deeper one to uint16 or int32 (which are stretched to their range)",
+            "to uint8, a deeper one to uint16 or int32 (whose depth is told from the values)",
         )
     return values.astype(np.uint8)
+
+
+def grey_range(values: np.ndarray) -> tuple[int, int]:
+    """Returns the values that are black and white in an image of more than 8 bits whose depth nobody has noted.
+
+    - None above 255: 8 bits, 0 and 255.
+    - All multiples of 257, 256, 64, 16 or 4, the factors by which programs widen 8 bits: 0 and 255 times that.
+    - Else full scale where the values fill it: 0 and 2^10 - 1, 2^12 - 1 or 2^14 - 1 if the highest value lies in the
+      last sixteenth, 0 and 2^16 - 1 if it lies in the upper half; and if the values span at least a quarter of it.
+    - Else the lowest and the highest value, because 12-bit data in 16 bits would come out nearly black.
+
+    So the same picture of 8, 12 or 16 bits gives the same answer.
+
+    Args:
+        values: integers of any shape, none below 0.
+    """
+    low, high = int(values.min()), int(values.max())
+    if high <= 255:
+        return 0, 255
+    for factor in (257, 256, 64, 16, 4):
+        if high <= 255 * factor and (high >= 64 * factor or factor == 257) and _all_multiples(values, factor):
+            return 0, 255 * factor
+    for bits in (10, 12, 14, 16):
+        full = 2**bits - 1
+        if (full / 2 if bits == 16 else full * 15 / 16) <= high <= full and high - low >= full / 4:
+            return 0, full
+    return low, high
+
+
+def _all_multiples(values: np.ndarray, factor: int) -> bool:
+    # The first column tells most images apart in no time.
+    return not (values[..., :1] % factor).any() and not (values % factor).any()
 
 
 def stretch(values: np.ndarray, low: Any, high: Any) -> np.ndarray:

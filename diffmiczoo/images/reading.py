@@ -8,21 +8,23 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from diffmiczoo.images import dicom, pixels
+from diffmiczoo.images import dicom, pixels, tiff
+from diffmiczoo.images.deep import joined, lower_half
 from diffmiczoo.images.items import ImageError, Item, one_line, reading_errors
-from diffmiczoo.images.pixels import array_of_tensor, check_size, planes_of_array, to_rgb
+from diffmiczoo.images.pixels import Planes, array_of_tensor, check_size, planes_of_array, to_rgb
+from diffmiczoo.images.sniffing import START, is_dicom
 
 #: Pillow's formats that are tried; others are left out because they start programs (EPS) or hold no photographs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "MPO", "AVIF", "HEIF")
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -66,23 +68,23 @@ def read_image(item: Item, min_side: int | None = None) -> Tensor:
         ImageError: the source is missing, not an image, broken, too large or outside its range; where a library
             refused it, its exception is the `__cause__`.
     """
-    planes, frames = _planes(item, min_side)
-    image = to_rgb(item.name, planes)
-    if frames > 1:
-        warnings.warn(f"{item.name}: has {frames} frames or pages; only the first is used", UserWarning, stacklevel=2)
+    planes = _planes(item, min_side)
+    image = to_rgb(item.name, planes.values, planes.negative)
+    if planes.frames > 1:
+        used = f"has {planes.frames} frames or pages; only the first is used"
+        warnings.warn(f"{item.name}: {used}", UserWarning, stacklevel=2)
     return image
 
 
-def _planes(item: Item, min_side: int | None) -> tuple[np.ndarray, int]:
-    """Returns the image as (C, H, W), of any dtype, and the number of frames it was taken from."""
+def _planes(item: Item, min_side: int | None) -> Planes:
     source = item.source
     if callable(source):
         with reading_errors(item.name, "the function or data set that it comes from failed"):
             source = source()
     if isinstance(source, Tensor):
-        return planes_of_array(item.name, array_of_tensor(item.name, source), channels_first=True), 1
+        return Planes(planes_of_array(item.name, array_of_tensor(item.name, source), channels_first=True))
     if isinstance(source, np.ndarray):
-        return planes_of_array(item.name, source, channels_first=False), 1
+        return Planes(planes_of_array(item.name, source, channels_first=False))
     if isinstance(source, Image.Image):
         with _quiet():
             return _planes_of_pillow(item.name, source)
@@ -104,12 +106,18 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
 # ---------------------------------------------------------------------- Pillow
 
 
-def _planes_of_pillow(name: str, image: Image.Image) -> tuple[np.ndarray, int]:
+def _planes_of_pillow(name: str, image: Image.Image) -> Planes:
     check_size(name, image.height, image.width)
     with _pillow_errors(name):
+        if (found := tiff.misread_planes(name, image)) is not None:
+            return Planes(found.values, _frames(image), found.negative)
+        lower = lower_half(image)
         image.load()
         array = np.asarray(_plain(_upright(image)))
-    return (array[None] if array.ndim == 2 else array.transpose(2, 0, 1)), _frames(image)
+        if lower is not None:
+            array = joined(array, np.asarray(_upright(lower)))
+    planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return Planes(planes, _frames(image), tiff.is_negative(image))
 
 
 @contextmanager
@@ -159,11 +167,11 @@ def _frames(image: Image.Image) -> int:
 # ---------------------------------------------------------------------- files
 
 
-def _planes_of_file(name: str, path: str, min_side: int | None) -> tuple[np.ndarray, int]:
+def _planes_of_file(name: str, path: str, min_side: int | None) -> Planes:
     with _opened(name, path) as file:
         with reading_errors(name):
-            start = file.read(132)
-        if start[128:] == b"DICM" or Path(path).suffix.lower() in (".dcm", ".dicom"):
+            start = file.read(START)
+        if is_dicom(start):
             with _quiet():
                 return dicom.read_planes(name, file)
         with _quiet() as caught:
@@ -192,13 +200,15 @@ def _check_is_file(name: str, status: os.stat_result) -> None:
 
 def _planes_of_image_file(
     name: str, file: BinaryIO, start: bytes, min_side: int | None, caught: list[warnings.WarningMessage]
-) -> tuple[np.ndarray, int]:
+) -> Planes:
     Image.init()
     with _pillow_errors(name):
         try:
             image = Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN])
         except UnidentifiedImageError as error:
-            raise ImageError(name, _unknown_content(start, caught)) from error
+            if start.startswith(_TIFF) and (found := tiff.read_planes(name, file)):
+                return found
+            raise ImageError(name, _unknown_content(name, start, caught)) from error
     with image:
         check_size(name, image.height, image.width)
         if min_side is not None:
@@ -223,12 +233,16 @@ def _reduction(width: int, height: int, min_side: int) -> int:
     return 1
 
 
-def _unknown_content(start: bytes, caught: list[warnings.WarningMessage]) -> str:
+def _unknown_content(name: str, start: bytes, caught: list[warnings.WarningMessage]) -> str:
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return (
             "is a HEIF image; pip install pillow-heif and call pillow_heif.register_heif_opener() before, or save it "
             "as PNG or JPEG"
         )
+    if name.lower().endswith((".dcm", ".dicom")):
+        return f"has no DICOM header (it starts with {start[:8]!r}); expected a DICOM file, export it again"
+    if start.startswith(_TIFF):
+        return "is a TIFF file of a kind that is not read, or its header is broken; save it as PNG or uncompressed TIFF"
     notes = "".join(f"; {warning.message}" for warning in caught)
     return (
         f"is not an image, or its header is broken (it starts with {start[:8]!r}{notes}); expected JPEG, PNG, TIFF, "

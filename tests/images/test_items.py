@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -12,8 +13,9 @@ from factories import save_picture
 from PIL import Image
 
 from diffmiczoo.errors import DiffMICError
-from diffmiczoo.images.items import IMAGE_EXTENSIONS, ImageError, Item, as_items, list_images
+from diffmiczoo.images.items import IMAGE_EXTENSIONS, ImageError, Item, as_items, list_folder, list_images
 from diffmiczoo.images.reading import read_image
+from diffmiczoo.images.sniffing import is_dicom
 
 
 def test_items_of_everything(tmp_path, picture):
@@ -97,3 +99,44 @@ def test_error_survives_pickling():
     error = pickle.loads(pickle.dumps(ImageError("a.png", "is empty")))
     assert (str(error), error.name, error.reason) == ("a.png: is empty", "a.png", "is empty")
     assert isinstance(error, DiffMICError) and isinstance(error, ValueError)
+
+
+def test_a_folder_of_dicom_files_without_extension(tmp_path, picture, make_dicom):
+    make_dicom(tmp_path / "IM000001", picture)
+    make_dicom(tmp_path / "1.2.840.113619.2.5", picture)
+    make_dicom(tmp_path / "scan.IMA", picture)
+    whole = make_dicom(tmp_path / "one.dcm", picture).read_bytes()
+    (tmp_path / "bare").write_bytes(whole[132:])
+    (tmp_path / "DICOMDIR").write_bytes(whole[:132] + b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10" + bytes(300))
+    save_picture(tmp_path / "photo", picture, format="JPEG")
+    (tmp_path / "notes.txt").write_text("DICM " * 100)
+    (tmp_path / "README").write_text("Rows 512, Columns 512\n" * 20)
+    (tmp_path / "empty").touch()
+    listing = list_folder(tmp_path)
+    assert [path.name for path in listing.images] == [
+        "1.2.840.113619.2.5",
+        "bare",
+        "IM000001",
+        "one.dcm",
+        "photo",
+        "scan.IMA",
+    ]
+    assert [path.name for path in listing.others] == ["empty", "notes.txt", "README"]
+    with pytest.warns(UserWarning, match=r"3 files are no images and passed over: empty, notes.txt, README"):
+        items = as_items(tmp_path)
+    assert all(torch.equal(read_image(item), read_image(items[0])) for item in items if "photo" not in item.name)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("explicit", [True, False])
+def test_dicom_without_preamble_is_known_by_its_first_elements(order, explicit):
+    kind = (b"CS" + struct.pack(f"{order}H", 10)) if explicit else struct.pack(f"{order}I", 10)
+    first = struct.pack(f"{order}HH", 8, 5) + kind + b"ISO_IR 100"
+    assert is_dicom(first + struct.pack(f"{order}HH", 8, 8) + bytes(20))
+    assert not is_dicom(first + struct.pack(f"{order}HH", 8, 4) + bytes(20))
+    assert not is_dicom(first[:12])
+
+
+@pytest.mark.parametrize("text", [b"", b"DICM", b"\x08\0" * 20, b"Patient;Modality\n" * 9, bytes(200), b"\xff" * 200])
+def test_what_is_not_dicom(text):
+    assert not is_dicom(text)

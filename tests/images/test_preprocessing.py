@@ -34,7 +34,7 @@ def test_equal_pictures_give_equal_answers(tmp_path, picture):
     path = save_picture(tmp_path / "a.png", picture)
     chw = torch.from_numpy(picture).permute(2, 0, 1)
     sources = [path, str(path), Image.open(path), Image.fromarray(picture), picture, picture[::-1][::-1]]
-    sources += [np.asfortranarray(picture), chw, chw.contiguous(), chw.permute(1, 2, 0), chw.numpy()]
+    sources += [np.asfortranarray(picture), chw, chw.contiguous(), chw.permute(1, 2, 0)]
     for config in [CONFIG.replace(crop_mode=mode, interpolation=i) for mode in MODES for i in ("bilinear", "bicubic")]:
         answers = preprocess(sources, config)
         assert answers.shape == (len(sources), 3, 32, 32)
@@ -56,7 +56,9 @@ def test_any_array_is_a_picture_or_an_error(array):
         try:
             batch = preprocess(array, CONFIG)
         except (ImageError, ValueError) as error:
-            assert isinstance(error, ImageError) or "there are no images" in str(error)
+            assert (
+                isinstance(error, ImageError) or "there are no images" in str(error) or "grey images or" in str(error)
+            )
             return
     assert batch.shape[1:] == (3, 32, 32) and batch.isfinite().all()
 

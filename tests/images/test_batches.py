@@ -1,0 +1,50 @@
+"""Three dimensions: grey images or the channels of one, and an error that tells how to say which."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from factories import read_picture
+
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.images.items import as_items
+from diffmiczoo.images.reading import read_image
+
+GREY = np.random.default_rng(0).integers(0, 256, (12, 9, 8), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 12])
+def test_an_array_of_grey_images_is_a_batch(count, dtype):
+    batch = (GREY[:count] / 255).astype(dtype) if dtype == np.float32 else GREY[:count].astype(dtype)
+    found = as_items(batch.transpose(0, 2, 1))
+    assert len(found) == count
+    for item, single in zip(found, batch, strict=True):
+        assert torch.equal(read_image(item), read_picture(single.T))
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_three_or_four_grey_images_or_colours_are_refused(count):
+    with pytest.raises(InvalidValueError, match=rf"\({count}, 9, 8\) may be {count} grey images.*list\(array\)"):
+        as_items(GREY[:count])
+    assert len(as_items(list(GREY[:count]))) == len(as_items(GREY[:count, ..., None])) == count
+    assert len(as_items(GREY[:count, None])) == count
+    colours = read_picture(GREY[:3].transpose(1, 2, 0))
+    assert colours.tolist() == GREY[:3].tolist()
+
+
+def test_a_tensor_has_its_channels_first():
+    tensor = torch.from_numpy(GREY)
+    assert read_picture(tensor[:3]).tolist() == GREY[:3].tolist()
+    assert read_picture(tensor[:1])[2].tolist() == GREY[0].tolist()
+    assert len(as_items(tensor[:, None])) == 12
+    for count in (2, 4):
+        with pytest.raises(InvalidValueError, match=r"may be . grey images.*tensor\[:, None\]"):
+            as_items(tensor[:count])
+
+
+def test_channels_last_are_one_image():
+    for channels in (1, 2, 3, 4):
+        assert len(as_items(np.zeros((12, 9, channels), np.uint8))) == 1
+    assert len(as_items(np.zeros((2, 3, 9, 8), np.uint8))) == 2
