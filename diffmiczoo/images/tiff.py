@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from diffmiczoo.images.items import ImageError
 from diffmiczoo.images.pixels import Planes, check_size
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -63,7 +64,7 @@ def read_planes(name: str, file: BinaryIO, tags: Any = None) -> Planes | None:
     pages = 1
     if tags is None:
         tags, pages = _first_page(file)
-    layout = _layout(tags)
+    layout = _layout(name, tags)
     if layout is None:
         return None
     check_size(name, layout.height, layout.width)
@@ -94,6 +95,7 @@ def _first_page(file: BinaryIO) -> tuple[Any, int]:
 class _Layout:
     """How a page's pixels are stored; `used` of its `samples` per pixel are colours, a block is a strip or a tile."""
 
+    name: str
     height: int
     width: int
     samples: int
@@ -105,7 +107,7 @@ class _Layout:
     block_width: int
 
 
-def _layout(tags: Any) -> _Layout | None:
+def _layout(name: str, tags: Any) -> _Layout | None:
     """Returns None for what is not read here."""
     bits, kinds, samples = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (1,)), tags.get(_SAMPLES, 1)
     photometric = tags.get(_PHOTOMETRIC, _BLACK_IS_ZERO)
@@ -123,6 +125,7 @@ def _layout(tags: Any) -> _Layout | None:
     height, width = tags[_HEIGHT], tags[_WIDTH]
     tiled = _TILES in tags
     return _Layout(
+        name,
         height,
         width,
         samples,
@@ -163,7 +166,8 @@ def _values(data: bytes, tags: Any, layout: _Layout, rows: int, per_pixel: int) 
     if tags.get(_COMPRESSION, 1) in _DEFLATE:
         data = zlib.decompressobj().decompress(data, rows * row_bytes)
     if len(data) < rows * row_bytes:
-        raise EOFError(f"a block of {rows * row_bytes} bytes has only {len(data)}")
+        found = f"a block of {rows * row_bytes} bytes has only {len(data)}"
+        raise ImageError(layout.name, f"is cut short ({found}); expected a whole image, copy it again")
     if layout.dtype is not None:
         values = np.frombuffer(data, layout.dtype, rows * per_row).reshape(rows, layout.block_width, per_pixel)
         native = values.astype(values.dtype.newbyteorder("="))
