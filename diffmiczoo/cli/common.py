@@ -17,6 +17,9 @@ Option = Callable[[Any], Any]
 #: Of matrix products and convolutions; a test holds them against `runtime.precision.PRECISIONS`, which needs torch.
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
+#: Endings of tables; a test holds them against `data.rows.TABLE_EXTENSIONS`, which needs torch.
+TABLES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+
 TASKS = choices(DiffMICConfig, "task")
 
 #: A file to write.

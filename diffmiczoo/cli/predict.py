@@ -12,6 +12,7 @@ import click
 from diffmiczoo.cli.common import (
     OUTPUT_FILE,
     PRECISIONS,
+    TABLES,
     batch_size_option,
     device_option,
     format_option,
@@ -106,14 +107,22 @@ def predict_to_file(
     return errors
 
 
+def table_files(table: str, split: str | None) -> list[str]:
+    """Returns the files of a table, and tells what was decided and left out while reading it."""
+    from diffmiczoo.data.tables import read_files
+
+    reading = read_files(table, split)
+    for line in (*reading.notes, *(f"left out {part}" for part in reading.skipped)):
+        click.echo(f"{table}: {line}".encode("utf-8", "replace").decode("utf-8"), err=True)
+    return [str(record.path) for record in reading.records]
+
+
 def image_files(images: tuple[str, ...], split: str | None) -> list[str]:
     """Expands patterns and tables; folders are left to `predict`."""
     files: list[str] = []
     for text in images:
-        if Path(text).suffix.lower() in (".csv", ".tsv", ".parquet"):
-            from diffmiczoo.data.tables import read_files
-
-            files += [str(path) for path in read_files(text, split)]
+        if Path(text).suffix.lower() in TABLES:
+            files += table_files(text, split)
             continue
         if split is not None:
             raise InvalidValueError(

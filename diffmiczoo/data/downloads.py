@@ -9,7 +9,8 @@ from pathlib import Path
 
 from diffmiczoo.data.catalog import DATASETS, DatasetInfo
 from diffmiczoo.data.manifest import Record
-from diffmiczoo.data.tables import read_rows, require_columns
+from diffmiczoo.data.rows import read_rows, require_columns
+from diffmiczoo.data.table_files import TableFiles
 from diffmiczoo.errors import InvalidValueError, MissingFileError
 
 
@@ -52,15 +53,13 @@ def download_records(folder: Path) -> tuple[tuple[Record, ...], tuple[str, ...],
 
 def _ham10000(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     rows = _checked_rows(table, ("image_id", "lesion_id", "dx"))
-    files = _by_stem(table.parent, (".jpg",))
-    _check_found(table, [row["image_id"] for row in rows], files)
+    files = _images(table, [row["image_id"] for row in rows])
     return tuple(Record(files[row["image_id"]], (row["dx"],), group=row["lesion_id"]) for row in rows)
 
 
 def _aptos2019(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     rows = _checked_rows(table, ("id_code", "diagnosis"))
-    files = _by_stem(table.parent, (".png", ".jpg", ".jpeg"))
-    _check_found(table, [row["id_code"] for row in rows], files)
+    files = _images(table, [row["id_code"] for row in rows])
     wrong = next((row for row in rows if row["diagnosis"] not in tuple("01234")), None)
     if wrong is not None:
         raise InvalidValueError(f"{table}: {wrong['id_code']} has diagnosis {wrong['diagnosis']!r}; expected 0 to 4")
@@ -69,8 +68,7 @@ def _aptos2019(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
 
 def _chestxray14(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     rows = _checked_rows(table, ("Image Index", "Finding Labels", "Patient ID"))
-    files = {path.name: path for path in table.parent.rglob("*.png")}
-    _check_found(table, [row["Image Index"] for row in rows], files)
+    files = _images(table, [row["Image Index"] for row in rows])
     records = [
         Record(
             files[row["Image Index"]],
@@ -109,19 +107,22 @@ def _header(table: Path) -> list[str]:
 
 
 def _checked_rows(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    rows = [row for _, row in read_rows(table)]
+    rows = [{name: cell.strip() for name, cell in row.items()} for _, row in read_rows(table)]
     require_columns(table, rows, columns)
     return rows
 
 
-def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in extensions}
-
-
-def _check_found(table: Path, wanted: list[str], files: dict[str, Path]) -> None:
-    missing = [name for name in wanted if name not in files]
+def _images(table: Path, names: list[str]) -> dict[str, Path]:
+    """Returns name or id → image, anywhere below the table."""
+    files, found = TableFiles(table.parent), {}
+    for name in names:
+        path = files.find(name).path
+        if path is not None:
+            found[name] = path
+    missing = [name for name in names if name not in found]
     if missing:
         raise MissingFileError(
-            f"{table}: {len(missing):,} of {len(wanted):,} images were not found below {table.parent}, first "
+            f"{table}: {len(missing):,} of {len(names):,} images were not found below {table.parent}, first "
             f"{missing[0]}; unpack all archives there"
         )
+    return found

@@ -1,36 +1,280 @@
-"""Folders of labelled images: a sub-folder per class, or one per split with these inside."""
+"""Folders of labelled images: a sub-folder per class, or one per split with these inside, or the other way round."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffmiczoo.data.manifest import Record
+from diffmiczoo.data.label_cells import spelling_key
+from diffmiczoo.data.manifest import Reading, Record, Skipped
+from diffmiczoo.data.rows import TABLE_EXTENSIONS
+from diffmiczoo.data.split_names import SKIP, split_of
 from diffmiczoo.errors import InvalidValueError
-from diffmiczoo.images.items import list_images
+from diffmiczoo.images.items import list_folder
+from diffmiczoo.images.listing import Listing
 
-#: Name of a folder that holds one split in a folder per class → the split.
-_SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+#: Sub-folders that only hold what their parent is about.
+_PLAIN = frozenset("images image imgs img pictures data jpg jpeg png".split())
 
 
-def folder_records(folder: Path) -> tuple[Record, ...]:
-    """Reads a folder with a sub-folder per class, or with such folders in `train`, `val` and `test`.
+def folder_records(folder: Path, map_split: Mapping[str, str] | None = None) -> Reading:
+    """Reads a folder with a sub-folder per class, with such folders in `train`, `val` and `test`, or these in classes.
+
+    Split folders may have any usual name in any case. Masks and thumbnails of pictures that lie there too, hidden
+    files, folders of operating systems, empty folders and what lies beside classes or splits are left out, and said.
+
+    Args:
+        folder: where to look; one folder that holds all others is looked into.
+        map_split: further names of split folders → train, val, test, or skip for folders that are left out.
 
     Raises:
-        ImageError: a sub-folder holds no image.
-        ValueError: there are not at least two sub-folders.
+        ImageError: there is no image.
+        ValueError: there are not at least two classes, or what is a class and what a split cannot be told.
     """
-    folders = _sub_folders(folder)
-    if folders and all(entry.name.lower() in _SPLIT_FOLDERS and _sub_folders(entry) for entry in folders):
+    tree = _Tree(folder, list_folder(folder, may_be_empty=True), dict(map_split or {}))
+    root = tree.unwrapped()
+    inside = tree.with_images(root)
+    splits = [entry for entry in inside if tree.split_of(entry) is not None]
+    labelled = [entry for entry in splits if tree.with_images(entry)]
+    if labelled:
+        records = _of_splits(tree, root, labelled)
+    elif splits:
+        records = _beside_unlabelled_splits(tree, root, splits)
+    elif len(inside) > 1 and any(tree.has_splits(entry) for entry in inside):
+        records = _splits_in_classes(tree, root, inside)
+    else:
+        records = _of_classes(tree, root, inside, None)
+    records = _same_spelling(tree, records)
+    return Reading(tuple(records), tuple(tree.notes), tree.skipped())
+
+
+@dataclass
+class _Tree:
+    """What lies in a folder, and what is found out about it.
+
+    Attributes:
+        root: the folder.
+        listing: what lies in it.
+        words: further names of splits.
+        notes: what was decided.
+        left: reason → what is left out for it.
+    """
+
+    root: Path
+    listing: Listing
+    words: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    left: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        self._direct: dict[Path, list[Path]] = defaultdict(list)
+        self._below: dict[Path, list[Path]] = defaultdict(list)
+        self._children: dict[Path, list[Path]] = defaultdict(list)
+        for path in self.listing.images:
+            self._direct[path.parent].append(path)
+            for parent in path.parents:
+                self._below[parent].append(path)
+                if parent == self.root:
+                    break
+        for entry in self.listing.folders:
+            self._children[entry.parent].append(entry)
+        belonging = (*self.listing.masks, *self.listing.thumbnails)
+        self._of_masks = {parent for path in belonging for parent in path.parents}
+        self.leave("masks of pictures that lie there too", self.listing.masks)
+        self.leave("thumbnails of pictures that lie there too", self.listing.thumbnails)
+        self.leave("files that are no images", self.listing.others)
+        self.leave("hidden or system files and folders", self.listing.system)
+
+    def leave(self, reason: str, paths: Iterable[Path]) -> None:
+        """Notes what is left out."""
+        for path in paths:
+            self.left[reason].append(path)
+
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Returns what is left out, by reason, with paths as they lie in the folder."""
         return tuple(
-            Record(path, (entry.name,), _SPLIT_FOLDERS[part.name.lower()])
-            for part in folders
-            for entry in _sub_folders(part)
-            for path in list_images(entry)
+            Skipped(reason, tuple(str(path.relative_to(self.root)) for path in paths))
+            for reason, paths in self.left.items()
         )
-    if len(folders) < 2:
-        raise InvalidValueError(f"{folder}: expected a labels.csv, or at least two sub-folders, one per class")
-    return tuple(Record(path, (entry.name,)) for entry in folders for path in list_images(entry))
+
+    def name(self, path: Path) -> str:
+        """Returns what a message calls a folder."""
+        return f"{path.relative_to(self.root)}/"
+
+    def names(self, paths: Sequence[Path]) -> str:
+        """Returns what a message calls some folders."""
+        return " and ".join(self.name(path) for path in paths[:4]) + (" and others" if len(paths) > 4 else "")
+
+    def below(self, folder: Path) -> list[Path]:
+        """Returns the pictures in a folder and its sub-folders."""
+        return self._below.get(folder, [])
+
+    def direct(self, folder: Path) -> list[Path]:
+        """Returns the pictures that lie in a folder itself."""
+        return self._direct.get(folder, [])
+
+    def with_images(self, folder: Path) -> list[Path]:
+        """Returns the sub-folders that hold pictures, but for those that are mapped to skip."""
+        inside = [entry for entry in self._children.get(folder, []) if self.below(entry)]
+        return sorted(entry for entry in inside if split_of(entry.name, self.words) != SKIP)
+
+    def empty(self, folder: Path) -> list[Path]:
+        """Returns the sub-folders without pictures; those of masks aside, which are said already."""
+        inside = self._children.get(folder, [])
+        return sorted(entry for entry in inside if not self.below(entry) and entry not in self._of_masks)
+
+    def mapped_to_skip(self, folder: Path) -> list[Path]:
+        """Returns the sub-folders that somebody wants to be left out."""
+        return [entry for entry in self._children.get(folder, []) if split_of(entry.name, self.words) == SKIP]
+
+    def split_of(self, folder: Path) -> str | None:
+        """Returns the split that a folder's name stands for."""
+        return split_of(folder.name, self.words)
+
+    def has_splits(self, folder: Path) -> bool:
+        """Whether a folder holds folders of splits."""
+        return any(self.split_of(entry) is not None for entry in self.with_images(folder))
+
+    def unwrapped(self) -> Path:
+        """Returns the folder that holds classes or splits: the root, or the one folder that holds everything."""
+        folder = self.root
+        while True:
+            inside = self.with_images(folder)
+            if len(inside) != 1 or self.split_of(inside[0]) is not None or not self.with_images(inside[0]):
+                break
+            self.leave_beside(folder)
+            folder = inside[0]
+        if folder != self.root:
+            self.notes.append(f"classes are looked for in {self.name(folder)}, the one folder that holds images")
+        return folder
+
+    def leave_beside(self, folder: Path) -> None:
+        """Leaves out what lies beside the folders that are used."""
+        self.leave("images beside the folders", self.direct(folder))
+        self.leave("folders without images", self.empty(folder))
+        self.leave(f"folders that are mapped to {SKIP}", self.mapped_to_skip(folder))
 
 
-def _sub_folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _of_splits(tree: _Tree, root: Path, labelled: Sequence[Path]) -> list[Record]:
+    """Reads split folders with a folder per class."""
+    others = [entry for entry in tree.with_images(root) if entry not in labelled]
+    unlabelled = [entry for entry in others if tree.split_of(entry) is not None]
+    no_splits = [entry for entry in others if entry not in unlabelled]
+    if no_splits and all(tree.split_of(entry) != "train" for entry in labelled):
+        raise InvalidValueError(
+            f"{tree.root}: {tree.names(labelled)} holds a folder per class, and {tree.names(no_splits)} beside it "
+            "belongs to no split; put it into a folder train/, or elsewhere"
+        )
+    tree.leave("split folders whose images are not in a folder per class", unlabelled)
+    tree.leave("folders that are no split", no_splits)
+    tree.leave_beside(root)
+    by_split = {entry: tree.split_of(entry) or "" for entry in labelled}
+    told = [f"{tree.name(entry)} as {split}" for entry, split in by_split.items() if entry.name != split]
+    if told:
+        tree.notes.append(f"folders used: {', '.join(told)}")
+    records = []
+    for entry, split in by_split.items():
+        inside = tree.with_images(entry)
+        if len(inside) == 1 and inside[0].name.lower() in _PLAIN and tree.with_images(inside[0]):
+            tree.leave_beside(entry)
+            entry, inside = inside[0], tree.with_images(inside[0])
+        records += _of_classes(tree, entry, inside, split)
+    return records
+
+
+def _beside_unlabelled_splits(tree: _Tree, root: Path, splits: Sequence[Path]) -> list[Record]:
+    """Reads classes beside which lie split folders without classes, such as a `test` of unknown ones."""
+    classes = [entry for entry in tree.with_images(root) if entry not in splits]
+    if len(classes) < 2 or any(tree.split_of(entry) == "train" for entry in splits):
+        raise InvalidValueError(
+            f"{tree.root}: {tree.names(splits)} is named like a split and has no folder per class in it, so that its "
+            "images have no labels; make a folder per class in it, or hand in a table of files and labels. If it is a "
+            "class, rename it"
+        )
+    tree.leave("split folders whose images are not in a folder per class", splits)
+    return _of_classes(tree, root, classes, None)
+
+
+def _splits_in_classes(tree: _Tree, root: Path, classes: Sequence[Path]) -> list[Record]:
+    """Reads a folder per class with split folders in it."""
+    without = [entry for entry in classes if not _only_splits(tree, entry)]
+    if without:
+        whole = next(entry for entry in classes if tree.has_splits(entry))
+        raise InvalidValueError(
+            f"{tree.root}: {tree.name(whole)} holds split folders, {tree.name(without[0])} holds other images too; put "
+            "all images of all classes into split folders, or none"
+        )
+    inner = [{e.name for part in tree.with_images(entry) for e in tree.with_images(part)} for entry in classes]
+    same = set.intersection(*inner)
+    if len(same) > 1:
+        raise InvalidValueError(
+            f"{tree.root}: {tree.names(classes)} are data sets of their own, each with splits and the folders "
+            f"{' and '.join(sorted(same)[:4])}; hand in one of them"
+        )
+    tree.leave_beside(root)
+    tree.notes.append("splits are read from the folders inside the classes")
+    return [
+        Record(path, (entry.name,), tree.split_of(part))
+        for entry in classes
+        for part in tree.with_images(entry)
+        for path in tree.below(part)
+    ]
+
+
+def _only_splits(tree: _Tree, folder: Path) -> bool:
+    inside = tree.with_images(folder)
+    return bool(inside) and not tree.direct(folder) and all(tree.split_of(entry) is not None for entry in inside)
+
+
+def _of_classes(tree: _Tree, root: Path, classes: Sequence[Path], split: str | None) -> list[Record]:
+    """Reads a folder per class; what lies deeper belongs to the class."""
+    if split is None and len(classes) < 2:
+        raise InvalidValueError(_too_few(tree, root, classes))
+    for entry in classes:
+        if tree.split_of(entry) is not None:
+            raise InvalidValueError(
+                f"{tree.root}: {tree.name(entry)} lies where classes are and is named like a split; rename it if it is "
+                "a class, or move it beside the other splits"
+            )
+    tree.leave_beside(root)
+    deep = [entry for entry in classes if any(path.parent != entry for path in tree.below(entry))]
+    if deep and not any(note.startswith("images lie in sub-folders") for note in tree.notes):
+        below = next(path.parent for path in tree.below(deep[0]) if path.parent != deep[0])
+        tree.notes.append(
+            f"images lie in sub-folders of classes, such as {tree.name(below)}, and belong to the class; if these are "
+            "patients, hand in a table with a column group instead, so that no patient is on two sides of a split"
+        )
+    return [Record(path, (entry.name,), split) for entry in classes for path in tree.below(entry)]
+
+
+def _too_few(tree: _Tree, root: Path, classes: Sequence[Path]) -> str:
+    found = [f"{len(tree.direct(root))} images without a folder"] if tree.direct(root) else []
+    found += [f"the folder {tree.name(entry)}" for entry in classes]
+    found += [f"{tree.name(entry)} without images" for entry in tree.empty(root)[:4]]
+    tables = sorted(path.name for path in tree.root.iterdir() if path.suffix.lower() in TABLE_EXTENSIONS)
+    hint = f"; if {tables[0]} lists the images, hand in {tree.root / tables[0]}" if tables else ""
+    return (
+        f"{tree.root}: expected a labels.csv, or at least two sub-folders with images, one per class; found "
+        f"{', '.join(found) or 'nothing'}{hint}"
+    )
+
+
+def _same_spelling(tree: _Tree, records: Sequence[Record]) -> list[Record]:
+    """Gives classes that differ in case and blanks between splits the spelling of the first; training goes first."""
+    spelled: dict[str, dict[str, set[str | None]]] = defaultdict(lambda: defaultdict(set))
+    for record in records:
+        spelled[spelling_key(record.labels[0])][record.labels[0]].add(record.split)
+    names: dict[str, str] = {}
+    for found in spelled.values():
+        first, *others = sorted(found, key=lambda name: ("train" not in found[name], name))
+        for other in others:
+            if found[first] & found[other]:
+                raise InvalidValueError(
+                    f"{tree.root}: the folders {first!r} and {other!r} differ in case or blanks only; give them one "
+                    "name if they are one class, else names that differ more"
+                )
+            tree.notes.append(f"the folders {first!r} and {other!r} of different splits are one class, {first!r}")
+            names[other] = first
+    return [Record(record.path, (names.get(record.labels[0], record.labels[0]),), record.split) for record in records]

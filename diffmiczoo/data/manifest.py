@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,23 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.images.items import Item
 
 SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What was left out of a data set, and why.
+
+    Attributes:
+        reason: such as "segmentation masks of pictures that lie there too".
+        names: the files, folders or rows.
+    """
+
+    reason: str
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        first = self.names[0] if len(self.names) == 1 else f"{len(self.names):,}, first {self.names[0]}"
+        return f"{self.reason}: {first}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,21 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What was read from a table or folder.
+
+    Attributes:
+        records: the images.
+        notes: what was decided, a sentence each.
+        skipped: what was left out, and why.
+    """
+
+    records: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Labelled images of one data set, in file order.
 
@@ -50,12 +82,16 @@ class Manifest:
         records: the images.
         class_names: in the order of the model's outputs.
         task: "multiclass" or "multilabel".
+        notes: what was decided when they were read, a sentence each.
+        skipped: what was left out, and why.
     """
 
     name: str
     records: tuple[Record, ...]
     class_names: tuple[str, ...]
     task: str
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    skipped: tuple[Skipped, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -68,7 +104,7 @@ class Manifest:
 
     def with_records(self, records: Iterable[Record]) -> Manifest:
         """Returns a manifest of the same classes with other images."""
-        return Manifest(self.name, tuple(records), self.class_names, self.task)
+        return replace(self, records=tuple(records))
 
     def split(self, name: str) -> Manifest:
         """Returns the images of one split.

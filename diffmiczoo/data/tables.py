@@ -1,194 +1,152 @@
-"""Tables of labelled images: CSV, TSV and Parquet with the columns `file`, `label` or one of 0 and 1 per label."""
+"""Tables of labelled images: CSV, TSV and Parquet → records, with every row accounted for."""
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
 
-from diffmiczoo.data.manifest import SPLITS, Record
-from diffmiczoo.errors import InvalidValueError, MissingExtraError, MissingFileError
-
-#: Endings of the files that are read as tables, in lower case.
-TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet")
-
-#: Columns that are not labels.
-_OWN = ("file", "label", "split", "group")
-
-_YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no", ""}
+from diffmiczoo.data.cells import is_empty, single_cell, whole_numbers
+from diffmiczoo.data.columns import ColumnChoice, Columns, choose_columns, choose_file, choose_split, is_one, read_split
+from diffmiczoo.data.label_cells import LabelColumn, read_labels
+from diffmiczoo.data.manifest import SPLITS, Reading, Record
+from diffmiczoo.data.rows import Row, Table, read_table
+from diffmiczoo.data.table_files import TableFiles, find_files, how_found
+from diffmiczoo.data.table_lines import Line, Lines
+from diffmiczoo.data.table_text import is_undecoded
+from diffmiczoo.errors import InvalidValueError
 
 
-def table_records(path: Path, class_names: Sequence[str] | None = None) -> tuple[Record, ...]:
+def table_records(
+    path: Path,
+    class_names: Sequence[str] | None = None,
+    task: str | None = None,
+    choice: ColumnChoice | None = None,
+) -> Reading:
     """Reads the images that a table lists.
 
     Args:
-        path: a table with the column `file` (relative to the table), and `label` (several joined by `|`) or one column
-            of 0 and 1 per label; optionally `split` and `group`.
-        class_names: without a column `label`, which columns are labels; by default all others.
+        path: a table with a column of files (relative to the table), and a column of labels or one of 0 and 1 per
+            label; optionally columns of splits and groups. docs/inputs.md says what is read how.
+        class_names: the classes, where they are known.
+        task: "multiclass" or "multilabel", where somebody said so.
+        choice: which columns are used; by default told from their names.
 
     Raises:
         FileNotFoundError: the table, or a file that it lists, does not exist.
-        ValueError: a column or value is wrong; the message names the table and the line.
+        ValueError: a column or value is wrong, or may be read in two ways; the message names the table and the line.
     """
-    rows = read_rows(path)
-    if not rows:
-        raise InvalidValueError(f"{path}: lists no images")
-    columns = list(rows[0][1])
-    if "file" not in columns:
-        raise InvalidValueError(f"{path}: needs the columns file and label; found {columns}")
-    labels = None if "label" in columns else _label_columns(path, columns, rows, class_names)
-    records = [_record(path, line, row, labels) for line, row in rows]
-    _check_records(path, records)
-    return tuple(records)
-
-
-def read_files(source: Path | str, split: str | None = None) -> list[Path]:
-    """Returns the files that a table lists in its column `file`; labels are not needed.
-
-    Args:
-        source: a CSV, TSV or Parquet table with the column `file` (relative to the table) and optionally `split`.
-        split: only the files of this one.
-
-    Raises:
-        FileNotFoundError: `source` does not exist.
-        ValueError: a column is missing, or no file belongs to the split; the message names the table.
-    """
-    path = Path(source)
-    rows = [row for _, row in read_rows(path)]
-    if rows:
-        require_columns(path, rows, ("file", "split") if split else ("file",))
-    listed = [path.parent / row["file"] for row in rows if row["file"] and (not split or row["split"] == split)]
-    if not listed:
-        raise InvalidValueError(f"{path}: lists no file" + (f" of split {split!r}" if split else ""))
-    return listed
-
-
-def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Returns the rows of a CSV, TSV or Parquet table with their line numbers, all values as text.
-
-    Raises:
-        FileNotFoundError: it does not exist.
-        ValueError: it is not such a table.
-        ImportError: it is a Parquet file and pyarrow is not installed.
-    """
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; expected a table ({', '.join(TABLE_EXTENSIONS)})")
-    if path.suffix.lower() == ".parquet":
-        return _parquet_rows(path)
-    with _opened(path) as file:
-        header = file.readline()
-        file.seek(0)
-        rows = csv.DictReader(file, delimiter=_delimiter(header), restkey="", restval="")
-        found = [(rows.line_num, row) for row in rows]
-    ragged = next((line for line, row in found if "" in row and any(_listed(row[""]))), None)
-    if ragged is not None:
-        raise InvalidValueError(
-            f"{path}, line {ragged}: has more values than there are columns; quote values with separators"
-        )
-    return [(line, {key.strip(): _text(value) for key, value in row.items() if key}) for line, row in found]
-
-
-def require_columns(path: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]) -> None:
-    """Refuses a table without some columns, or without any row.
-
-    Raises:
-        ValueError: the message names the table, what is missing and what was found.
-    """
-    missing = [name for name in columns if not rows or name not in rows[0]]
-    if missing:
-        raise InvalidValueError(
-            f"{path}: has no column {' and '.join(missing)}; found {list(rows[0]) if rows else 'no rows'}"
-        )
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _delimiter(header: str) -> str:
-    """Returns what separates the columns: a comma, a tab or a semicolon (spreadsheets in many locales)."""
-    return max(",\t;", key=header.count)
-
-
-def _parquet_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        raise MissingExtraError('Parquet tables need pyarrow: pip install "diffmiczoo[parquet]"') from error
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except ArrowInvalid as error:
-        raise InvalidValueError(f"{path}: is not a Parquet table ({error})") from error
-    return [(line, {key: _text(value) for key, value in row.items()}) for line, row in enumerate(rows, start=1)]
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[str]]:
-    """Opens a CSV as text.
-
-    Raises:
-        ValueError: it is not UTF-8.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            yield file
-    except UnicodeDecodeError as error:
-        raise InvalidValueError(f"{path}: is not UTF-8 ({error.reason}); save it as CSV UTF-8") from error
-
-
-def _label_columns(
-    path: Path, columns: list[str], rows: list[tuple[int, dict[str, str]]], class_names: Sequence[str] | None
-) -> list[str]:
-    """Returns the columns that are labels, each of 0 and 1."""
-    labels = list(class_names) if class_names else [name for name in columns if name not in _OWN]
-    missing = [name for name in labels if name not in columns]
-    if len(labels) < 2 or missing:
-        what = f"has no column for the labels {missing}" if missing else "needs the columns file and label"
-        raise InvalidValueError(f"{path}: {what}, or a column of 0 and 1 for each label; found {columns}")
-    for name in labels:
-        wrong = next(((line, row[name]) for line, row in rows if row[name].lower() not in _YES | _NO), None)
-        if wrong is not None:
-            raise InvalidValueError(
-                f"{path}, line {wrong[0]}: column {name} holds {wrong[1]!r}; without a column label, every column "
-                f"besides {', '.join(_OWN)} is a label of 0 and 1. Remove it, or name the labels with class_names"
-            )
-    return labels
-
-
-def _record(path: Path, line: int, row: dict[str, str], columns: list[str] | None) -> Record:
-    if not row["file"]:
-        raise InvalidValueError(f"{path}, line {line}: column file is empty")
-    split = row.get("split") or None
-    if split is not None and split not in SPLITS:
-        raise InvalidValueError(f"{path}, line {line}: split {split!r} is not one of {', '.join(SPLITS)}")
-    if columns is None:
-        labels = tuple(label.strip() for label in row["label"].split("|") if label.strip())
-    else:
-        labels = tuple(name for name in columns if row[name].lower() in _YES)
-    if len(set(labels)) < len(labels):
-        raise InvalidValueError(f"{path}, line {line}: a label is given twice in {row['label']!r}")
-    return Record(path.parent / row["file"], labels, split, row.get("group") or None)
-
-
-def _check_records(path: Path, records: list[Record]) -> None:
+    choice = choice or ColumnChoice()
+    table = _with_rows(read_table(path))
+    files = TableFiles(path.parent)
+    columns = choose_columns(table, choice, class_names, files.exists)
+    _check_text(table, columns)
+    labels = _labels(table, columns, class_names, task)
+    lines = Lines(table, _lines(table, columns, choice, labels))
+    lines.drop_unlabelled(task)
+    found = find_files(table, files, [(line.number, line.cell) for line in lines.kept])
+    lines.set_paths([file.path for file in found])
+    lines.join_repeats(task)
+    records = tuple(Record(line.path, line.labels or (), line.split, line.group) for line in lines.kept)
     _check_all_or_none(path, records, "split", f"give all of them one ({', '.join(SPLITS)}), or none")
     _check_all_or_none(path, records, "group", "give each one (of its own where it is alone), or none")
-    repeated = [str(file) for file, count in Counter(record.path for record in records).items() if count > 1]
-    if repeated:
-        raise InvalidValueError(f"{path}: lists {len(repeated)} files more than once, first {repeated[0]}")
-    missing = [record.path for record in records if not record.path.is_file()]
-    if missing:
-        raise MissingFileError(f"{path}: {len(missing)} of {len(records)} files do not exist, first {missing[0]}")
+    notes = (*table.notes, *columns.notes, *labels.notes, *how_found(found), *lines.account())
+    return Reading(records, notes, (*table.skipped, *lines.skipped))
 
 
-def _check_all_or_none(path: Path, records: list[Record], field: str, advice: str) -> None:
+def read_files(source: Path | str, split: str | None = None, choice: ColumnChoice | None = None) -> Reading:
+    """Returns the files that a table lists, as records without labels; rows are accounted for as with labels.
+
+    Args:
+        source: a CSV, TSV or Parquet table with a column of files (relative to the table) and optionally of splits.
+        split: only the files of this one.
+        choice: which columns are used; by default told from their names.
+
+    Raises:
+        FileNotFoundError: `source` does not exist, or none of its files.
+        ValueError: a column is missing, or no file belongs to the split; the message names the table.
+    """
+    path, choice = Path(source), choice or ColumnChoice()
+    table = _with_rows(read_table(path))
+    files = TableFiles(path.parent)
+    column = choose_file(table, choice, files.exists)
+    of_splits = choose_split(table, choice, {column}) if split else None
+    if split and of_splits is None:
+        raise InvalidValueError(f"{path}: has no column split; found {list(table.columns)}")
+    columns = Columns(column, (), None, of_splits)
+    lines = Lines(table, _lines(table, columns, choice, None))
+    lines.drop(f"rows of other splits than {split}", lambda line: split is not None and line.split != split)
+    if not lines.kept:
+        raise InvalidValueError(f"{path}: lists no file of split {split!r}")
+    found = find_files(table, files, [(line.number, line.cell) for line in lines.kept], all_needed=False)
+    lines.set_paths([file.path for file in found])
+    lines.join_repeats(None)
+    told = () if column == "file" else (f"column {column} is used as file",)
+    notes = (*table.notes, *told, *how_found(found), *lines.account())
+    return Reading(tuple(Record(line.path, ()) for line in lines.kept), notes, (*table.skipped, *lines.skipped))
+
+
+def _with_rows(table: Table) -> Table:
+    if not table.rows:
+        raise InvalidValueError(f"{table.path}: lists no images")
+    return table
+
+
+def _check_text(table: Table, columns: Columns) -> None:
+    """Refuses cells that are not UTF-8, but for files, whose names may be anything."""
+    for line, row in table.rows:
+        for name in columns.of_all() - {columns.file}:
+            if is_undecoded(row[name]):
+                raise InvalidValueError(
+                    f"{table.path}: is not UTF-8 ({table.unit} {line}: {row[name]!r}); save it as CSV UTF-8"
+                )
+
+
+def _labels(table: Table, columns: Columns, class_names: Sequence[str] | None, task: str | None) -> LabelColumn:
+    if len(columns.labels) == 1:
+        cells = [row[columns.labels[0]] for _, row in table.rows]
+        return read_labels(cells, [table.where(line) for line, _ in table.rows], class_names, task)
+    labels = tuple(_ones(row, columns.labels) for _, row in table.rows)
+    empty = [row[name] for _, row in table.rows for name in columns.labels if is_empty(row[name])]
+    rows = sum(each is None for each in labels)
+    inside = len(empty) - rows * len(columns.labels)
+    return LabelColumn(labels, (f"{inside} empty cells in columns of 0 and 1 are read as 0",) if inside else ())
+
+
+def _ones(row: dict[str, str], names: Sequence[str]) -> tuple[str, ...] | None:
+    """Returns the labels whose columns hold 1; None where all of them are empty."""
+    if all(is_empty(row[name]) for name in names):
+        return None
+    return tuple(name for name in names if is_one(row[name]))
+
+
+def _lines(table: Table, columns: Columns, choice: ColumnChoice, labels: LabelColumn | None) -> list[Line]:
+    groups = _groups(table.rows, columns.group)
+    return [
+        Line(
+            number,
+            _file_of(table, number, row[columns.file]),
+            None if labels is None else labels.labels[place],
+            None if columns.split is None else read_split(table, number, row[columns.split], choice),
+            groups[place],
+        )
+        for place, (number, row) in enumerate(table.rows)
+    ]
+
+
+def _groups(rows: Sequence[Row], column: str | None) -> list[str | None]:
+    if column is None:
+        return [None] * len(rows)
+    cells = whole_numbers([row[column] for _, row in rows])
+    return [None if is_empty(cell) else single_cell(cell) for cell in cells]
+
+
+def _file_of(table: Table, number: int, cell: str) -> str:
+    if is_empty(cell):
+        raise InvalidValueError(f"{table.where(number)}: column file is empty")
+    return cell
+
+
+def _check_all_or_none(path: Path, records: Sequence[Record], field: str, advice: str) -> None:
     without = [record for record in records if getattr(record, field) is None]
     if without and len(without) < len(records):
         first = without[0].path.name

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.cells import join_cell, single_cell, split_cell
 from diffmiczoo.data.groups import group_numbers
 from diffmiczoo.data.manifest import Manifest
-from diffmiczoo.data.tables import read_rows
+from diffmiczoo.data.rows import read_rows
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import write_text
 from diffmiczoo.metrics.classification import compare_metrics, compute_metrics, scored_images
@@ -149,11 +150,11 @@ class LabelledPredictions:
         table = io.StringIO()
         writer = csv.writer(table)
         group = [] if self.groups is None else ["group"]
-        writer.writerow(["name", "target", *group, *(f"{_PREFIX}{name}" for name in self.class_names)])
+        writer.writerow(["name", "target", *group, *(f"{_PREFIX}{join_cell((name,))}" for name in self.class_names)])
         for row, name in enumerate(self.names):
-            own = [] if self.groups is None else [self.groups[row]]
+            own = [] if self.groups is None else [join_cell((self.groups[row],))]
             values = (f"{value:.7g}" for value in self.probs[row].tolist())
-            writer.writerow([name, "|".join(self.labels[row]), *own, *values])
+            writer.writerow([join_cell((name,)), join_cell(self.labels[row]), *own, *values])
         write_text(Path(path), table.getvalue())
 
     @classmethod
@@ -173,22 +174,23 @@ class LabelledPredictions:
         """
         rows = read_rows(Path(path))
         columns = list(rows[0][1]) if rows else []
-        names = tuple(name.removeprefix(_PREFIX) for name in columns if name.startswith(_PREFIX))
+        of_classes = [name for name in columns if name.startswith(_PREFIX)]
+        names = tuple(single_cell(name.removeprefix(_PREFIX)) for name in of_classes)
         if not {"name", "target"} <= set(columns) or len(names) < 2:
             raise InvalidValueError(
                 f"{path}: needs the columns name, target and prob_<class> for each class, as `diffmiczoo evaluate "
                 f"--predictions` writes them; found {columns}"
             )
         try:
-            probs = torch.tensor([[float(row[f"{_PREFIX}{name}"]) for name in names] for _, row in rows])
+            probs = torch.tensor([[float(row[name]) for name in of_classes] for _, row in rows])
         except ValueError as error:
             raise InvalidValueError(f"{path}: a probability is not a number ({error})") from error
-        labels = tuple(tuple(label for label in row["target"].split("|") if label) for _, row in rows)
+        labels = tuple(split_cell(row["target"]) for _, row in rows)
         unknown = sorted({label for each in labels for label in each} - set(names))
         if unknown:
             raise InvalidValueError(f"{path}: targets {unknown} have no column of probabilities")
-        groups = tuple(row["group"] for _, row in rows) if "group" in columns else None
+        groups = tuple(single_cell(row["group"]) for _, row in rows) if "group" in columns else None
         one_each = all(len(each) == 1 for each in labels) and bool((probs.sum(1) - 1).abs().max() < 1e-2)
         task = "multiclass" if one_each else "multilabel"
-        images = tuple(row["name"] for _, row in rows)
+        images = tuple(single_cell(row["name"]) for _, row in rows)
         return cls(images, labels, groups, probs, names, task, ordinal, thresholds)

@@ -18,13 +18,8 @@ from torch import Tensor
 
 from diffmiczoo.errors import DiffMICError, InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.images.batches import split_batch
-from diffmiczoo.images.sniffing import is_dicom, is_dicom_directory, is_picture, start_of
-
-#: What `list_images` takes for an image without looking inside, in lower case. HEIF needs a plug-in of Pillow.
-IMAGE_EXTENSIONS = frozenset(
-    ".avif .bmp .dcm .dicom .gif .heic .heif .j2c .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm .ppm "
-    ".tif .tiff .webp".split()
-)
+from diffmiczoo.images.listing import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
+from diffmiczoo.images.listing import Listing, scan_folder
 
 _ACCEPTED = (
     "a path, a directory, a PIL image, a NumPy array or a tensor (four dimensions are a batch), or a list of these"
@@ -92,60 +87,38 @@ class Item:
     source: Any
 
 
-@dataclass(frozen=True)
-class FolderListing:
-    """What a folder and its sub-folders hold, in natural order (image2 before image10).
+def list_folder(folder: str | os.PathLike[str], *, may_be_empty: bool = False) -> Listing:
+    """Lists a folder's images, by extension or else by content, and what is left out; in natural order.
+
+    Hidden files and folders (".ipynb_checkpoints", "._scan.jpg"), folders of operating systems ("@eaDir", "__MACOSX"),
+    and masks and thumbnails whose picture lies there too are left out; links to folders are not followed.
 
     Args:
-        images: files with the extension of an image, and DICOM files and pictures of another or no extension.
-        others: all other files but hidden ones and DICOMDIRs.
-    """
-
-    images: list[Path]
-    others: list[Path]
-
-
-def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
-    """Lists a folder's images, by extension or else by content, and what is none.
-
-    Hidden files and folders (".ipynb_checkpoints", "._scan.jpg") are left out and links to folders are not followed.
+        folder: where to look.
+        may_be_empty: do not raise where there is no image.
 
     Raises:
         ImageError: there is no such folder, a part of it cannot be listed, or it holds no image.
     """
     name = os.fsdecode(folder)
-    found = []
     try:
-        for parent, folders, files in os.walk(name, onerror=_raise):
-            folders[:] = [entry for entry in folders if not entry.startswith(".")]
-            found += [Path(parent, file) for file in files if not file.startswith(".")]
+        listing = scan_folder(name)
     except OSError as error:
         raise ImageError(name, f"cannot be listed ({error}); expected a readable directory") from error
-    listing = FolderListing([], [])
-    for path in sorted(found, key=_natural_key):
-        start = b"" if path.suffix.lower() in IMAGE_EXTENSIONS else start_of(path)
-        if not start or not is_dicom_directory(start):
-            (listing.images if _is_image(path, start) else listing.others).append(path)
-    if not listing.images:
+    if not listing.images and not may_be_empty:
         held = f" ({_first_names(name, listing.others)})" if listing.others else ""
         expected = f"{' '.join(sorted(IMAGE_EXTENSIONS))}, or DICOM files of any name"
-        raise ImageError(name, f"holds no image among {len(found)} files{held}; expected {expected}")
+        raise ImageError(name, f"holds no image among {len(listing.others)} files{held}; expected {expected}")
     return listing
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Returns the images of `list_folder`, in natural order.
+    """Returns the images of `list_folder`, in natural order (image2 before image10).
 
     Raises:
         ImageError: see `list_folder`.
     """
-    return list_folder(folder).images
-
-
-def _is_image(path: Path, start: bytes) -> bool:
-    if path.suffix.lower() in IMAGE_EXTENSIONS or is_dicom(start):
-        return True
-    return not path.suffix and is_picture(start)
+    return list(list_folder(folder).images)
 
 
 def _first_names(folder: str, paths: Sequence[Path]) -> str:
@@ -158,17 +131,11 @@ def _images_of_folder(name: str) -> list[Path]:
     if others := listing.others:
         verb = "file is no image" if len(others) == 1 else "files are no images"
         warn(f"{name}: {len(others)} {verb} and passed over: {_first_names(name, others)}")
-    return listing.images
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _natural_key(path: Path) -> tuple[Any, ...]:
-    # Splitting at digits alternates text and numbers, so that numbers only meet numbers.
-    words = [re.split(r"([0-9]+)", part.casefold()) for part in path.parts]
-    return [[int(word) if i % 2 else word for i, word in enumerate(part)] for part in words], str(path)
+    for what, left in (("masks", listing.masks), ("thumbnails", listing.thumbnails)):
+        if left:
+            said = f"{len(left)} {what} of pictures that lie there too are passed over: {_first_names(name, left)}"
+            warn(f"{name}: {said}; name such files to use them")
+    return list(listing.images)
 
 
 def as_items(images: Any) -> list[Item]:

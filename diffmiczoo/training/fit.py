@@ -14,6 +14,7 @@ import torch
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.checks import DataReport, check_data
 from diffmiczoo.data.dataset import ImageDataset
+from diffmiczoo.data.split_table import write_split
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
@@ -24,7 +25,7 @@ from diffmiczoo.training.callbacks import Callback, TensorBoardCallback
 from diffmiczoo.training.checkpoint import load_checkpoint, remove_partial_checkpoints
 from diffmiczoo.training.distributed import Processes
 from diffmiczoo.training.lock import exclusive
-from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, write_split
+from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.signals import StopOnSignal

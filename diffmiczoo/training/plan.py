@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -152,13 +150,3 @@ def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, rank: R
         raise InvalidValueError(
             f"select={recipe.select!r} is not a metric of this {config.task} model; it has {', '.join(known)}{hint}"
         )
-
-
-def write_split(manifest: Manifest, path: Path) -> None:
-    """Writes which image belongs to which split, as a table that `fit` and `evaluate` read where images are files."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "label", "split", "group"])
-        for record in manifest.records:
-            file_name = record.path.resolve() if record.source is None else record.path
-            writer.writerow([file_name, "|".join(record.labels), record.split or "", record.group or ""])

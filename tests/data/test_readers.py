@@ -39,8 +39,11 @@ def test_manifest_with_several_labels(manifest_csv) -> None:
         ("name,label\n0.png,a\n", "needs the columns file and label"),
         ("file,label\n", "lists no images"),
         ("file,label\n0.png,a\nnothing.png,b\n", r"1 of 2 files do not exist, first .*nothing\.png"),
-        ("file,label\n0.png,a\n0.png,b\n", "1 files more than once"),
-        ("file,label,split\n0.png,a,training\n", "line 2: split 'training' is not one of train, val, test"),
+        ("file,label\n0.png,a\n0.png,b\n", "0.png is listed more than once: in line 2 as a, in line 3 as b"),
+        (
+            "file,label,split\n0.png,a,holdout\n",
+            "line 2: split 'holdout' is not one of train.*--map-split holdout=test",
+        ),
         ("file,label\n,a\n", "line 2: column file is empty"),
         ("file,label\n0.png,a\n1.png,a\n", "at least two are needed"),
     ],

@@ -51,9 +51,9 @@ def test_a_column_for_each_label(tmp_path) -> None:
     ("text", "message"),
     [
         ("file,label\nmissing.png,x\na.png,y\n", r"1 of 2 files do not exist, first .*missing\.png"),
-        ("file,label\na.png,x\na.png,y\n", r"lists 1 files more than once, first .*a\.png"),
+        ("file,label\na.png,x\na.png,y\n", r"a\.png is listed more than once: in line 2 as x, in line 3 as y"),
         ("file,label\na.png,x,y\n", "line 2: has more values than there are columns"),
-        ("file,label,split\na.png,x,training\n", "line 2: split 'training' is not one of train, val, test"),
+        ("file,label,split\na.png,x,holdout\n", "line 2: split 'holdout' is not one of train, val, test"),
         ("file,label,group\na.png,x,p\nb.png,y,\n", r"1 of 2 images have no group, first b\.png"),
         ("file,label\na.png,x|x\n", "line 2: a label is given twice"),
         ("picture,label\na.png,x\n", r"needs the columns file and label; found \['picture', 'label'\]"),
