@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from diffmiczoo.errors import InvalidValueError
+
 #: What programs write where a value is missing, in lower case; an empty cell aside.
 _MISSING = frozenset(
     [*"nan -nan na n/a n.a. null <na> #n/a #na nat #null! #value! #ref! #div/0! #name?".split(), "#n/a n/a"]
@@ -97,7 +99,7 @@ def listed_values(text: str) -> tuple[str, ...] | None:
     if values is None:
         return _bare_values(text) if text[0] == "[" else None
     if any(isinstance(value, list | tuple | set | dict) for value in values):
-        raise ValueError("a list of lists")
+        raise InvalidValueError("a list of lists")
     return tuple(_value_text(value) for value in values if not _is_nothing(value))
 
 
