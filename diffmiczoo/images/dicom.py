@@ -1,33 +1,39 @@
-"""DICOM files → (C, H, W) arrays by pydicom's own pixel functions; pydicom is imported when a DICOM file is read."""
+"""DICOM files → (C, H, W) arrays: the header, one decoded frame; pydicom is imported when a DICOM file is read."""
 
 from __future__ import annotations
 
 import zlib
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from diffmiczoo.images import pixels
+from diffmiczoo.images.dicom_grey import grey_as_shown
+from diffmiczoo.images.dicom_layout import COLOUR, PALETTE, Element, Layout, layout_of, stored_values, whole
+from diffmiczoo.images.dicom_tables import palette_colours
 from diffmiczoo.images.items import ImageError, one_line, reading_errors
-from diffmiczoo.images.pixels import Planes, check_size, stretch
+from diffmiczoo.images.pixels import Planes, check_size
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_RLE = "1.2.840.10008.1.2.5"
+_EXTENDED = "1.2.840.10008.1.2.4.51"
+_PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 # Only these are read: other elements may be huge or broken, and the image does not need them.
 _KEYWORDS = (
-    "Modality SamplesPerPixel PhotometricInterpretation Rows Columns NumberOfFrames BitsAllocated BitsStored "
-    "PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept ModalityLUTSequence "
-    "WindowCenter WindowWidth VOILUTFunction VOILUTSequence PixelPresentation "
-    "RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor "
-    "RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData "
-    "SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData "
-    "SegmentedBluePaletteColorLookupTableData"
+    "SOPClassUID Modality SamplesPerPixel PhotometricInterpretation PlanarConfiguration Rows Columns NumberOfFrames "
+    "BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleSlope "
+    "RescaleIntercept ModalityLUTSequence WindowCenter WindowWidth VOILUTFunction VOILUTSequence "
+    "PresentationLUTShape ExtendedOffsetTable ExtendedOffsetTableLengths PixelPresentation "
+    "RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor "
+    "BluePaletteColorLookupTableDescriptor RedPaletteColorLookupTableData GreenPaletteColorLookupTableData "
+    "BluePaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData "
+    "SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData"
 ).split()
 
 
@@ -56,94 +62,103 @@ def read_planes(name: str, file: BinaryIO) -> Planes:
 
 
 def _planes(name: str, file: BinaryIO) -> Planes:
-    header = _header(name, file)
-    frames = int(header.get("NumberOfFrames") or 1)
-    stored = _first_frame(name, file, header)
-    kind = header.PhotometricInterpretation
-    if kind in _COLOUR:
-        return Planes(stored.transpose(2, 0, 1), frames)
-    if kind == "PALETTE COLOR":
-        return Planes(_palette_colours(name, stored, header).transpose(2, 0, 1), frames)
-    return Planes(_grey_as_shown(name, stored, header)[None], frames)
+    header, source = _header(name, file)
+    element = _pixel_element(name, header, source)
+    layout = layout_of(name, header, element, bool(header.file_meta.TransferSyntaxUID.is_encapsulated))
+    check_size(name, layout.rows, layout.columns, layout.samples)
+    _check_length(name, source, element, layout, header)
+    stored = _first_frame(name, source, header, element, layout)
+    if layout.photometric in COLOUR:
+        return Planes(stored.transpose(2, 0, 1), layout.frames)
+    if layout.photometric == PALETTE:
+        return Planes(palette_colours(name, stored, header, layout.signed).transpose(2, 0, 1), layout.frames)
+    return Planes(grey_as_shown(name, stored, header, layout)[None], layout.frames)
 
 
-def _header(name: str, file: BinaryIO) -> Dataset:
-    """Reads what precedes the pixels, and refuses what should not or cannot be decoded."""
+def _header(name: str, file: BinaryIO) -> tuple[Dataset, BinaryIO]:
+    """Reads what precedes the pixels, and refuses what has none; the transfer syntax is noted where the file has none.
+
+    Returns:
+        The header, and the file at the element of the pixels; of a deflated file its inflated content.
+    """
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
-    _check_inflated_size(name, file)
-    file.seek(0)
-    try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_KEYWORDS), force=True)
-    except InvalidDicomError as error:
-        raise ImageError(name, "has no DICOM header; expected a DICOM part 10 file, export it again") from error
-    if not header.get("Rows") or not header.get("Columns"):
-        kind = header.get("Modality") or "unknown"
-        raise ImageError(name, f"has no pixel data (its modality is {kind}); expected a DICOM image")
-    kind, samples = header.get("PhotometricInterpretation"), int(header.get("SamplesPerPixel") or 1)
-    if kind not in (*_GREY, *_COLOUR, "PALETTE COLOR") or samples != (3 if kind in _COLOUR else 1):
-        raise ImageError(
-            name,
-            f"has photometric interpretation {kind!r} with {samples} samples per pixel; expected MONOCHROME1, "
-            "MONOCHROME2, RGB, YBR or PALETTE COLOR, convert it first",
-        )
-    check_size(name, int(header.Rows), int(header.Columns), samples)
-    return header
+    file = _inflated(name, file)
+    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_KEYWORDS), force=True)
+    if header.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
+        raise ImageError(name, "is a DICOMDIR, the index of other files, and holds no image; hand in its folder")
+    if not whole(header, "Rows") or not whole(header, "Columns"):
+        raise ImageError(name, f"has no pixel data ({_kind(header)}); expected a DICOM image")
+    if not header.file_meta.get("TransferSyntaxUID"):
+        implicit, little = header.original_encoding
+        plain = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        header.file_meta.TransferSyntaxUID = plain if little else pydicom.uid.ExplicitVRBigEndian
+    return header, file
 
 
-def _check_inflated_size(name: str, file: BinaryIO) -> None:
-    """Refuses deflated files that would fill the memory: pydicom inflates them as a whole, a thousandfold at worst."""
+def _kind(header: Dataset) -> str:
+    modality = header.get("Modality") or "unknown"
+    found = header.get("SOPClassUID")
+    return f"its modality is {modality}" + (f", {found.name}" if found and found.name != found else "")
+
+
+def _inflated(name: str, file: BinaryIO) -> BinaryIO:
+    """Returns the file at its start; a deflated one as if it had never been.
+
+    pydicom inflates as a whole, a thousandfold at worst, so files that would fill the memory are refused here.
+    """
     from pydicom.filereader import read_file_meta_info
 
-    if not _has_preamble(file):
-        return
-    meta = read_file_meta_info(file.name)
-    if meta.get("TransferSyntaxUID") != _DEFLATED:
-        return
-    file.seek(144 + int(meta["FileMetaInformationGroupLength"].value))
-    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    while chunk := file.read(2**16):
-        size += len(inflater.decompress(chunk))
-        if size > 2 * pixels.MAX_PIXELS:
-            raise ImageError(name, f"inflates to over {2 * pixels.MAX_PIXELS:,} bytes; expected less, make it smaller")
-
-
-def _has_preamble(file: BinaryIO) -> bool:
-    file.seek(128)
-    return file.read(4) == b"DICM"
-
-
-def _first_frame(name: str, file: BinaryIO, header: Dataset) -> np.ndarray:
-    """Decodes one frame to (H, W) or (H, W, 3), YBR as RGB; the others are not even read where the file allows it."""
-    import pydicom
-    from pydicom.pixels.utils import pixel_array
-
-    _check_encoded_size(name, file, header)
     file.seek(0)
-    # pixel_array does not inflate what it reads from a file.
-    source: Any = pydicom.dcmread(file) if header.file_meta.TransferSyntaxUID == _DEFLATED else file
-    try:
-        return pixel_array(source, index=0)
-    except (RuntimeError, NotImplementedError) as error:
-        encoding = header.file_meta.TransferSyntaxUID.name
-        raise ImageError(
-            name,
-            f"is encoded as {encoding}, which the installed decoders cannot read; if the file is whole: "
-            f"pip install pylibjpeg pylibjpeg-libjpeg, or save it uncompressed ({one_line(error)})",
-        ) from error
+    start = file.read(144)
+    file.seek(0)
+    if start[128:132] != b"DICM" or read_file_meta_info(file.name).get("TransferSyntaxUID") != _DEFLATED:
+        return file
+    file.seek(144 + int.from_bytes(start[140:144], "little"))
+    content, inflater = bytearray(), zlib.decompressobj(-zlib.MAX_WBITS)
+    while chunk := file.read(2**16):
+        content += inflater.decompress(chunk)
+        if len(content) > 2 * pixels.MAX_PIXELS:
+            raise ImageError(name, f"inflates to over {2 * pixels.MAX_PIXELS:,} bytes; expected less, make it smaller")
+    return BytesIO(content)  # explicit, little endian and without its header, which is known by its first element
 
 
-def _check_encoded_size(name: str, file: BinaryIO, header: Dataset) -> None:
+def _pixel_element(name: str, header: Dataset, file: BinaryIO) -> Element:
+    """Returns what holds the pixels, and leaves the file where they begin."""
+    order: Literal["little", "big"] = "big" if header.original_encoding[1] is False else "little"
+    start = file.read(8)
+    tag = int.from_bytes(start[:2], order) << 16 | int.from_bytes(start[2:4], order)
+    if tag not in _PIXELS:
+        reason = f"ends before its pixel data ({_kind(header)}); expected a whole DICOM image, copy it again"
+        raise ImageError(name, reason)
+    # Some files have no types here although their transfer syntax says so.
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    vr = start[4:6].decode() if explicit else "OW"
+    length = int.from_bytes(file.read(4) if explicit else start[4:], order)
+    return Element(_PIXELS[tag], vr, None if length == 2**32 - 1 else length)
+
+
+def _check_length(name: str, file: BinaryIO, element: Element, layout: Layout, header: Dataset) -> None:
+    """Refuses pixels that are cut short, or a frame that claims to be larger than the header says."""
+    place, syntax = file.tell(), header.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        _check_encoded_size(name, file, layout, syntax)
+        file.seek(place)
+        return
+    available = min(element.length or 0, file.seek(0, 2) - place)
+    file.seek(place)
+    if available < layout.frame_bytes:
+        expected = f"{layout.frame_bytes:,} for {layout.columns}×{layout.rows} pixels of {layout.allocated} bits"
+        raise ImageError(name, f"is cut short: its pixels have {available:,} bytes, expected {expected}; copy it again")
+
+
+def _check_encoded_size(name: str, file: BinaryIO, layout: Layout, syntax: Any) -> None:
     """Refuses a frame whose own JPEG or JPEG 2000 header claims more pixels than the DICOM header does."""
     from pydicom.encaps import get_frame
 
-    syntax = header.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated or "JPEG" not in syntax.name:
+    if "JPEG" not in syntax.name:
         return
-    # The header was read up to the pixel element: a tag, its type and a length of 12 bytes, then the fragments.
-    file.seek(12, 1)
-    frame = get_frame(file, 0, number_of_frames=int(header.get("NumberOfFrames") or 1))
+    frame = get_frame(file, 0, number_of_frames=layout.frames)
     try:
         with Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
             check_size(name, image.height, image.width)
@@ -151,65 +166,55 @@ def _check_encoded_size(name: str, file: BinaryIO, header: Dataset) -> None:
         return  # JPEG-LS and the like, which Pillow will not decode either
 
 
-def _palette_colours(name: str, stored: np.ndarray, header: Dataset) -> np.ndarray:
-    from pydicom.pixels.processing import apply_color_lut
+def _first_frame(name: str, file: BinaryIO, header: Dataset, element: Element, layout: Layout) -> np.ndarray:
+    """Decodes one frame to (H, W) or (H, W, 3), YBR as RGB; the others are not even read where the file allows it."""
+    from pydicom.pixels import get_decoder
 
-    entries, first, bits = header.RedPaletteColorLookupTableDescriptor
-    # pydicom 3.0 looks up in the type of the colours, so a number above 255 would wrap around.
-    if (entries or 2**16) > 256 and bits == 8:
-        raise ImageError(
-            name, f"has a palette of {entries} 8-bit colours; expected at most 256, convert it to RGB first"
-        )
-    stored = np.clip(stored.astype(np.int64), first, first + (entries or 2**16) - 1)
-    return apply_color_lut(stored, header)[..., :3]
-
-
-def _grey_as_shown(name: str, stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Turns stored values (H, W) into the uint8 grey that a viewer shows first."""
-    padding = _padding(stored, header)
-    shown = _windowed(name, stored, padding, header)
-    if header.PhotometricInterpretation == "MONOCHROME1":
-        shown = 255 - shown
-    shown[padding] = 0
-    return shown
+    syntax = header.file_meta.TransferSyntaxUID
+    moved = layout.unused > 0 and (syntax == _RLE or not syntax.is_encapsulated)
+    try:
+        frame, _ = get_decoder(syntax).as_array(file, index=0, **_options(header, element, layout, moved))
+    except (RuntimeError, NotImplementedError) as error:
+        raise ImageError(name, _undecoded(syntax, layout, one_line(error))) from error
+    return stored_values(frame, layout) if moved else frame
 
 
-def _windowed(name: str, stored: np.ndarray, padding: np.ndarray, header: Dataset) -> np.ndarray:
-    from pydicom.pixels.processing import apply_modality_lut, apply_windowing
-
-    values = apply_modality_lut(stored, header)
-    if header.get("VOILUTSequence"):
-        return _by_voi_table(values, header)
-    if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
-        # What the window makes of the extremes tells which range it maps to.
-        low, high = apply_windowing(np.array([-1e15, 1e15]), header)
-        return stretch(apply_windowing(values, header), low, high)
-    if values is stored and header.BitsStored <= 8 and stored.dtype.kind == "u":
-        return stretch(stored, stored.dtype.type(0), stored.dtype.type(2**header.BitsStored - 1))
-    inside = values[~padding]
-    if not np.isfinite(inside).all():
-        raise ImageError(name, "holds NaN or infinity; expected finite pixel data, replace them first")
-    return stretch(values, inside.min(), inside.max()) if inside.size else np.zeros(values.shape, np.uint8)
-
-
-def _by_voi_table(values: np.ndarray, header: Dataset) -> np.ndarray:
-    from pydicom.pixels.processing import apply_voi
-
-    table = header.VOILUTSequence[0]
-    entries, first, bits = table.LUTDescriptor
-    # pydicom 3.0 looks up in the type of the results, so a number above 255 would wrap around: ask for 16 bits.
-    table.LUTDescriptor = [entries, first, 16]
-    places = np.clip(np.rint(values).astype(np.int64), first, first + (entries or 2**16) - 1)
-    return stretch(apply_voi(places, header), np.uint16(0), np.uint16(2**bits - 1))
+def _options(header: Dataset, element: Element, layout: Layout, moved: bool) -> dict[str, Any]:
+    """Returns pydicom's names for how the pixels are stored."""
+    options: dict[str, Any] = {
+        "pixel_keyword": element.keyword,
+        "pixel_vr": element.vr,
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "samples_per_pixel": layout.samples,
+        "photometric_interpretation": layout.photometric,
+        "planar_configuration": int(layout.planar),
+        "bits_allocated": layout.allocated,
+        "bits_stored": layout.stored,
+        "pixel_representation": int(layout.signed),
+        "number_of_frames": layout.frames,
+    }
+    offsets = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
+    if all(offsets):
+        options["extended_offsets"] = offsets
+    if moved:  # else pydicom drops the bits above
+        options["correct_unused_bits"] = False
+    return options
 
 
-def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Returns where (H, W) the scanner saw nothing; stored values equal to PixelPaddingValue or in its range."""
-    first = header.get("PixelPaddingValue")
-    if not isinstance(first, int):
-        return np.zeros(stored.shape, bool)
-    last = header.get("PixelPaddingRangeLimit")
-    # Files often give the number with the wrong sign; as bits it is the same.
-    ends = np.array([first, last if isinstance(last, int) else first]).astype(stored.dtype)
-    inside: np.ndarray = (stored >= ends.min()) & (stored <= ends.max())
-    return inside
+def _undecoded(syntax: Any, layout: Layout, found: str) -> str:
+    """Tells a missing decoder from a kind that nothing here decodes, and both from a broken file."""
+    from pydicom.pixels import get_decoder
+
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        return f"is encoded as {syntax.name}, which is not read; export it uncompressed"
+    if not available:
+        decoders = 'decoders that are not installed: pip install "diffmiczoo[dicom]"'
+        return f"is encoded as {syntax.name}, which needs {decoders} ({found})"
+    if syntax == _EXTENDED and layout.stored > 8:
+        encoding = f"{syntax.name} with {layout.stored} bits"
+        decoder = "pip install pylibjpeg-libjpeg (GPL), or export it uncompressed"
+        return f"is encoded as {encoding}, which the decoders of the extra do not read: {decoder}"
+    return f"is encoded as {syntax.name} and cannot be decoded ({found}); expected a whole image, export it again"
