@@ -18,8 +18,8 @@ from diffmiczoo.errors import InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.hub.mixin import PretrainedModel
 from diffmiczoo.images.preprocessing import check_batch, normalize
 from diffmiczoo.inference.classifier import ImageClassifier
-from diffmiczoo.inference.prediction import PredictionTensors
 from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
+from diffmiczoo.inference.tensors import PredictionTensors
 from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
 from diffmiczoo.nn.condition import Condition, Priors
 from diffmiczoo.nn.dcg import DCG

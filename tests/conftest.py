@@ -38,6 +38,7 @@ def own_environment(
     """Keeps the user's cache, tokens and terminal out of every test, and one test's cache out of the next."""
     use_client_environment(monkeypatch, {"HF_HOME": f"{tmp_path_factory.getbasetemp()}/hf-{id(request.node)}"})
     monkeypatch.delenv("DIFFMICZOO_HUB_ORG", raising=False)
+    monkeypatch.delenv("DIFFMICZOO_MODEL", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("LINES", "40")
 

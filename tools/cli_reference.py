@@ -59,8 +59,11 @@ def _row(option: click.Option) -> str:
         words.append(", ".join(f"`{choice}`" for choice in option.type.choices) + ".")
     if option.show_default is True:
         words.append(f"Default: `{option.default}`.")
+    variable = f" or `{option.envvar}` in the environment" if option.show_envvar else ""
     if option.required:
-        words.append("Required.")
+        words.append(f"Required, here{variable}." if variable else "Required.")
+    elif variable:
+        words.append(f"Also{variable.removeprefix(' or')}.")
     value = "" if option.is_flag else " " + _value(option)
     return f"| `{', '.join(option.opts)}{value}` | {' '.join(filter(None, words))} |"
 

@@ -20,6 +20,9 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 #: Endings of tables; a test holds them against `data.rows.TABLE_EXTENSIONS`, which needs torch.
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
+#: The environment variable that stands for `--model`.
+MODEL_VARIABLE = "DIFFMICZOO_MODEL"
+
 TASKS = choices(DiffMICConfig, "task")
 
 #: A file to write.
@@ -82,12 +85,14 @@ def assignments(texts: tuple[str, ...]) -> dict[str, Any]:
 
 
 def model_option(**default: Any) -> Option:
-    """Returns `--model`; without a `default` it has to be given."""
+    """Returns `--model`; without a `default` it has to be given, or stand in the environment."""
     return click.option(
         "--model",
         "name",
         metavar="NAME",
         required=not default,
+        envvar=MODEL_VARIABLE,
+        show_envvar=True,
         show_default=bool(default),
         help="A name that `diffmiczoo list` shows, local-dir:PATH or hf-hub:ORGANISATION/NAME.",
         **default,  # click takes a default of None for one that was given

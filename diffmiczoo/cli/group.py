@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import sys
 import traceback
 from typing import Any, NoReturn
 
@@ -43,6 +45,10 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command that was asked for."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # What a screen cannot show is shown as its code; it must not end the work behind it.
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interruption:
@@ -61,9 +67,13 @@ def user_message(error: Exception) -> str | None:
         return f"{error.format_message().rstrip('.')}; see diffmiczoo {command}--help"
     if isinstance(error, click.ClickException):
         return error.format_message()
+    if isinstance(error, DiffMICError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, _FILE_ERRORS) or (isinstance(error, OSError) and error.errno in _FULL_OR_READ_ONLY):
-        return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
-    return str(error) if isinstance(error, DiffMICError) else None
+        return str(error)
+    return None
 
 
 def _end(ctx: click.Context, line: str, status: int) -> NoReturn:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
-from collections.abc import Iterable
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.errors import InvalidValueError
-from diffmiczoo.files import write_text
+from diffmiczoo.errors import InvalidValueError, MissingExtraError, UnusableFileError
+from diffmiczoo.files import check_directory, write_text
 
 if TYPE_CHECKING:
+    from diffmiczoo.images.items import Item
     from diffmiczoo.inference.prediction import Prediction
-
-#: Formats of predictions whose lines stand for themselves, so that a file can grow batch by batch.
-STREAMED = ("csv", "jsonl")
 
 
 def echo_json(values: dict[str, Any]) -> None:
     """Writes JSON to the screen."""
     click.echo(json.dumps(values, indent=2))
+
+
+def note(text: str) -> None:
+    """Writes a line to the standard error; that nobody reads it must not end what is being computed."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def echo_prediction(prediction: Prediction, style: str, output: Path | None) -> None:
@@ -35,26 +39,42 @@ def echo_prediction(prediction: Prediction, style: str, output: Path | None) -> 
         prediction: of any number of images.
         style: "table", "csv", "json" or "jsonl".
         output: the file; None for the screen.
+
+    Raises:
+        OSError: the file cannot be written; the message says where the prediction is instead.
     """
     if style == "csv":
         text = prediction.to_csv()
     elif style == "json":
         text = json.dumps(prediction.to_dict(), indent=2) + "\n"
     else:
-        text = _json_lines(prediction) if style == "jsonl" else _table(prediction)
+        text = json_lines(prediction) if style == "jsonl" else _table(prediction)
     if output is not None:
+        _write(output, text)
+    elif style == "table" or sys.stdout is None or sys.stdout.isatty():
+        click.echo(text, nl=False)
+    else:  # for another program or a file: the same bytes as --output writes, whatever the screen can show
+        click.echo(text.encode("utf-8", "surrogateescape"), nl=False)
+
+
+def _write(output: Path, text: str) -> None:
+    try:
         write_text(output, text)
-    else:
-        # A name that is not UTF-8 has signs that no screen takes.
-        click.echo(text.encode("utf-8", "replace").decode("utf-8"), nl=False)
+    except OSError as error:
+        instead = Path(tempfile.mkdtemp(prefix="diffmiczoo-"), output.name)
+        write_text(instead, text)
+        raise UnusableFileError(f"{output}: {error.strerror}; the prediction is in {instead} instead") from error
 
 
 def _table(prediction: Prediction) -> str:
     width = max(len("image"), *(len(_short(name)) for name in prediction.names))
     lines = [f"{'image':<{width}}  {'uncertainty':>11}  prediction"]
+    if prediction.thresholds is not None:
+        limits = (f"{label} {value:.3f}" for label, value in prediction.thresholds.items())
+        lines[0] += f" (labels by their thresholds: {', '.join(limits)})"
     for row, name in enumerate(prediction.names):
-        classes = "  ".join(f"{label} {probability:.3f}" for label, probability in prediction[row].top(3)[0])
-        lines.append(f"{_short(name):<{width}}  {float(prediction.uncertainty[row]):>11.3f}  {classes}")
+        uncertainty = float(prediction.uncertainty[row])
+        lines.append(f"{_short(name):<{width}}  {uncertainty:>11.3f}  {prediction.summary(row)}")
     return "\n".join(lines) + "\n"
 
 
@@ -63,69 +83,47 @@ def _short(name: str) -> str:
     return name if len(name) <= 60 else "…" + name[-59:]
 
 
-def _json_lines(prediction: Prediction) -> str:
-    return "".join(json.dumps(record) + "\n" for record in prediction.to_dict()["images"])
+def json_lines(prediction: Prediction) -> str:
+    """Returns a line of JSON per image; with the thresholds of its labels where it has any."""
+    limits = {} if prediction.thresholds is None else {"thresholds": prediction.thresholds}
+    return "".join(json.dumps(record | limits) + "\n" for record in prediction.to_dict()["images"])
 
 
-class PredictionFile:
-    """A CSV or JSON Lines file that grows by whole lines; each batch is on the disk before the next is computed.
+# ---------------------------------------------------------------------- pictures
 
-    Args:
-        path: of the file.
-        style: "csv" or "jsonl".
-        config: of the model, for its classes.
-        resume: keep the whole lines that the file has; otherwise it begins anew.
 
-    Attributes:
-        names: of the images that the file had predictions for.
+def check_overlays(directory: Path, items: Sequence[Item]) -> None:
+    """Refuses a directory of overlays that cannot be written, or whose pictures would replace those that are read.
 
     Raises:
-        ValueError: the file that is to go on has other classes, or is no such file.
+        ValueError: the message names the directory, and the picture.
+        ImportError: matplotlib is not installed.
     """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError('--overlay needs matplotlib: pip install "diffmiczoo[plot]"') from error
+    check_directory(directory, "--overlay")
+    names = overlay_names([item.name for item in items])
+    there = {path.name: path for path in directory.iterdir()} if directory.is_dir() else {}
+    targets = [there[name] for name in names if name in there]
+    own = {Path(item.name).resolve() for item in items} if targets else set()
+    lost = next((path for path in targets if path.resolve() in own), None)
+    if lost is not None:
+        raise InvalidValueError(f"--overlay {directory} would replace {lost}, one of the images; choose another one")
 
-    def __init__(self, path: Path, style: str, config: DiffMICConfig, resume: bool) -> None:
-        self.path, self.style, self.config = path, style, config
-        whole = self._whole_lines() if resume and path.exists() else b""
-        self.names = set(self._names(whole)) if whole else set()
-        self._begun = bool(whole)
-        self._file: BinaryIO = path.open("r+b" if whole else "wb")
-        if whole:
-            self._file.truncate(len(whole))
-            self._file.seek(0, os.SEEK_END)
 
-    def __enter__(self) -> PredictionFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def write(self, prediction: Prediction) -> None:
-        """Adds the predictions of a batch."""
-        text = _json_lines(prediction) if self.style == "jsonl" else prediction.to_csv(header=not self._begun)
-        self._file.write(text.encode("utf-8", "surrogateescape"))
-        self._file.flush()
-        if self.path.is_file():  # a pipe has no disk to wait for
-            os.fsync(self._file.fileno())
-        self._begun = True
-
-    def _whole_lines(self) -> bytes:
-        content = self.path.read_bytes()
-        return content[: content.rfind(b"\n") + 1]
-
-    def _names(self, content: bytes) -> Iterable[str]:
-        from diffmiczoo.inference.table import table_columns
-
-        text = content.decode("utf-8", "surrogateescape")
-        if self.style == "csv":
-            rows = csv.reader(io.StringIO(text))
-            header = next(rows)
-            if header != table_columns(self.config):
-                raise InvalidValueError(f"{self.path}: holds no predictions of this model, its columns are {header}")
-            return [row[0] for row in rows if row]
-        try:
-            return [json.loads(line)["name"] for line in text.splitlines()]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InvalidValueError(f"{self.path}: holds no predictions in JSON Lines ({error})") from error
+def overlay_names(names: Sequence[str]) -> list[str]:
+    """Returns the file name of each image's overlay; equal ones get a number."""
+    found: dict[str, None] = {}
+    repeats: Counter[str] = Counter()
+    for name in names:
+        stem = free = Path(name).stem
+        while f"{free}.png" in found:
+            repeats[stem] += 1
+            free = f"{stem}-{repeats[stem] + 1}"
+        found[f"{free}.png"] = None
+    return list(found)
 
 
 def write_overlays(prediction: Prediction, directory: Path) -> None:
@@ -133,11 +131,7 @@ def write_overlays(prediction: Prediction, directory: Path) -> None:
     from diffmiczoo.runtime.progress import progress_bar
 
     directory.mkdir(parents=True, exist_ok=True)
-    used: set[str] = set()
     with progress_bar(len(prediction), "overlay", "img", None) as bar:
-        for row, name in enumerate(prediction.names):
-            stem = Path(name).stem
-            unique = next(text for text in (stem, *(f"{stem}-{n}" for n in range(2, row + 3))) if text not in used)
-            used.add(unique)
-            prediction.save_overlay(directory / f"{unique}.png", row)
+        for row, name in enumerate(overlay_names(prediction.names)):
+            prediction.save_overlay(directory / name, row)
             bar.update()

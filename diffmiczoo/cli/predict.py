@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +22,14 @@ from diffmiczoo.cli.common import (
     precision_option,
     split_option,
 )
-from diffmiczoo.cli.output import STREAMED, PredictionFile, echo_prediction, write_overlays
+from diffmiczoo.cli.output import check_overlays, echo_prediction, note, write_overlays
+from diffmiczoo.cli.prediction_file import STREAMED, PredictionFile
+from diffmiczoo.cli.run_record import RunRecord
 from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.files import check_file, is_stream
 
 if TYPE_CHECKING:
+    from diffmiczoo.images.items import Item
     from diffmiczoo.model import DiffMICv2
 
 
@@ -38,8 +44,12 @@ if TYPE_CHECKING:
 @precision_option(*PRECISIONS)
 @device_option
 @format_option("table", *STREAMED, "json")
-@click.option("--output", type=OUTPUT_FILE, help="Write to a file, not to the screen.")
-@click.option("--resume", is_flag=True, help="Keep what --output holds already (csv, jsonl) and add what is missing.")
+@click.option("--output", type=OUTPUT_FILE, help="Write to a file, not to the screen; - is the screen.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Keep what --output holds already (csv, jsonl) of the same model and settings, and add what is missing.",
+)
 @click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Write a PNG per image into DIR.")
 @click.option("--on-error", type=click.Choice(["skip", "raise"]), default="skip", show_default=True)
 def predict(
@@ -56,55 +66,98 @@ def predict(
     """Classify IMAGES: files, folders, patterns such as 'scans/*.png', or a table with a column `file`.
 
     What cannot be read is listed on the standard error, and the exit status is then 1. With --output, csv and jsonl are
-    written batch by batch, so that memory does not grow with the number of images.
+    written batch by batch to FILE.partial, so that memory does not grow with the number of images; FILE is replaced at
+    the end, and FILE.run.json says what made it.
     """
-    if output is not None and not output.parent.is_dir():
-        raise InvalidValueError(f"{output.parent} is not a directory; --output needs one that exists")
-    streamed = output is not None and style in STREAMED and overlay is None
-    if resume and not streamed:
-        raise InvalidValueError("--resume needs --output with --format csv or jsonl, and no --overlay")
-    files = image_files(images, split)
+    output = None if output == Path("-") else output
+    if output is not None:
+        check_file(output, "--output")
+    grows = output is not None and style in STREAMED and overlay is None
+    if resume and (not grows or output is None or is_stream(output)):
+        raise InvalidValueError("--resume needs --output FILE with --format csv or jsonl, and no --overlay")
+    items = checked_items(images, split, output, overlay)
     import diffmiczoo
 
     model = diffmiczoo.create_model(name, pretrained=True, device=device)
-    if output is not None and streamed:
-        errors = predict_to_file(model, files, output, style, resume, options)
+    if output is not None and grows and can_grow(output):
+        errors = predict_to_file(model, items, PredictionTarget(output, style, resume, name), options)
     else:
-        prediction = model.predict(files, **options)
+        prediction = model.predict(items, **options)
         echo_prediction(prediction, style, output)
         if overlay is not None:
             write_overlays(prediction, overlay)
         errors = prediction.errors
     for message in errors.values():
-        click.echo(f"skipped {message}", err=True)
+        note(f"skipped {message}")
     if errors:
         sys.exit(1)
 
 
+@dataclass(frozen=True)
+class PredictionTarget:
+    """Where predictions of which model go, and whether earlier ones are kept."""
+
+    path: Path
+    style: str
+    resume: bool
+    model_name: str
+
+
+def can_grow(output: Path) -> bool:
+    """Whether a partial file can lie beside a file, or none is needed."""
+    return is_stream(output) or os.access(os.path.dirname(os.path.realpath(output)), os.W_OK)
+
+
 def predict_to_file(
-    model: DiffMICv2, files: list[str], output: Path, style: str, resume: bool, options: dict[str, Any]
+    model: DiffMICv2, items: list[Item], target: PredictionTarget, options: dict[str, Any]
 ) -> dict[str, str]:
     """Writes the predictions of each batch when it is done, and returns what could not be read."""
-    from diffmiczoo.images.items import ImageError, as_items
+    from diffmiczoo.images.items import ImageError
     from diffmiczoo.inference.predictor import PredictOptions
 
-    items = as_items(files)
     errors: dict[str, str] = {}
-    with PredictionFile(output, style, model.config, resume) as file:
+    predictor = model.predictor(PredictOptions(**options))
+    record = RunRecord.of(target.model_name, model, predictor)
+    with PredictionFile(target.path, target.style, model.config, record, target.resume) as file:
         left = [item for item in items if item.name not in file.names]
-        if len(left) < len(items):
-            click.echo(f"{output} has {len(items) - len(left):,} of {len(items):,} images already", err=True)
-        written = len(items) - len(left)
-        for prediction, failed in model.predictor(PredictOptions(**options)).predict_batches(left):
+        if file.names:
+            note(f"{target.path} has {len(items) - len(left):,} of {len(items):,} images already")
+        others = len(file.names) - (len(items) - len(left))
+        if others:
+            note(f"{target.path} also has {others:,} images that are not among these; they stay in it")
+        for prediction, failed in predictor.predict_batches(left):
             errors |= failed
             if prediction is not None:
                 file.write(prediction)
-                written += len(prediction)
-    if not written:
-        if output.is_file():
-            output.unlink()
-        raise ImageError("images", "none could be read: " + "; ".join(errors.values()))
+        if not file.rows:
+            raise ImageError("images", "none could be read: " + "; ".join(errors.values()))
     return errors
+
+
+def checked_items(images: tuple[str, ...], split: str | None, output: Path | None, overlay: Path | None) -> list[Item]:
+    """Lists the images, and refuses what would end in nothing or write over them.
+
+    Raises:
+        ValueError: there are none, or `output` or `overlay` would replace one of them or a table.
+    """
+    files = image_files(images, split)
+    from diffmiczoo.images.items import ImageError, as_items
+
+    missing = [path for path in files if not os.path.lexists(path)]
+    if len(missing) == len(files):
+        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        raise ImageError("images", f"none could be read: no such file: {', '.join(missing[:5])}{more}")
+    if missing:
+        note(f"{len(missing):,} of {len(files):,} files do not exist, first {missing[0]}")
+    items = as_items(files)
+    if output is not None and output.is_file() and not is_stream(output):
+        read = [*images, *(item.name for item in items)]
+        lost = next((path for path in read if os.path.isfile(path) and os.path.samefile(path, output)), None)
+        if lost is not None:
+            raise InvalidValueError(f"--output {output} would replace {lost}, which is read; choose another file")
+    if overlay is not None:
+        check_overlays(overlay, items)
+    return items
 
 
 def table_files(table: str, split: str | None) -> list[str]:
@@ -113,7 +166,7 @@ def table_files(table: str, split: str | None) -> list[str]:
 
     reading = read_files(table, split)
     for line in (*reading.notes, *(f"left out {part}" for part in reading.skipped)):
-        click.echo(f"{table}: {line}".encode("utf-8", "replace").decode("utf-8"), err=True)
+        note(f"{table}: {line}")
     return [str(record.path) for record in reading.records]
 
 

@@ -1,30 +1,36 @@
-"""Many items → squares in order, read by several processes where there are many files."""
+"""Many items → squares in order, read by several threads where there are several files."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
 
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.images.items import ImageError, Item
 from diffmiczoo.images.preprocessing import read_square
 
-#: From this number of files on, several processes read them.
-WORTH_PROCESSES = 256
-_MOST_PROCESSES = 8
-# Images that each process is ahead; what bounds the memory.
+#: From this number of files on, several threads read them.
+WORTH_THREADS = 16
+_MOST_THREADS = 8
+# Images that each thread is ahead; what bounds the memory.
 _AHEAD = 16
 
 
 def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tensor | ImageError]:
     """Yields the square of every item, or what is wrong with it, in order; few are in memory at a time.
+
+    Threads, not processes: decoders give up Python's lock while they work, so little is lost, and a thread needs no
+    shared memory or file descriptors for what it hands over, ends with its process, dies with it and never alone, asks
+    nothing of the caller's script or of the kind of process it runs in, and inherits no locks that nobody opens again.
 
     Args:
         items: as `as_items` gives them.
@@ -34,41 +40,64 @@ def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tenso
         (3, S, S), uint8 or float32 in [0, 1], or the error.
     """
     files = all(isinstance(item.source, str | os.PathLike) for item in items)
-    squares = _Squares(items, config)
-    if not files or len(items) < WORTH_PROCESSES or not _may_fork():
-        yield from (squares[index] for index in range(len(items)))
+    with _threads(len(items) if files else 0) as pool:
+        if pool is None:
+            yield from (_square(item, config) for item in items)
+            return
+        rest, begun = iter(items), deque[Future[Tensor | ImageError]]()
+        for item in islice(rest, _AHEAD * _processors()):
+            begun.append(pool.submit(_square, item, config))
+        while begun:
+            yield begun.popleft().result()
+            begun.extend(pool.submit(_square, item, config) for item in islice(rest, 1))
+
+
+def _square(item: Item, config: DiffMICConfig) -> Tensor | ImageError:
+    try:
+        return read_square(item, config)
+    except ImageError as error:
+        return error
+
+
+def _processors() -> int:
+    """Returns how many threads decode at once: as many as this process may use processors, up to a limit."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(count, _MOST_THREADS)
+
+
+@contextmanager
+def _threads(files: int) -> Iterator[ThreadPoolExecutor | None]:
+    """Starts threads for so many files; gives None where they are too few or the system has no more threads."""
+    if files < WORTH_THREADS:
+        yield None
         return
-    yield from DataLoader(
-        squares,
-        batch_size=None,  # the loader's own collation would copy each batch
-        num_workers=min(os.cpu_count() or 1, _MOST_PROCESSES),
-        prefetch_factor=_AHEAD,
-        multiprocessing_context="fork",
-        generator=torch.Generator(),  # the loader draws a number, which must not be the caller's
-    )
+    Image.init()  # loads Pillow's plug-ins, once
+    pool = ThreadPoolExecutor(_processors(), "diffmiczoo-decode")
+    try:
+        yield pool if _started(pool, _processors()) else None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _may_fork() -> bool:
-    """Whether processes can be started by fork, the only way that asks nothing of the caller's script.
+def _started(pool: ThreadPoolExecutor, count: int) -> bool:
+    """Starts the threads of a pool, each with one thread of torch's own.
 
-    The other ways ("spawn", "forkserver") run the script again, which goes round in circles unless its main part is
-    guarded by `if __name__ == "__main__"`. A fork copies the locks of all threads as they are, so a server's thread
-    should not fork: a lock that another thread holds stays closed in the copy for ever. The processes of a
-    `multiprocessing.Pool` may not have children, and macOS's own libraries do not survive a fork.
+    Torch would give each of them a team as large as the main thread's, and all would wait for the same processors. It
+    keeps the number per thread, but what was set last is also that of threads to come: hence it is set again here.
     """
-    alone = threading.current_thread() is threading.main_thread()
-    return sys.platform == "linux" and alone and not multiprocessing.current_process().daemon
+    own, met = torch.get_num_threads(), threading.Barrier(count + 1)
 
+    def prepare() -> None:
+        torch.set_num_threads(1)
+        met.wait()  # keeps the thread busy, so that each of these gets one of its own
 
-class _Squares(Dataset["Tensor | ImageError"]):
-    def __init__(self, items: Sequence[Item], config: DiffMICConfig) -> None:
-        self.items, self.config = items, config
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Tensor | ImageError:
-        try:
-            return read_square(self.items[index], self.config)
-        except ImageError as error:
-            return error
+    try:
+        for _ in range(count):
+            pool.submit(prepare)
+        met.wait()
+    except RuntimeError:  # no more threads here, or Python is about to end
+        return False
+    finally:
+        met.abort()
+        torch.set_num_threads(own)
+    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from diffmiczoo.images import dicom, pixels, tiff
 from diffmiczoo.images.deep import joined, lower_half
 from diffmiczoo.images.items import ImageError, Item, one_line, reading_errors
 from diffmiczoo.images.pixels import Planes, array_of_tensor, check_size, planes_of_array, to_rgb
+from diffmiczoo.images.quiet import quiet_decoders
 from diffmiczoo.images.sniffing import START, is_dicom
 
 #: Pillow's formats that are tried; others are left out because they start programs (EPS) or hold no photographs.
@@ -34,8 +34,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Changing warning filters is not thread-safe before Python 3.14, so one thread decodes at a time.
-_DECODING = threading.Lock()
 
 
 def read_image(item: Item, min_side: int | None = None) -> Tensor:
@@ -62,7 +60,7 @@ def read_image(item: Item, min_side: int | None = None) -> Tensor:
             the time, as long as neither side gets shorter than so many pixels.
 
     At most `MAX_PIXELS` are decoded; files are measured by their header first. Pillow's own
-    `Image.MAX_IMAGE_PIXELS` holds as well. Decoding threads wait for each other; use processes to read in parallel.
+    `Image.MAX_IMAGE_PIXELS` holds as well. Any number of threads may read at once.
 
     Raises:
         ImageError: the source is missing, not an image, broken, too large or outside its range; where a library
@@ -86,21 +84,12 @@ def _planes(item: Item, min_side: int | None) -> Planes:
     if isinstance(source, np.ndarray):
         return Planes(planes_of_array(item.name, source, channels_first=False))
     if isinstance(source, Image.Image):
-        with _quiet():
+        with quiet_decoders():
             return _planes_of_pillow(item.name, source)
     if not isinstance(source, str | bytes | os.PathLike):
         kind = type(source).__name__
         raise ImageError(item.name, f"is a {kind}; expected a path, a PIL image, an array or a tensor")
     return _planes_of_file(item.name, os.fsdecode(source), min_side)
-
-
-@contextmanager
-def _quiet() -> Iterator[list[warnings.WarningMessage]]:
-    """Collects the decoders' warnings, which nobody can act on when the image is read after all."""
-    with _DECODING, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield caught
 
 
 # ---------------------------------------------------------------------- Pillow
@@ -172,10 +161,10 @@ def _planes_of_file(name: str, path: str, min_side: int | None) -> Planes:
         with reading_errors(name):
             start = file.read(START)
         if is_dicom(start):
-            with _quiet():
+            with quiet_decoders():
                 return dicom.read_planes(name, file)
-        with _quiet() as caught:
-            return _planes_of_image_file(name, file, start, min_side, caught)
+        with quiet_decoders():
+            return _planes_of_image_file(name, file, start, min_side)
 
 
 def _opened(name: str, path: str) -> BinaryIO:
@@ -198,17 +187,16 @@ def _check_is_file(name: str, status: os.stat_result) -> None:
         raise ImageError(name, "is empty (0 bytes); expected an image file, copy it again")
 
 
-def _planes_of_image_file(
-    name: str, file: BinaryIO, start: bytes, min_side: int | None, caught: list[warnings.WarningMessage]
-) -> Planes:
+def _planes_of_image_file(name: str, file: BinaryIO, start: bytes, min_side: int | None) -> Planes:
     Image.init()
     with _pillow_errors(name):
         try:
             image = Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+            _check_limit(image)
         except UnidentifiedImageError as error:
             if start.startswith(_TIFF) and (found := tiff.read_planes(name, file)):
                 return found
-            raise ImageError(name, _unknown_content(name, start, caught)) from error
+            raise ImageError(name, _unknown_content(name, start)) from error
     with image:
         check_size(name, image.height, image.width)
         if min_side is not None:
@@ -216,6 +204,13 @@ def _planes_of_image_file(
             with _pillow_errors(name):
                 image.draft(None, (image.width // factor, image.height // factor))
         return _planes_of_pillow(name, image)
+
+
+def _check_limit(image: Image.Image) -> None:
+    """Refuses from where Pillow warns; below twice its limit it would go on."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise Image.DecompressionBombError(f"{image.width * image.height:,} pixels, Pillow's limit is {limit:,}")
 
 
 def _reduction(width: int, height: int, min_side: int) -> int:
@@ -233,7 +228,7 @@ def _reduction(width: int, height: int, min_side: int) -> int:
     return 1
 
 
-def _unknown_content(name: str, start: bytes, caught: list[warnings.WarningMessage]) -> str:
+def _unknown_content(name: str, start: bytes) -> str:
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return (
             "is a HEIF image; pip install pillow-heif and call pillow_heif.register_heif_opener() before, or save it "
@@ -243,8 +238,17 @@ def _unknown_content(name: str, start: bytes, caught: list[warnings.WarningMessa
         return f"has no DICOM header (it starts with {start[:8]!r}); expected a DICOM file, export it again"
     if start.startswith(_TIFF):
         return "is a TIFF file of a kind that is not read, or its header is broken; save it as PNG or uncompressed TIFF"
-    notes = "".join(f"; {warning.message}" for warning in caught)
+    notes = "".join(f"; {note}" for note in _missing_support(start))
     return (
         f"is not an image, or its header is broken (it starts with {start[:8]!r}{notes}); expected JPEG, PNG, TIFF, "
         "BMP, GIF, WebP, JPEG 2000, PNM, AVIF or DICOM"
     )
+
+
+def _missing_support(start: bytes) -> Iterator[str]:
+    """Yields what Pillow says of formats that it knows and was built without."""
+    for kind in FORMATS:
+        accept = Image.OPEN[kind][1] if kind in Image.OPEN else None
+        answer = accept(start[:16]) if accept else None
+        if isinstance(answer, str):
+            yield answer

@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import operator
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,59 +15,13 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingExtraError
-from diffmiczoo.files import write_text
-from diffmiczoo.inference.probabilities import scores_to_probs, uncertainty
+from diffmiczoo.files import replaced, write_text
 from diffmiczoo.inference.table import csv_text, table_columns
+from diffmiczoo.inference.tensors import TENSORS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
-
-
-@dataclass(frozen=True)
-class PredictionTensors:
-    """The tensors of a `Prediction`, which has their shapes and ranges; float32 on the CPU."""
-
-    scores: Tensor
-    dcg_logits: Tensor
-    probs: Tensor
-    uncertainty: Tensor
-    rois: Tensor
-    roi_attention: Tensor
-    saliency: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        scores: Tensor,
-        dcg_logits: Tensor,
-        rois: Tensor,
-        roi_attention: Tensor,
-        saliency: Tensor,
-        config: DiffMICConfig,
-    ) -> PredictionTensors:
-        """Brings what a model computed for a batch to the CPU, and adds probabilities and uncertainty."""
-        given = (scores, dcg_logits, rois, roi_attention, saliency)
-        scores, dcg_logits, rois, roi_attention, saliency = _on_cpu(given)
-        probs = scores_to_probs(scores, config, dcg_logits)
-        return cls(scores, dcg_logits, probs, uncertainty(probs, config.task), rois, roi_attention, saliency)
-
-    @classmethod
-    def concatenated(cls, parts: Sequence[PredictionTensors]) -> PredictionTensors:
-        """Puts batches one after the other."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS))
-
-
-def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Returns tensors (B, …) as float32 on the CPU, brought there at once: every transfer waits for the device."""
-    flat = torch.cat([tensor.flatten(1).float() for tensor in tensors], dim=1).cpu()
-    parts = flat.split([tensor.shape[1:].numel() for tensor in tensors], dim=1)
-    return [part.reshape(tensor.shape) for tensor, part in zip(tensors, parts, strict=True)]
-
-
-_TENSORS = tuple(field.name for field in dataclasses.fields(PredictionTensors))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -161,11 +114,25 @@ class Prediction:
 
     @property
     def labels(self) -> list[str] | list[list[str]]:
-        """The most probable class of each image; for "multilabel" all that reach their threshold, by default 0.5."""
+        """The most probable class of each image; for "multilabel" all that reach their threshold."""
         if self.config.task == "multiclass":
             return [pairs[0][0] for pairs in self.top(1)]
-        chosen = (self.probs >= torch.tensor(self.config.thresholds or [0.5])).tolist()
-        return [[name for name, on in zip(self.class_names, row, strict=True) if on] for row in chosen]
+        rows = self._reached().tolist()
+        return [[name for name, on in zip(self.class_names, row, strict=True) if on] for row in rows]
+
+    @property
+    def thresholds(self) -> dict[str, float] | None:
+        """Class name → the probability from which "multilabel" gives the label, by default 0.5; None for one label."""
+        if self.config.task == "multiclass":
+            return None
+        values = self.config.thresholds or [0.5] * len(self.class_names)
+        return dict(zip(self.class_names, values, strict=True))
+
+    def _reached(self) -> Tensor:
+        """Returns (B, C) bool: which labels reach their threshold; none of them for "multiclass"."""
+        if self.thresholds is None:
+            return torch.zeros_like(self.probs, dtype=torch.bool)
+        return self.probs >= torch.tensor(list(self.thresholds.values()), dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -178,7 +145,7 @@ class Prediction:
             KeyError: there is no such name.
         """
         rows = list(range(len(self))[key]) if isinstance(key, slice) else [self._row(key)]
-        selected = {field: getattr(self, field)[torch.tensor(rows, dtype=torch.long)] for field in _TENSORS}
+        selected = {field: getattr(self, field)[torch.tensor(rows, dtype=torch.long)] for field in TENSORS}
         names, items = [self.names[row] for row in rows], [self.items[row] for row in rows]
         return dataclasses.replace(self, names=names, items=items, **selected)
 
@@ -194,14 +161,33 @@ class Prediction:
         return self.names.index(key)
 
     def __repr__(self) -> str:
-        first = zip(self.names, self[:3].top(1), strict=False)
-        shown = [f"{os.path.basename(name)} → {pairs[0][0]} {pairs[0][1]:.3f}" for name, pairs in first]
+        shown = [f"{os.path.basename(name)} → {self.summary(row, 1)}" for row, name in enumerate(self.names[:3])]
         more = ["…"] if len(self) > 3 else []
         state = "" if self.calibrated else ", not calibrated"
         return f"Prediction({len(self)} images, {len(self.class_names)} classes{state}: {', '.join(shown + more)})"
 
+    def summary(self, row: int, most: int = 3) -> str:
+        """Returns in a few words what is predicted for an image: its labels, or its most probable classes.
+
+        Args:
+            row: place of the image.
+            most: classes that are named; of more labels only the number.
+        """
+        one = self[row]
+        pairs = one.top(len(self.class_names))[0]
+        if self.thresholds is None:
+            return "  ".join(f"{name} {value:.3f}" for name, value in pairs[:most])
+        count = int(one._reached().sum())
+        if not count:
+            return f"no finding above its threshold (highest: {pairs[0][0]} {pairs[0][1]:.3f})"
+        named = "  ".join(f"{name} {value:.3f}" for name, value in pairs[: min(count, most)])
+        return named + (f"  + {count - most}" if count > most else "")
+
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """Returns the k most probable classes of each image as (name, probability), the most probable first.
+
+        For "multilabel" the labels that reach their threshold come before the others: thresholds differ, and a class
+        that is less probable than another may be predicted where that one is not.
 
         Args:
             k: at least 1; more than there are classes gives all.
@@ -211,14 +197,16 @@ class Prediction:
         """
         if k < 1:
             raise InvalidValueError(f"k={k} must be at least 1")
-        values, order = torch.sort(self.probs, stable=True, dim=-1, descending=True)
-        rows = zip(values[:, :k].tolist(), order[:, :k].tolist(), strict=True)
+        order = torch.sort(self.probs.double() + self._reached(), stable=True, dim=-1, descending=True).indices
+        rows = zip(self.probs.gather(1, order)[:, :k].tolist(), order[:, :k].tolist(), strict=True)
         return [[(self.class_names[index], value) for value, index in zip(*row, strict=True)] for row in rows]
 
     # ------------------------------------------------------------------ for other programs
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-ready values: a record per image under "images", then what holds for all of them.
+
+        "thresholds" are those of "multilabel" by class name, else None.
 
         A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores" and
         "dcg_logits" by class name, and "rois": box (left, top, right, bottom in pixels of the square of "image_size")
@@ -230,6 +218,7 @@ class Prediction:
             "errors": dict(self.errors),
             "task": self.config.task,
             "class_names": list(self.class_names),
+            "thresholds": self.thresholds,
             "image_size": self.config.image_size,
             "steps": self.steps,
             "seed": self.seed,
@@ -253,6 +242,8 @@ class Prediction:
     def to_frame(self) -> DataFrame:
         """Returns a pandas table: name, label (several joined by "|"), uncertainty, and prob_<class> per class.
 
+        Its `attrs["thresholds"]` are those that labels had to reach.
+
         Raises:
             ImportError: pandas is not installed.
         """
@@ -260,7 +251,9 @@ class Prediction:
             from pandas import DataFrame
         except ImportError as error:
             raise MissingExtraError('to_frame needs pandas: pip install "diffmiczoo[pandas]"') from error
-        return DataFrame(self._table_rows(), columns=table_columns(self.config))
+        frame = DataFrame(self._table_rows(), columns=table_columns(self.config))
+        frame.attrs["thresholds"] = self.thresholds
+        return frame
 
     def to_csv(self, path: str | os.PathLike[str] | None = None, *, header: bool = True) -> str:
         """Returns the table of `to_frame` as CSV text, with 6 decimals, and writes it to a file if one is given.
@@ -317,7 +310,7 @@ class Prediction:
         overlay = Overlay(
             name=self.names[row],
             square=self._square(row, images),
-            saliency=one.saliency[0, one.probs[0].argmax()] if show_saliency else None,
+            saliency=one.saliency[0, self.class_names.index(ranking[0][0])] if show_saliency else None,
             rois=one.rois[0],
             roi_attention=one.roi_attention[0],
             ranking=ranking,
@@ -329,7 +322,9 @@ class Prediction:
 
     def save_overlay(self, path: str | os.PathLike[str], index: int | str = 0) -> None:
         """Writes the figure of `plot` as a PNG file of 900×450 pixels; raises as `plot` does."""
-        self.plot(index).savefig(path, format="png", dpi="figure")
+        figure = self.plot(index)
+        with replaced(Path(path)) as file:
+            figure.savefig(file, format="png", dpi="figure")
 
     def _square(self, row: int, images: Any) -> Tensor:
         """Returns the square (S, S, 3) that the model saw, uint8 or float in [0, 1]."""

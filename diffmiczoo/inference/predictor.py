@@ -16,7 +16,8 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 from diffmiczoo.images.items import ImageError, Item
 from diffmiczoo.images.loading import read_squares
-from diffmiczoo.inference.prediction import Prediction, PredictionTensors
+from diffmiczoo.inference.prediction import Prediction
+from diffmiczoo.inference.tensors import PredictionTensors
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, Runtime

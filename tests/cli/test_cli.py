@@ -58,7 +58,7 @@ def test_options_of_one_name_mean_the_same_everywhere() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict", "a.png"], "Missing option '--model'; see diffmiczoo predict --help"),
+        (["predict", "a.png"], "Missing option '--model' (env var: 'DIFFMICZOO_MODEL'); see diffmiczoo predict --help"),
         (["predict", "a.png", "--model", "x", "--precision", "fp8"], "'fp8' is not one of 'fp32'"),
         (["nothing"], "No such command 'nothing'"),
         (["fit", "--colour"], "No such option"),

@@ -83,16 +83,17 @@ def test_a_cut_file_goes_on(weights, pictures, tmp_path, style: str) -> None:
 def test_killed_in_the_middle_nothing_is_lost_or_repeated(weights, pictures, tmp_path) -> None:
     output = tmp_path / "out.csv"
     command = ["predict", pictures, "--model", weights, "--format", "csv", "--batch-size", "1", "--output", output]
+    partial = tmp_path / "out.csv.partial"
     process = ForkedProcess(command_line, *map(str, command))
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (not output.exists() or output.read_bytes().count(b"\n") < 5):
+    while time.monotonic() < deadline and (not partial.exists() or partial.read_bytes().count(b"\n") < 5):
         time.sleep(0.002)
     process.kill()
     process.wait()
-    begun = output.read_bytes().count(b"\n") - 1
-    assert 0 < begun < 30, "the kill came too late"
+    begun = partial.read_bytes().count(b"\n") - 1
+    assert 0 < begun < 30 and not output.exists(), "the kill came too late"
     assert run(*command, "--resume")[0] == 0
-    assert len(rows_of(output)) == 30
+    assert len(rows_of(output)) == 30 and not partial.exists()
 
 
 def test_unreadable_files_are_named_and_tried_again(weights, pictures, tmp_path) -> None:

@@ -53,10 +53,10 @@ def test_a_cache_holds_no_file_of_images_that_cannot_be_read(tmp_path, monkeypat
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_several_processes_decode_the_same(tmp_path, monkeypatch) -> None:
+def test_several_threads_decode_the_same(tmp_path, monkeypatch) -> None:
     write_images(tmp_path, [f"{name}/{number}.png" for name in "ab" for number in range(4)])
     manifest = read_manifest(tmp_path)
     alone = load_squares(manifest, CONFIG, progress=False)
-    monkeypatch.setattr(loading, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(loading, "WORTH_THREADS", 1)
     together = load_squares(manifest, CONFIG, progress=False)
     assert torch.equal(alone, together)

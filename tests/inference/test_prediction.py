@@ -134,6 +134,7 @@ def test_to_dict_through_json() -> None:
         "errors": {"bad.png": "bad.png: is empty"},
         "task": "multiclass",
         "class_names": ["cat", "dog", "eel"],
+        "thresholds": None,
         "image_size": 64,
         "steps": 10,
         "seed": 0,

@@ -1,0 +1,197 @@
+"""`PredictionFile`: a CSV or JSON Lines file that grows batch by batch beside the one that it replaces at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from diffmiczoo.cli.output import json_lines, note
+from diffmiczoo.cli.run_record import RunRecord
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.files import beside, is_stream, naming, opened_stream, put_in_place
+
+if TYPE_CHECKING:
+    from diffmiczoo.inference.prediction import Prediction
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: Formats of predictions whose lines stand for themselves, so that a file can grow batch by batch.
+STREAMED = ("csv", "jsonl")
+
+
+class PredictionFile:
+    """Grows as PATH.partial by whole lines, each batch on the disk before the next is computed, and then becomes PATH.
+
+    PATH.run.json beside it says what made the predictions. A run that stops, is killed or predicts nothing leaves PATH
+    as it was; PATH.partial is what a resumed run goes on with. A device or pipe is written to as it is.
+
+    Args:
+        path: of the file.
+        style: "csv" or "jsonl".
+        config: of the model, for its classes.
+        record: of the run.
+        resume: keep the predictions that the file or its partial file has, where they were made in the same way.
+
+    Attributes:
+        names: of the images that are kept from before.
+        rows: number of predictions in the file.
+
+    Raises:
+        ValueError: the file that is to go on has other classes, is no such file, or another run is writing it.
+    """
+
+    def __init__(self, path: Path, style: str, config: DiffMICConfig, record: RunRecord, resume: bool) -> None:
+        self.path, self.style, self.config, self.record = path, style, config, record
+        self.names: set[str] = set()
+        self.rows, self._sets_aside = 0, False
+        self._stream = is_stream(path)
+        self._begun = False
+        self._target = path if self._stream else Path(os.path.realpath(path))
+        self._partial = beside(self._target, ".partial")
+        with naming(path):
+            self._file = opened_stream(path) if self._stream else self._opened(resume)
+
+    def __enter__(self) -> PredictionFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file:
+            if fcntl is None:
+                self._file.close()  # where there are no locks, nothing that is open can be moved
+            if self._stream:
+                return
+            if kind is None:
+                self._finish()
+            elif self.rows:
+                note(f"{self._partial} has {self.rows:,} predictions; the same command with --resume goes on from them")
+            else:
+                self._partial.unlink(missing_ok=True)
+                RunRecord.path_for(self._partial).unlink(missing_ok=True)
+
+    def write(self, prediction: Prediction) -> None:
+        """Adds the predictions of a batch.
+
+        Raises:
+            OSError: the disk is full, or nobody reads the pipe any more.
+        """
+        text = json_lines(prediction) if self.style == "jsonl" else prediction.to_csv(header=not self._begun)
+        with naming(self.path):
+            self._file.write(text.encode("utf-8", "surrogateescape"))
+            self._file.flush()
+            if not self._stream:
+                os.fsync(self._file.fileno())
+        self._begun = True
+        self.rows += len(prediction)
+
+    # ------------------------------------------------------------------ begin and end
+
+    def _opened(self, resume: bool) -> BinaryIO:
+        """Opens the partial file behind what is kept of an earlier run."""
+        self._partial.touch()
+        file: BinaryIO = self._partial.open("r+b")
+        try:
+            self._lock(file)
+            kept = self._kept() if resume else b""
+            if not kept and self._partial.stat().st_size:
+                self._set_aside(self._partial)
+            if kept != file.read():
+                file.seek(0)
+                file.truncate()
+                file.write(kept)
+                file.flush()
+            self.record.save_for(self._partial)
+        except BaseException:
+            file.close()
+            if not self._partial.stat().st_size:
+                self._partial.unlink()
+            raise
+        return file
+
+    def _lock(self, file: BinaryIO) -> None:
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InvalidValueError(
+                f"{self.path}: another run is writing it; wait for it, or choose another"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+
+    def _kept(self) -> bytes:
+        """Returns the whole lines of the newest file that was made as this one is to be."""
+        files = [file for file in (self._partial, self._target) if file.exists() and file.stat().st_size]
+        for file in files:
+            content = whole_records(file.read_bytes(), self.style)
+            names = list(self._names(file, content)) if content else []
+            if not self.record.differences(file):
+                self.names, self.rows, self._begun = set(names), len(names), bool(content)
+                return content
+        if files:
+            differences = "; ".join(self.record.differences(files[0]))
+            note(f"{files[0]} was made otherwise ({differences}): none of it is kept, all images are predicted anew")
+            self._sets_aside = True
+        return b""
+
+    def _set_aside(self, file: Path) -> None:
+        """Copies a file that is about to be written over, so that no work is lost."""
+        endings = (".old" + (str(number) if number > 1 else "") for number in count(1))
+        old = next(other for other in (beside(file, ending) for ending in endings) if not other.exists())
+        shutil.copy2(file, old)
+        with suppress(FileNotFoundError):
+            shutil.copy2(RunRecord.path_for(file), RunRecord.path_for(old))
+        note(f"{old} has what {file} had before")
+
+    def _finish(self) -> None:
+        if self._sets_aside and self._target.exists():
+            self._set_aside(self._target)
+        with naming(self.path, self._partial):
+            # In this order: whenever it is stopped, no file has the record of another one.
+            RunRecord.path_for(self._target).unlink(missing_ok=True)
+            put_in_place(self._partial, self._target)
+            os.replace(RunRecord.path_for(self._partial), RunRecord.path_for(self._target))
+
+    def _names(self, file: Path, content: bytes) -> Iterable[str]:
+        """Returns the names of the images that a file has predictions for.
+
+        Raises:
+            ValueError: it is no such file.
+        """
+        from diffmiczoo.inference.table import table_columns
+
+        text = content.decode("utf-8", "surrogateescape")
+        if self.style == "csv":
+            header, *rows = csv.reader(io.StringIO(text, newline=""))
+            if header != table_columns(self.config):
+                raise InvalidValueError(f"{file}: holds no predictions of this model, its columns are {header}")
+            odd = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)
+            if odd is not None:
+                raise InvalidValueError(f"{file}: row {odd} is not whole; mend or remove the file")
+            return [row[0] for row in rows]
+        try:
+            return [json.loads(line)["name"] for line in text.splitlines()]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InvalidValueError(f"{file}: holds no predictions in JSON Lines ({error})") from error
+
+
+def whole_records(content: bytes, style: str) -> bytes:
+    """Returns a CSV or JSON Lines file without a last line that is not whole.
+
+    A line of CSV ends where quotes are even: a file's name may hold line breaks, which lie within quotes.
+    """
+    end = content.rfind(b"\n")
+    while style == "csv" and end >= 0 and content.count(b'"', 0, end) % 2:
+        end = content.rfind(b"\n", 0, end)
+    return content[: end + 1]

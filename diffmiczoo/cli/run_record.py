@@ -1,0 +1,96 @@
+"""`RunRecord`: what the predictions of a file depend on, in a JSON file beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffmiczoo._version import __version__
+from diffmiczoo.files import beside, read_json_object, write_text
+
+if TYPE_CHECKING:
+    from diffmiczoo.inference.predictor import Predictor
+    from diffmiczoo.model import DiffMICv2
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What the predictions of a file depend on.
+
+    Attributes:
+        model: the name that it was created by; another name for the same weights and config makes no difference.
+        weights: sha256 of all parameters and buffers.
+        config: of the model, with calibration and thresholds.
+        steps, num_samples, seed: of the sampler.
+        precision: of products.
+        version: of this package.
+    """
+
+    model: str
+    weights: str
+    config: dict[str, Any]
+    steps: int
+    num_samples: int
+    seed: int
+    precision: str
+    version: str = __version__
+
+    @classmethod
+    def of(cls, name: str, model: DiffMICv2, predictor: Predictor) -> RunRecord:
+        """Returns the record of what a predictor of a model is about to do."""
+        options = predictor.options
+        config = json.loads(json.dumps(model.config.to_dict()))
+        steps, runs = predictor.steps, predictor.num_samples
+        return cls(name, weights_digest(model), config, steps, runs, options.seed, options.precision)
+
+    @staticmethod
+    def path_for(file: Path) -> Path:
+        """Returns where the record of a file lies."""
+        return beside(file, ".run.json")
+
+    def save_for(self, file: Path) -> None:
+        """Writes the record of a file.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_text(self.path_for(file), json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    def differences(self, file: Path) -> list[str]:
+        """Returns in what a file's predictions were made otherwise, a few words each; none where they go together."""
+        try:
+            theirs = read_json_object(self.path_for(file))
+        except FileNotFoundError:
+            return [f"there is no {self.path_for(file).name} beside it that says what made it"]
+        mine = dataclasses.asdict(self)
+        found = [
+            f"{field} {_short(theirs.get(field))}, now {_short(mine[field])}"
+            for field in ("weights", "steps", "num_samples", "seed", "precision", "version")
+            if theirs.get(field) != mine[field]
+        ]
+        if found and theirs.get("model") != self.model:
+            found.insert(0, f"model {theirs.get('model')}, now {self.model}")
+        config = theirs.get("config")
+        before = config if isinstance(config, dict) else {}
+        changed = [field for field in self.config if before.get(field) != self.config[field]]
+        return found + ([f"the model's {', '.join(changed)}"] if changed else [])
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12]
+
+
+def weights_digest(model: DiffMICv2) -> str:
+    """Returns the sha256 of a model's parameters and buffers, with their names, types and shapes, in hexadecimal."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
