@@ -59,8 +59,6 @@ def put_in_place(new: Path, path: Path) -> None:
     Raises:
         OSError: neither is possible.
     """
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with suppress(FileNotFoundError):
         status = path.stat()
         if hasattr(os, "chown"):
@@ -90,10 +88,9 @@ def naming(path: Path, *others: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        unknown = error.filename is None or error.filename in map(str, others)
-        if error.errno is None or not unknown:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        if error.errno is not None and (error.filename is None or error.filename in map(str, others)):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 # ---------------------------------------------------------------------- what is no file
