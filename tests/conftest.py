@@ -78,7 +78,10 @@ def image_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def make_dicom() -> Callable[..., Path]:
-    """Returns a function (path, pixels, deflated=False, **elements) that writes a DICOM file and returns its path."""
+    """Returns a function (path, pixels, deflated=False, **elements) that writes a DICOM file and returns its path.
+
+    An element that is None is left out.
+    """
     pydicom = pytest.importorskip("pydicom")
     from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
@@ -96,6 +99,8 @@ def make_dicom() -> Callable[..., Path]:
         dataset.PixelData = pixels.tobytes()
         for keyword, value in elements.items():
             setattr(dataset, keyword, value)
+            if value is None:
+                del dataset[keyword]
         dataset["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian if deflated else ExplicitVRLittleEndian

@@ -85,13 +85,13 @@ def _is_little_endian(header: Dataset) -> bool:
 def _table(descriptor: Any, data: Any, signed: bool, little_endian: bool) -> Table | None:
     if not descriptor or data is None or len(descriptor) != 3 or not (isinstance(data, int) or len(data)):
         return None
-    entries, first, _ = (int(number) for number in descriptor)
+    entries, first, bits = (int(number) for number in descriptor)
     entries = entries % 2**16 or 2**16
     if signed and first >= 2**15:
         first -= 2**16
     if not isinstance(data, bytes):
         values = np.atleast_1d(np.asarray(data, np.int64)) % 2**16
-    elif len(data) <= entries + 1:
+    elif len(data) in (entries, entries + 1) or (bits <= 8 and len(data) < 2 * entries):
         values = np.frombuffer(data, np.uint8)
     else:
         values = np.frombuffer(data[: len(data) // 2 * 2], "<u2" if little_endian else ">u2")
