@@ -155,8 +155,8 @@ def grey_range(values: np.ndarray) -> tuple[int, int]:
 
     - None above 255: 8 bits, 0 and 255.
     - All multiples of 257, 256, 64, 16 or 4, the factors by which programs widen 8 bits: 0 and 255 times that.
-    - Else full scale where the values fill it: 0 and 2^10 - 1, 2^12 - 1 or 2^14 - 1 if the highest value lies in the
-      last sixteenth, 0 and 2^16 - 1 if it lies in the upper half; and if the values span at least a quarter of it.
+    - Else full scale where the values fill it: 0 and 2^bits - 1 for 10, 12, 14 and 15 bits if the highest lies in the
+      last sixteenth, for 16 bits if it lies in the upper half; and if the values span at least a quarter of it.
     - Else the lowest and the highest value, because 12-bit data in 16 bits would come out nearly black.
 
     So the same picture of 8, 12 or 16 bits gives the same answer.
@@ -170,7 +170,7 @@ def grey_range(values: np.ndarray) -> tuple[int, int]:
     for factor in (257, 256, 64, 16, 4):
         if high <= 255 * factor and (high >= 64 * factor or factor == 257) and _all_multiples(values, factor):
             return 0, 255 * factor
-    for bits in (10, 12, 14, 16):
+    for bits in (10, 12, 14, 15, 16):
         full = 2**bits - 1
         if (full / 2 if bits == 16 else full * 15 / 16) <= high <= full and high - low >= full / 4:
             return 0, full

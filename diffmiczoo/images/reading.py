@@ -100,6 +100,7 @@ def _planes_of_pillow(name: str, image: Image.Image) -> Planes:
     with _pillow_errors(name):
         if (found := tiff.misread_planes(name, image)) is not None:
             return Planes(found.values, _frames(image), found.negative)
+        tiff.put_byte_order_right(image)
         lower = lower_half(image)
         image.load()
         array = np.asarray(_plain(_upright(image)))

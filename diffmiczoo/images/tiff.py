@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ _STRIPS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR, _PREDIC
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _SAMPLE_FORMAT = 322, 323, 324, 325, 339
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _NONE, _DEFLATE = (1,), (8, 32946)
+_NATIVE = {"I;16BS": "I;16S", "I;32BS": "I;32S", "F;32BF": "F;32F"}
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 
@@ -25,6 +27,17 @@ def is_negative(image: Any) -> bool:
     """Whether a TIFF image says that zero is white and Pillow, which inverts 8 bits and less, has left that to us."""
     tags = getattr(image, "tag_v2", None)
     return tags is not None and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode[0] in "IF"
+
+
+def put_byte_order_right(image: Any) -> None:
+    """Corrects how Pillow is about to unpack compressed signed numbers and floats of a big-endian TIFF file.
+
+    libtiff hands out bytes in the processor's order; Pillow (13.0) knows that for unsigned numbers only.
+    """
+    if image.format == "TIFF" and sys.byteorder == "little" and getattr(image, "use_load_libtiff", False):
+        image.tile = [
+            tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:])) for tile in image.tile
+        ]
 
 
 def misread_planes(name: str, image: Any) -> Planes | None:
@@ -46,8 +59,8 @@ def _is_misread(image: Any) -> bool:
     if image.format != "TIFF" or tags is None or not getattr(image, "tile", None) or image.fp is None:
         return False
     bits, kinds = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (1,))
-    planes = tags.get(_PLANAR) == 2 and (max(bits) > 8 or tags.get(_PHOTOMETRIC, 0) == _WHITE_IS_ZERO)
-    return planes or (max(kinds) == 2 and max(bits) == 8)
+    colours = max(bits) == 8 and tags.get(_PHOTOMETRIC, 0) not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+    return (tags.get(_PLANAR) == 2 and not colours) or (max(kinds) == 2 and max(bits) == 8)
 
 
 def read_planes(name: str, file: BinaryIO, tags: Any = None) -> Planes | None:
