@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import types
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -337,8 +337,10 @@ def _validated(name: str, kind: Any, value: Any) -> Any:
 
 
 def _validated_tuple(name: str, kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
+    listed = value.tolist() if hasattr(value, "tolist") else value  # arrays and what pandas and scikit-learn give
+    if isinstance(listed, str | bytes | Mapping | set | frozenset) or not isinstance(listed, Iterable):
         raise InvalidTypeError(f"{name}={value!r} is not a list")
+    value = tuple(listed)
     if kinds[-1] is not Ellipsis and len(value) != len(kinds):
         raise InvalidValueError(f"{name}={value!r} has {len(value)} values; expected {len(kinds)}")
     return tuple(_validated(f"{name}[{index}]", kinds[0], item) for index, item in enumerate(value))

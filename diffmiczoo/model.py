@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.labels import names_of
 from diffmiczoo.diffusion import losses, sampling
 from diffmiczoo.diffusion.samplers import Sampler, create_sampler
 from diffmiczoo.diffusion.schedule import NoiseSchedule
@@ -325,25 +326,22 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
     # ------------------------------------------------------------------ classes
 
     def reset_classifier(self, num_classes: int, class_names: Sequence[str] | None = None) -> None:
-        """Changes the number of classes: rebuilds the four layers that depend on it and marks the model untrained.
+        """Changes the classes: rebuilds the four layers that depend on them and marks the model untrained.
+
+        Where old and new classes have names, the rows of those that are in both are kept.
 
         Args:
             num_classes: C ≥ 2.
             class_names: C names; "class_0", "class_1", … by default.
 
         Warns:
-            UserWarning: names the layers that were rebuilt.
+            UserWarning: names the layers that were rebuilt, and the classes whose rows were kept.
 
         Raises:
             ValueError: `num_classes` is out of range, or does not fit `class_names`.
         """
-        names = tuple(class_names or ())
-        old_classes = self.config.num_classes
-        config = self.config.uncalibrated().replace(num_classes=num_classes, class_names=names, ordinal=False)
-        self._reconfigure(config)
-        rebuilt = ", ".join(rebuild_class_layers(self, num_classes, old_classes))
+        old, names = self.config, () if class_names is None else names_of(class_names)
+        self._reconfigure(old.uncalibrated().replace(num_classes=num_classes, class_names=names, ordinal=False))
+        rebuilt = rebuild_class_layers(self, old, self.config)
         self.trained = False
-        warn(
-            f"num_classes is now {num_classes}: {rebuilt} were rebuilt with random weights; fit the model before you "
-            "predict"
-        )
+        warn(f"num_classes is now {num_classes}: {rebuilt}; fit the model before you predict")

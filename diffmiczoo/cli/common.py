@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,30 @@ def bootstrap_option(least: int) -> Option:
 
 device_option = click.option(
     "--device", type=Device(), default="cpu", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, … or mps."
+)
+
+
+class Names(click.ParamType):
+    """Names joined by commas, those with commas in double quotes; or NUMBER=NAME for each."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns a list of names, or a dictionary of number → name."""
+        if not isinstance(value, str):
+            return value
+        names = [name.strip() for name in next(csv.reader([value], skipinitialspace=True), [])]
+        pairs = [name.partition("=") for name in names]
+        if pairs and all(sign and number.strip().isdecimal() for number, sign, _ in pairs):
+            return {int(number): name.strip() for number, _, name in pairs}
+        return names
+
+
+class_names_option = click.option(
+    "--class-names",
+    type=Names(),
+    metavar="NAME,...",
+    help="The classes in order; what the numbers 0, 1, … of labels without names stand for. Or 1=NAME,2=NAME,….",
 )
 split_option = click.option(
     "--split",

@@ -12,6 +12,7 @@ from diffmiczoo.cli.common import (
     OUTPUT_FILE,
     batch_size_option,
     bootstrap_option,
+    class_names_option,
     device_option,
     format_option,
     model_option,
@@ -27,6 +28,7 @@ from diffmiczoo.hub.names import parse_model_name
 @click.argument("data", type=click.Path(exists=True))
 @model_option()
 @split_option
+@class_names_option
 @click.option("--predictions", type=OUTPUT_FILE, help="Write the model's predictions as a CSV.")
 @click.option("--dcg-predictions", type=OUTPUT_FILE, help="Write the predictions of its DCG alone as a CSV.")
 @click.option("--save", is_flag=True, help="Add the metrics to metrics.json beside the weights of a local-dir:.")
@@ -38,6 +40,7 @@ def evaluate(
     data: str,
     name: str,
     split: str | None,
+    class_names: Any,
     predictions: Path | None,
     dcg_predictions: Path | None,
     save: bool,
@@ -58,7 +61,7 @@ def evaluate(
     from diffmiczoo.evaluation.evaluate import evaluation_split
 
     model = diffmiczoo.create_model(name, pretrained=True, device=device)
-    manifest = evaluation_split(model.config, data, split)
+    manifest = evaluation_split(model.config, data, split, class_names)
     predicted = predict_with_dcg(model, manifest, batch_size)
     for part, path in ((predicted.model, predictions), (predicted.dcg, dcg_predictions)):
         if path is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffmiczoo.cli.common import TASKS, device_option, fields_option, model_option
+from diffmiczoo.cli.common import TASKS, Names, class_names_option, device_option, fields_option, model_option
 
 if TYPE_CHECKING:
     from diffmiczoo.training.fit import TrainingResult
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 )
 @fields_option("--set", "changes", "recipe")
 @click.option("--task", type=click.Choice(TASKS), help="By default what the labels tell.")
+@class_names_option
+@click.option("--classes", type=Names(), metavar="NAME,...", help="Learn only these; images of others are left out.")
 @click.option("--ablation", help="A row of the paper's table IV: c1 to c6, or dcg.")
 @fields_option("--config", "config", "model")
 @device_option

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from diffmiczoo.data.manifest import SPLITS, Record
+from diffmiczoo.data.dataset_labels import dataset_labels, item_pair
+from diffmiczoo.data.labels import label_names, names_of, vector_classes
+from diffmiczoo.data.manifest import SPLITS, Reading, Record
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingFileError
 
+#: Arrays of an `.npz` that name its class numbers.
+_NAMES = ("class_names", "classes", "label_names")
 
-def npz_records(path: Path, class_names: Sequence[str] | None = None) -> tuple[Record, ...]:
+
+def npz_records(path: Path) -> Reading:
     """Reads a file like MedMNIST's: `train_images` (N, H, W[, 3]) uint8 and `train_labels` (N, 1) or (N, L), and so on.
+
+    Class numbers get the names of an array `class_names` where there is one, else they are called "0", "1", ….
 
     Args:
         path: the file; arrays of Python objects in it are refused.
-        class_names: what the numbers 0, 1, … of the labels stand for; by default they are called "0", "1", ….
 
     Raises:
         FileNotFoundError: it does not exist.
@@ -38,12 +42,13 @@ def npz_records(path: Path, class_names: Sequence[str] | None = None) -> tuple[R
         raise InvalidValueError(
             f"{path}: needs train_images and train_labels, like a file of MedMNIST; found {[*arrays]}"
         )
-    return tuple(record for split in splits for record in _npz_split(path, split, arrays, class_names))
+    named = next((name for name in _NAMES if name in arrays), None)
+    names = () if named is None else names_of(arrays[named], f"{path}: {named}")
+    records = tuple(record for split in splits for record in _npz_split(path, split, arrays, names))
+    return Reading(records, names=names or vector_classes(arrays[f"{splits[0]}_labels"][0]))
 
 
-def _npz_split(
-    path: Path, split: str, arrays: dict[str, np.ndarray], class_names: Sequence[str] | None
-) -> list[Record]:
+def _npz_split(path: Path, split: str, arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> list[Record]:
     images, labels = arrays[f"{split}_images"], arrays.get(f"{split}_labels")
     if labels is None or len(labels) != len(images):
         found = "no" if labels is None else len(labels)
@@ -52,22 +57,27 @@ def _npz_split(
         raise InvalidValueError(
             f"{path}: {split}_images is {images.dtype} {images.shape}; expected uint8 (N, H, W[, 3])"
         )
-    rows = labels.reshape(len(labels), -1)
-    names = [_labels_of(row if rows.shape[1] > 1 else row[0], class_names, f"{path}, {split}") for row in rows]
+    numbering = dict(enumerate(names)) or None
     return [
-        Record(Path(f"{path}#{split}_{index}"), name, split, None, image)
-        for index, (image, name) in enumerate(zip(images, names, strict=True))
+        Record(
+            Path(f"{path}#{split}_{index}"),
+            label_names(label, numbering, f"{path}, {split}_labels[{index}]"),
+            split,
+            source=image,
+        )
+        for index, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
 
 
-def dataset_records(dataset: Any, class_names: Sequence[str] | None = None) -> tuple[Record, ...]:
+def dataset_records(dataset: Any, named: bool = False) -> Reading:
     """Lists the images of a map-style torch Dataset of (image, label); an image is taken from it when it is needed.
 
     Args:
-        dataset: has `__len__` and `__getitem__`; an item is (image, label): a PIL image, array or tensor as `predict`
-            takes it, and a class number, a name, or a vector of 0 and 1. An attribute `targets` saves reading all
-            items once for the labels.
-        class_names: what the class numbers stand for; by default the dataset's own `classes`, else "0", "1", ….
+        dataset: has `__len__` and `__getitem__`; an item is (image, label), or a dictionary of both: a PIL image, array
+            or tensor as `predict` takes it, and a label as `labels.label_names` reads it, by the names that the dataset
+            has for its class numbers (`classes`, `class_to_idx`, `features`, MedMNIST's `info`; also behind `Subset`,
+            `ConcatDataset` and wrappers).
+        named: whether the caller knows what class numbers stand for that the dataset has no names for.
 
     Raises:
         TypeError: it is not such a dataset.
@@ -75,48 +85,18 @@ def dataset_records(dataset: Any, class_names: Sequence[str] | None = None) -> t
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InvalidTypeError(f"a {type(dataset).__name__} is not a map-style dataset of (image, label)")
-    kind, names = type(dataset).__name__, class_names or getattr(dataset, "classes", None)
-    targets = getattr(dataset, "targets", None)
-    if targets is None or len(targets) != len(dataset):
-        targets = [_image_and_label(dataset, index)[1] for index in range(len(dataset))]
-    return tuple(
+    kind, found = type(dataset).__name__, dataset_labels(dataset, named)
+    records = tuple(
         Record(
-            Path(f"{kind}[{index}]"),
-            _labels_of(target, names, f"{kind}[{index}]"),
+            key if isinstance(key, Path) else Path(f"{kind}[{index}]"),
+            labels,
             source=partial(_image_of, dataset, index),
+            key=key,
         )
-        for index, target in enumerate(targets)
+        for index, (labels, key) in enumerate(zip(found.labels, found.keys, strict=True))
     )
-
-
-def _image_and_label(dataset: Any, index: int) -> tuple[Any, Any]:
-    entry = dataset[index]
-    if not isinstance(entry, tuple | list) or len(entry) != 2:
-        raise InvalidTypeError(f"{type(dataset).__name__}[{index}] is not a pair (image, label)")
-    return entry[0], entry[1]
+    return Reading(records, names=found.classes)
 
 
 def _image_of(dataset: Any, index: int) -> Any:
-    return _image_and_label(dataset, index)[0]
-
-
-def _labels_of(label: Any, names: Sequence[str] | None, where: str) -> tuple[str, ...]:
-    """Returns the names of a class number, of a name, or of the ones in a vector of 0 and 1."""
-    if isinstance(label, str):
-        return (label,)
-    values = np.asarray(label.detach().cpu() if isinstance(label, torch.Tensor) else label)
-    if values.ndim == 0:
-        if values.dtype.kind not in "biu":
-            raise InvalidTypeError(f"{where}: label {label!r} is no class number; expected an integer or a name")
-        return (_class_name(int(values), names, where),)
-    if values.ndim != 1 or not np.isin(values, (0, 1)).all():
-        raise InvalidValueError(f"{where}: label {label!r} is neither a class number nor a vector of 0 and 1")
-    return tuple(_class_name(int(index), names, where) for index in values.nonzero()[0])
-
-
-def _class_name(index: int, names: Sequence[str] | None, where: str) -> str:
-    if names is None:
-        return str(index)
-    if not 0 <= index < len(names):
-        raise InvalidValueError(f"{where}: label {index} is not a place in the classes {list(names)}")
-    return names[index]
+    return item_pair(dataset, index)[0]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffmiczoo.data.labels import is_bare
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.images.items import Item
 
@@ -45,6 +46,7 @@ class Record:
         split: "train", "val", "test" or None.
         group: the lesion, patient or the like that it shows.
         source: pixels, or a function that returns them, of an image that is no file of its own.
+        key: what tells it from all other images; None means its path.
     """
 
     path: Path
@@ -52,6 +54,16 @@ class Record:
     split: str | None = None
     group: str | None = None
     source: Any = field(default=None, compare=False, repr=False)
+    key: Hashable = field(default=None, compare=False, repr=False)
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells the image from all others."""
+        return self.path.resolve() if self.key is None else self.key
+
+    def with_labels(self, labels: Iterable[str]) -> Record:
+        """Returns the same image with other labels."""
+        return replace(self, labels=tuple(labels))
 
     def item(self) -> Item:
         """Returns the image as `predict` takes it; nothing is read yet."""
@@ -60,17 +72,23 @@ class Record:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read from a table or folder.
+    """What was read from a table or folder or anything else.
 
     Attributes:
         records: the images.
         notes: what was decided, a sentence each.
         skipped: what was left out, and why.
+        names: of the classes, by the data themselves; () where these do not tell.
+        task: by the data; None where these do not tell.
+        ordered: see `Manifest.ordered`.
     """
 
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    names: tuple[str, ...] = ()
+    task: str | None = None
+    ordered: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,7 @@ class Manifest:
         task: "multiclass" or "multilabel".
         notes: what was decided when they were read, a sentence each.
         skipped: what was left out, and why.
+        ordered: the order of `class_names` was given, or follows from the names, and is not that of the alphabet.
     """
 
     name: str
@@ -92,6 +111,7 @@ class Manifest:
     task: str
     notes: tuple[str, ...] = field(default=(), compare=False)
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
+    ordered: bool = field(default=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -102,9 +122,29 @@ class Manifest:
         found = Counter(label for record in self.records for label in record.labels)
         return {name: found[name] for name in self.class_names}
 
+    @property
+    def named(self) -> bool:
+        """Whether the classes have names; bare numbers do not say what they stand for."""
+        return not is_bare(self.class_names)
+
     def with_records(self, records: Iterable[Record]) -> Manifest:
         """Returns a manifest of the same classes with other images."""
         return replace(self, records=tuple(records))
+
+    def with_classes(
+        self, class_names: Sequence[str], renamed: Mapping[str, str] | None = None, *, ordered: bool = True
+    ) -> Manifest:
+        """Returns the same images with their classes in another order.
+
+        Args:
+            class_names: all classes of the images, and any more.
+            renamed: old name → new name, of classes that are called otherwise from now on.
+            ordered: see `Manifest.ordered`.
+        """
+        records = self.records
+        if renamed:
+            records = tuple(record.with_labels(renamed.get(name, name) for name in record.labels) for record in records)
+        return replace(self, records=records, class_names=tuple(class_names), ordered=ordered)
 
     def split(self, name: str) -> Manifest:
         """Returns the images of one split.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from diffmiczoo.data.arrays import dataset_records, npz_records
 from diffmiczoo.data.columns import ColumnChoice
 from diffmiczoo.data.downloads import download_records, recognized_download
 from diffmiczoo.data.folders import folder_records
+from diffmiczoo.data.labels import canonical_labels, is_bare, label_order, names_of, numbering_of
 from diffmiczoo.data.manifest import Manifest, Reading, Record
 from diffmiczoo.data.rows import SPREADSHEETS, TABLE_EXTENSIONS
 from diffmiczoo.data.split_names import check_split_words
@@ -32,26 +34,36 @@ class Source:
     choice: ColumnChoice = field(default_factory=ColumnChoice)
 
 
-def as_manifest(data: Any, *, class_names: Sequence[str] | None = None, task: str | None = None) -> Manifest:
+def as_manifest(data: Any, *, class_names: Any = None, task: str | None = None, known: Sequence[str] = ()) -> Manifest:
     """Returns a `Manifest` as it is, and anything else as `read_manifest` reads it; a dataset of torch as well.
+
+    Args:
+        data: as `read_manifest` takes it, a `Source`, a dataset or a `Manifest`.
+        class_names: as for `read_manifest`.
+        task: as for `read_manifest`.
+        known: classes of a model that the images are for: one class is enough then, and in a table of a column per
+            label these are the labels, if all have one.
 
     Raises:
         FileNotFoundError, ValueError, TypeError: as `read_manifest` does, or the dataset is none of (image, label).
     """
     if isinstance(data, Manifest):
-        return data
+        if class_names is None:
+            return data
+        own = Reading(data.records, data.notes, data.skipped, data.class_names, data.task, data.ordered)
+        return _checked_manifest(data.name, data.name, own, class_names, task, known)
     if isinstance(data, str | os.PathLike):
-        return _read(Path(data), ColumnChoice(), class_names, task)
+        return _read(Path(data), ColumnChoice(), class_names, task, known)
     if isinstance(data, Source):
-        return _read(Path(data.path), data.choice, class_names, task)
-    own = class_names or getattr(data, "classes", None)
-    return _checked_manifest(type(data).__name__, type(data).__name__, dataset_records(data, class_names), own, task)
+        return _read(Path(data.path), data.choice, class_names, task, known)
+    name, found = type(data).__name__, dataset_records(data, named=class_names is not None)
+    return _checked_manifest(name, name, found, class_names, task, known)
 
 
 def read_manifest(
     source: str | os.PathLike[str],
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: Any = None,
     task: str | None = None,
     file_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
@@ -70,7 +82,9 @@ def read_manifest(
             - a folder with `labels.csv`, with a sub-folder per class, with such ones in `train`, `val` and `test`, or
               with these in the classes;
             - the folder of HAM10000, APTOS2019 or ChestX-ray14 as downloaded, see `data.downloads.download_records`.
-        class_names: the classes in order; by default the sorted labels found.
+        class_names: the classes in order, and what the numbers 0, 1, … stand for where labels are bare numbers (a
+            dictionary of number → name where they do not count from 0); by default the data's own names in their
+            order, else the sorted labels found.
         task: "multiclass" or "multilabel"; by default multi-label if any image has several labels.
         file_column: the column of files, where it has another name or several may be meant.
         label_column: the column of labels, or several of 0 and 1.
@@ -88,35 +102,44 @@ def read_manifest(
     """
     labels = (label_column,) if isinstance(label_column, str) else tuple(label_column or ())
     choice = ColumnChoice(file_column, labels, group_column, split_column, dict(map_split or {}))
-    return _read(Path(source), choice, class_names, task)
+    return _read(Path(source), choice, class_names, task, ())
 
 
-def _read(path: Path, choice: ColumnChoice, class_names: Sequence[str] | None, task: str | None) -> Manifest:
+def _read(path: Path, choice: ColumnChoice, class_names: Any, task: str | None, known: Sequence[str]) -> Manifest:
     check_split_words(choice.map_split)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist; expected a table, an .npz or a folder of images")
     if path.is_dir() and (path / "labels.csv").is_file():
         path = path / "labels.csv"
-    name = _data_set_name(path)
-    if path.is_dir() and recognized_download(path) is not None:
-        _refuse_columns(path, choice)
-        records, names, own_task = download_records(path)
-        return _checked_manifest(name, path, records, class_names or names, task or own_task)
-    reading = _reading(path, choice, class_names, task)
-    manifest = _checked_manifest(name, path, reading.records, class_names, task)
-    return replace(manifest, notes=reading.notes, skipped=reading.skipped)
+    names = None if class_names is None else names_of(class_names)
+    reading = None
+    if names is None and known and not path.is_dir() and _is_table(path):
+        with suppress(InvalidValueError):  # not all of a model's labels have a column
+            reading = _reading(path, choice, known, task)
+    reading = reading or _reading(path, choice, names, task)
+    return _checked_manifest(_data_set_name(path), path, reading, class_names, task, known)
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in (*TABLE_EXTENSIONS, *SPREADSHEETS)
 
 
 def _reading(path: Path, choice: ColumnChoice, class_names: Sequence[str] | None, task: str | None) -> Reading:
-    ending = path.suffix.lower()
-    if not path.is_dir() and ending in (*TABLE_EXTENSIONS, *SPREADSHEETS):
+    if not path.is_dir() and _is_table(path):
         return table_records(path, class_names, task, choice)
     _refuse_columns(path, choice)
     if path.is_dir():
-        return folder_records(path, choice.map_split)
-    if ending == ".npz":
-        return Reading(npz_records(path, class_names))
+        return _folder(path, choice)
+    if path.suffix.lower() == ".npz":
+        return npz_records(path)
     raise InvalidValueError(f"{path}: expected a table ({', '.join(TABLE_EXTENSIONS)}), an .npz or a folder of images")
+
+
+def _folder(path: Path, choice: ColumnChoice) -> Reading:
+    if recognized_download(path) is None:
+        return folder_records(path, choice.map_split)
+    records, names, task = download_records(path)
+    return Reading(records, names=names, task=task, ordered=True)
 
 
 def _refuse_columns(path: Path, choice: ColumnChoice) -> None:
@@ -127,29 +150,54 @@ def _refuse_columns(path: Path, choice: ColumnChoice) -> None:
 
 
 def _checked_manifest(
-    name: str, source: Any, records: tuple[Record, ...], class_names: Sequence[str] | None, task: str | None
+    name: str, source: Any, found: Reading, class_names: Any, task: str | None, known: Sequence[str]
 ) -> Manifest:
-    """Checks that labels, classes and task belong together."""
-    task = task or _task_of(records, source)
-    found = {label for record in records for label in record.labels}
-    names = tuple(class_names) if class_names else tuple(sorted(found, key=_label_key))
-    unknown = sorted(found - set(names))
+    """Names labels and checks that they, the classes and the task belong together."""
+    own = [record.path.name for record in found.records]
+    labels = canonical_labels([record.labels for record in found.records], own, source)
+    names, ordered = _own_order(found, labels)
+    if class_names is not None:
+        labels = _renamed(labels, names, class_names, source)
+        names, ordered = names_of(class_names), True
+    unknown = sorted({label for each in labels for label in each} - set(names))
     if unknown:
         raise InvalidValueError(f"{source}: labels {unknown} are not among the classes {list(names)}")
+    records = tuple(record.with_labels(each) for record, each in zip(found.records, labels, strict=True))
+    task = task or found.task or _task_of(records, source)
     if task == "multiclass":
         wrong = next((record for record in records if len(record.labels) != 1), None)
         if wrong is not None:
             raise InvalidValueError(
                 f"{source}: {wrong.path.name} has {len(wrong.labels)} labels, a multiclass image needs one"
             )
-    if len(names) < 2:
+    if len(names) < (1 if known else 2):
         raise InvalidValueError(f"{source}: found {len(names)} class ({list(names)}); at least two are needed")
-    return Manifest(name, records, names, task)
+    return Manifest(name, records, names, task, found.notes, found.skipped, ordered)
 
 
-def _label_key(label: str) -> tuple[bool, int, str]:
-    """Sorts numbers as numbers, before names."""
-    return (not label.isdecimal(), int(label) if label.isdecimal() else 0, label)
+def _own_order(found: Reading, labels: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], bool]:
+    """Returns the classes in the data's own order, and whether anybody gave it."""
+    names = found.names or tuple({label: None for each in labels for label in each})
+    in_order = tuple(sorted(names, key=label_order))
+    if not found.names or is_bare(names):
+        return in_order, False
+    return names, found.ordered or names != in_order
+
+
+def _renamed(
+    labels: list[tuple[str, ...]], names: tuple[str, ...], class_names: Any, source: Any
+) -> list[tuple[str, ...]]:
+    """Returns labels with the given names in place of bare numbers."""
+    if set(names) <= set(names_of(class_names)) or not is_bare(names):
+        return labels
+    numbering = numbering_of(class_names)
+    missing = sorted((int(name) for name in names if int(name) not in numbering), key=int)
+    if missing:
+        raise InvalidValueError(
+            f"{source}: class_names has no name for the class numbers {missing}; it names "
+            f"{numbering}. Give a dictionary, number → name, where they do not count from 0"
+        )
+    return [tuple(numbering[int(label)] for label in each) for each in labels]
 
 
 def _task_of(records: Sequence[Record], source: Any) -> str:

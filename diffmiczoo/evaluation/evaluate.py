@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.classes import match_classes
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
@@ -30,6 +31,7 @@ def evaluate(
     data: Any,
     *,
     split: str | None = None,
+    class_names: Any = None,
     dcg_alone: bool = False,
     batch_size: int = 32,
     bootstrap: int = 1000,
@@ -42,6 +44,8 @@ def evaluate(
         model: predicts with its own sampling steps, calibration and thresholds.
         data: anything that `fit` takes.
         split: which images; by default "test" where the data have splits, else all.
+        class_names: what the class numbers of the data stand for, 0 first, where they are numbers without names; or a
+            dictionary of number → name.
         dcg_alone: measure the DCG's own prediction, softmax (multi-label: sigmoid) of 0.5 · (ŷ_g + ŷ_l), instead.
         batch_size: images computed at once.
         bootstrap: resamples, 0 for no intervals.
@@ -49,26 +53,25 @@ def evaluate(
         progress: show bars; by default where the standard error is a terminal.
 
     Raises:
-        ValueError: the data's classes are not the model's, or no image belongs to the split that was asked for.
+        ValueError: the data's classes are not among the model's, or no image belongs to the split that was asked for.
         ImageError: an image cannot be read.
     """
-    manifest = evaluation_split(model.config, data, split)
+    manifest = evaluation_split(model.config, data, split, class_names)
     probs = probabilities(model, manifest, dcg_alone=dcg_alone, batch_size=batch_size, progress=progress)
     thresholds = None if dcg_alone else model.config.thresholds
     return LabelledPredictions.of(manifest, probs, model.config, thresholds).metrics(bootstrap, seed, progress)
 
 
-def evaluation_split(config: DiffMICConfig, data: Any, split: str | None = None) -> Manifest:
-    """Returns the images that `evaluate` measures a model on.
+def evaluation_split(config: DiffMICConfig, data: Any, split: str | None = None, class_names: Any = None) -> Manifest:
+    """Returns the images that `evaluate` measures a model on, with the model's classes: by name, see `match_classes`.
 
     Raises:
-        ValueError: the data's classes are not the model's, or no image belongs to the split that was asked for.
+        ValueError: the data's classes are not among the model's, or no image belongs to the split that was asked for.
     """
-    manifest = as_manifest(data, class_names=config.class_names or None, task=config.task)
-    if manifest.class_names != config.labels:
-        raise InvalidValueError(
-            f"{manifest.name} has the classes {list(manifest.class_names)}, the model {list(config.labels)}"
-        )
+    manifest = as_manifest(data, class_names=class_names, task=config.task, known=config.labels)
+    if manifest.task != config.task:
+        raise InvalidValueError(f"{manifest.name} is {manifest.task}, the model {config.task}")
+    manifest = match_classes(manifest, config)
     if split is not None or manifest.has_splits:
         return manifest.split(split or "test")
     return manifest

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import nn
 
 from diffmiczoo.config import DiffMICConfig
@@ -40,22 +43,49 @@ def check_same_layers(old: DiffMICConfig, new: DiffMICConfig) -> None:
         )
 
 
-def rebuild_class_layers(model: nn.Module, num_classes: int, old_classes: int) -> list[str]:
-    """Replaces the layers that depend on the number of classes by fresh ones and returns their names.
+def rebuild_class_layers(model: nn.Module, old: DiffMICConfig, new: DiffMICConfig) -> str:
+    """Replaces the layers that depend on the number of classes by fresh ones, and keeps the rows of known names.
 
     Args:
         model: may lack some of the layers; those are skipped.
-        num_classes: C from now on.
-        old_classes: C so far.
+        old: the config so far.
+        new: the config from now on.
+
+    Returns:
+        What was done, for a message.
     """
-    names = [path for path in CLASS_LAYERS if _has(model, path)]
-    for path in names:
+    kept = [
+        (place, old.class_names.index(name)) for place, name in enumerate(new.class_names) if name in old.class_names
+    ]
+    paths = [path for path in CLASS_LAYERS if _has(model, path)]
+    for path in paths:
         parent, name = path.rsplit(".", 1)
-        old = model.get_submodule(path)
-        fresh = _resized(old, num_classes, old_classes, CLASS_LAYERS[path])
-        like = next(old.parameters())
-        setattr(model.get_submodule(parent), name, fresh.to(like.device, like.dtype))
-    return names
+        before = model.get_submodule(path)
+        fresh = _resized(before, new.num_classes, old.num_classes, CLASS_LAYERS[path])
+        fresh.to(next(before.parameters()))
+        if kept:
+            _keep_rows(before, fresh, CLASS_LAYERS[path], (old.num_classes, new.num_classes), kept)
+        setattr(model.get_submodule(parent), name, fresh)
+    known = ", ".join(new.class_names[place] for place, _ in kept)
+    return f"{', '.join(paths)} were rebuilt with random weights" + (f" but for the rows of {known}" if known else "")
+
+
+@torch.no_grad()
+def _keep_rows(old: Any, fresh: Any, side: str, counts: tuple[int, int], kept: list[tuple[int, int]]) -> None:
+    """Copies what a layer knows of some classes; the inputs of a layer are blocks of a channel per class."""
+    to, source = (list(places) for places in zip(*kept, strict=True))
+    if side == "in":
+        before, after = (
+            layer.weight.view(layer.weight.shape[0], -1, count, *layer.weight.shape[2:])
+            for layer, count in zip((old, fresh), counts, strict=True)
+        )
+        after[:, :, to] = before[:, :, source]
+        if old.bias is not None:
+            fresh.bias.copy_(old.bias)
+        return
+    fresh.weight[to] = old.weight[source]
+    if old.bias is not None:
+        fresh.bias[to] = old.bias[source]
 
 
 def _has(model: nn.Module, path: str) -> bool:

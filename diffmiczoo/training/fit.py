@@ -25,7 +25,7 @@ from diffmiczoo.training.callbacks import Callback, TensorBoardCallback
 from diffmiczoo.training.checkpoint import load_checkpoint, remove_partial_checkpoints
 from diffmiczoo.training.distributed import Processes
 from diffmiczoo.training.lock import exclusive
-from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest
+from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, validation_manifest
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.signals import StopOnSignal
@@ -62,6 +62,8 @@ def fit(
     tensorboard: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
+    class_names: Any = None,
+    classes: Any = None,
 ) -> TrainingResult:
     """Trains the DCG, then the diffusion with the DCG frozen; takes the best epoch of each on validation data.
 
@@ -93,6 +95,9 @@ def fit(
         tensorboard: write curves for TensorBoard into `output/tensorboard` too.
         callbacks: called before each step, after each epoch and after each checkpoint.
         progress: show bars; by default where the standard error is a terminal.
+        class_names: the classes in order, and what the class numbers of the data stand for, 0 first, where they are
+            numbers without names (or a dictionary of number → name); by default the data's own names.
+        classes: names of those to learn; by default all. Images of others are left out.
 
     Warns:
         UserWarning: the data make results look better or worse than they are: groups or images in two splits, classes
@@ -107,7 +112,7 @@ def fit(
     """
     settings = RunSettings(Path(output), resume, checkpoint_minutes, progress)
     processes = Processes(model.default_noise.device)
-    plan = plan_run(model.config, train, val, seed=recipe.seed if recipe else 0)
+    plan = plan_run(model.config, train, val, recipe.seed if recipe else 0, class_names, classes)
     recipe = recipe or preset_recipe(model.config, len(plan.train))
     check_recipe(recipe, model.config, plan.train, processes.rank, processes.device)
     loss = model.config.loss if recipe.loss is None else recipe.loss
@@ -152,11 +157,13 @@ def finetune(
     tensorboard: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
+    class_names: Any = None,
+    classes: Any = None,
 ) -> TrainingResult:
     """Trains pretrained weights on other images: `fit` with new classes and the fine-tuning recipe.
 
-    Where the classes or the task are not the model's own, the layers that depend on them are initialised anew; all
-    others start from the model's weights.
+    Where the classes or the task are not the model's own, the layers that depend on them are initialised anew, but for
+    the rows of classes that the model knows by name; all others start from the model's weights.
 
     Args:
         model: as for `fit`.
@@ -169,15 +176,18 @@ def finetune(
         tensorboard: write curves for TensorBoard.
         callbacks: called while it trains.
         progress: show bars.
+        class_names: as for `fit`.
+        classes: as for `fit`.
 
     Raises:
         ValueError, ImageError, OSError, KeyboardInterrupt: as `fit` does.
     """
     # Before the model is touched: what these refuse would leave it with other classes.
     RunSettings(Path(output), resume, checkpoint_minutes, progress)
-    manifest = training_manifest(train, model.config)
-    adapt_classes(model, manifest.class_names, manifest.task)
-    plan = plan_run(model.config, manifest, val, seed=recipe.seed if recipe else 0)
+    manifest = training_manifest(train, model.config, None, class_names, classes)
+    validation = validation_manifest(val, manifest, class_names, classes)
+    adapt_classes(model, manifest.class_names, manifest.task, model.config.ordinal and manifest.ordered)
+    plan = plan_run(model.config, manifest, validation, seed=recipe.seed if recipe else 0)
     return fit(
         model,
         plan,
@@ -191,8 +201,8 @@ def finetune(
     )
 
 
-def adapt_classes(model: DiffMICv2, class_names: tuple[str, ...], task: str) -> None:
-    """Gives a model other classes; nothing changes where they are its own."""
+def adapt_classes(model: DiffMICv2, class_names: tuple[str, ...], task: str, ordinal: bool = False) -> None:
+    """Gives a model other classes, which may be grades in order; nothing changes where they are its own."""
     if task != model.config.task:
         model.config = model.config.uncalibrated().replace(task=task, ordinal=False)
     elif class_names == model.config.class_names:
@@ -201,6 +211,8 @@ def adapt_classes(model: DiffMICv2, class_names: tuple[str, ...], task: str) -> 
         # The warning asks for training, which is about to begin.
         warnings.simplefilter("ignore", UserWarning)
         model.reset_classifier(len(class_names), class_names)
+    if ordinal and task == "multiclass":
+        model.config = model.config.replace(ordinal=True)
 
 
 def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progress: bool | None) -> TrainingData:

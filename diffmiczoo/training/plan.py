@@ -8,10 +8,13 @@ from typing import Any
 import torch
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.classes import SAY_NAMES, match_classes, own_names, select_classes
+from diffmiczoo.data.grades import grade_order, in_grade_order
+from diffmiczoo.data.labels import is_bare
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.data.splits import complete_splits
-from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.metrics.table import find_metric, metric_names
 from diffmiczoo.runtime.precision import check_precision
 from diffmiczoo.training.recipe import Recipe
@@ -38,35 +41,90 @@ class Plan:
         return self.train.digest() + self.val.digest()
 
 
-def training_manifest(train: Any, config: DiffMICConfig, task: str | None = None) -> Manifest:
-    """Reads training data; where their classes are among the model's own, these give order and task.
+def training_manifest(
+    train: Any, config: DiffMICConfig, task: str | None = None, class_names: Any = None, classes: Any = None
+) -> Manifest:
+    """Reads training data for a model that is to learn their classes; names that the model knows are its own classes.
 
-    Class numbers without names, as in an `.npz`, count as other classes: what they stand for is not known.
+    Where all classes are the model's, these give order and task; where they are only some of them, only these are
+    learned. Class numbers without names count as other classes: what they stand for is not known.
 
     Args:
         train: anything that `data.readers.as_manifest` takes.
         config: of the model to train.
         task: "multiclass" or "multilabel"; by default the model's, or what the data's labels say.
+        class_names: as `as_manifest` takes them.
+        classes: names of those to learn; by default all.
+
+    Returns:
+        The images; `ordered` says whether their classes are in the order of grades, if `config.ordinal` asks for that.
     """
-    if isinstance(train, Manifest):
-        return train
-    given = _as_given(train, config, task)
-    if not set(given.class_names) <= set(config.class_names) or task not in (None, config.task):
+    given = _chosen(_as_given(train, config, task, class_names), classes)
+    known = own_names(given.class_names, config.class_names)
+    if known is None or task not in (None, config.task):
+        return _new_classes(given, config)
+    if given.task != config.task and not isinstance(train, Manifest):
+        given = _chosen(as_manifest(train, class_names=class_names, task=config.task), classes)
+    order = [name for name in config.class_names if name in known.values()]
+    others = [name for name in config.class_names if name not in order]
+    if others and class_names is None and classes is None:
+        warn(
+            f"{given.name} has {len(order)} of the model's {config.num_classes} classes; {', '.join(order)} are "
+            f"learned, and {', '.join(others)} are left out for want of images; class_names=[...] lists those to keep"
+        )
+    return given.with_classes(order, known)
+
+
+def validation_manifest(val: Any, train: Manifest, class_names: Any = None, classes: Any = None) -> Manifest | None:
+    """Reads validation data beside training data; None where there are none.
+
+    Raises:
+        ValueError: a class is none of the training data's.
+    """
+    if val is None:
+        return None
+    other = as_manifest(val, class_names=class_names, task=train.task, known=train.class_names)
+    renamed = own_names(_chosen(other, classes).class_names, train.class_names)
+    if renamed is None:
+        raise InvalidValueError(
+            f"validation data {other.name} have the classes {list(other.class_names)}, the training data "
+            f"{list(train.class_names)}" + ("" if other.named or not train.named else f"; {SAY_NAMES}")
+        )
+    return _chosen(other, classes).with_classes(train.class_names, renamed, ordered=train.ordered)
+
+
+def _chosen(manifest: Manifest, classes: Any) -> Manifest:
+    return manifest if classes is None else select_classes(manifest, classes)
+
+
+def _new_classes(given: Manifest, config: DiffMICConfig) -> Manifest:
+    """Says what becomes of a model's classes that the data do not have, and of its grades."""
+    if config.class_names and not given.named and not is_bare(config.class_names):
+        warn(
+            f"{given.name} has class numbers without names, which are learned as classes of their own, not as the "
+            f"model's {', '.join(config.class_names)}; {SAY_NAMES}"
+        )
+    if not config.ordinal or given.task != "multiclass":
         return given
-    return as_manifest(train, class_names=config.class_names, task=config.task)
+    if not config.class_names or given.ordered or not given.named or grade_order(given.class_names) is not None:
+        return in_grade_order(given)
+    warn(f"{given.name} has other classes than the model's grades; nothing says that they are grades in order")
+    return given
 
 
-def _as_given(train: Any, config: DiffMICConfig, task: str | None) -> Manifest:
+def _as_given(train: Any, config: DiffMICConfig, task: str | None, class_names: Any) -> Manifest:
     try:
-        return as_manifest(train, task=task)
+        return as_manifest(train, class_names=class_names, task=task)
     except ValueError:
         # An image without a label is a mistake unless the task is to give any number of them.
         if task is not None or config.task != "multilabel":
             raise
-        return as_manifest(train, task=config.task)
+        return as_manifest(train, class_names=class_names, task=config.task)
 
 
-def plan_run(config: DiffMICConfig, train: Any, val: Any, seed: int) -> Plan:
+def plan_run(
+    config: DiffMICConfig, train: Any, val: Any, seed: int, class_names: Any = None, classes: Any = None
+) -> Plan:
     """Decides which images a run trains on and which it validates with.
 
     Args:
@@ -74,28 +132,29 @@ def plan_run(config: DiffMICConfig, train: Any, val: Any, seed: int) -> Plan:
         train: as `fit` takes it; a plan that was made before is returned as it is, if it fits the model.
         val: as `fit` takes it.
         seed: of splits that have to be made.
+        class_names: as `fit` takes them.
+        classes: as `fit` takes them.
 
     Raises:
         ValueError: the data do not fit the model, or each other.
     """
     if isinstance(train, Plan):
-        _check_fits(train.train, config, config.class_names)
+        _check_fits(train.train, config)
         return train
-    names = config.class_names or None
-    given = as_manifest(train, class_names=names, task=config.task)
-    _check_fits(given, config, config.class_names)
-    if val is None:
+    read = as_manifest(train, class_names=class_names, task=config.task, known=config.class_names)
+    given = _with_model_classes(_chosen(read, classes), config)
+    other = validation_manifest(val, given, class_names, classes)
+    if other is None:
         whole, made = complete_splits(given, seed)
         return Plan(whole.split("train"), whole.split("val"), whole, made)
-    other = as_manifest(val, class_names=given.class_names, task=config.task)
-    _check_fits(other, config, given.class_names)
     training = given.split("train") if given.has_splits else given
     validation = other.split("val") if other.has_splits else other
-    both = {record.path.resolve() for record in training.records} & {r.path.resolve() for r in validation.records}
+    seen = {record.identity for record in training.records}
+    both = [record.path for record in validation.records if record.identity in seen]
     if both:
         raise InvalidValueError(
-            f"{len(both)} images are in the training and in the validation data, first {sorted(both)[0]}; validate "
-            "on images that the model is not trained on"
+            f"{len(both)} images are in the training and in the validation data, first {min(both)}; validate on images "
+            "that the model is not trained on"
         )
     return Plan(training, validation, _joined(training, validation), "")
 
@@ -109,17 +168,33 @@ def _joined(training: Manifest, validation: Manifest) -> Manifest:
     return training.with_records(marked)
 
 
-def _check_fits(manifest: Manifest, config: DiffMICConfig, class_names: tuple[str, ...]) -> None:
+#: What to do where classes are not the model's.
+_RESET = "call finetune, or model.reset_classifier(num_classes, class_names) before fit"
+
+
+def _with_model_classes(manifest: Manifest, config: DiffMICConfig) -> Manifest:
+    """Returns the images with the model's classes; a model without names takes the data's."""
+    if config.class_names:
+        _check_task(manifest, config)
+        return match_classes(manifest, config, _RESET)
+    _check_fits(manifest, config)
+    return in_grade_order(manifest) if config.ordinal else manifest
+
+
+def _check_task(manifest: Manifest, config: DiffMICConfig) -> None:
     if manifest.task != config.task:
         raise InvalidValueError(
             f"{manifest.name} is {manifest.task}, the model {config.task}; create it with task={manifest.task!r}, or "
             "call finetune"
         )
-    if manifest.class_names != class_names and (class_names or len(manifest.class_names) != config.num_classes):
+
+
+def _check_fits(manifest: Manifest, config: DiffMICConfig) -> None:
+    _check_task(manifest, config)
+    names = manifest.class_names
+    if len(names) != config.num_classes or config.class_names not in ((), names):
         raise InvalidValueError(
-            f"{manifest.name} has the classes {list(manifest.class_names)}, the model "
-            f"{list(class_names or config.labels)}; call finetune, or model.reset_classifier(num_classes, class_names) "
-            "before fit"
+            f"{manifest.name} has the classes {list(names)}, the model {list(config.labels)}; {_RESET}"
         )
 
 
@@ -143,7 +218,7 @@ def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, rank: R
     known = metric_names(config.task, config.ordinal)
     if recipe.select not in known:
         hint = (
-            "; create the model with ordinal=True if its classes are grades"
+            "; if its classes are grades in order, create the model with ordinal=True (--config ordinal=true)"
             if find_metric(recipe.select).needs_ordinal
             else ""
         )

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.fit import adapt_classes
-from diffmiczoo.training.plan import Plan, plan_run, training_manifest
+from diffmiczoo.training.plan import Plan, plan_run, training_manifest, validation_manifest
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.zoo.factory import create_model, get_config
@@ -34,6 +35,8 @@ def prepare(
     *,
     changes: Mapping[str, Any] | None = None,
     task: str | None = None,
+    class_names: Any = None,
+    classes: Any = None,
     pretrained: bool = False,
     pretrained_backbones: bool = False,
     ablation: str | None = None,
@@ -51,11 +54,13 @@ def prepare(
         recipe: by default the preset for the model and the number of images; with `pretrained` that for fine-tuning.
         changes: recipe field → value, in place of the recipe's own.
         task: "multiclass" or "multilabel"; by default what the labels tell.
-        pretrained: start from the model's trained weights; layers that depend on the classes start anew where these
-            are others.
+        class_names: as `fit` takes them.
+        classes: as `fit` takes them.
+        pretrained: start from the model's trained weights; layers that depend on the classes start anew for those that
+            it does not know by name.
         pretrained_backbones: start the encoders from ImageNet weights.
         ablation: a row of the paper's table IV, as `create_model` takes it.
-        config: config field → value; classes and task come from the data.
+        config: config field → value; classes and task come from the data. `ordinal` makes the classes grades in order.
         device: of the model.
 
     Raises:
@@ -65,20 +70,22 @@ def prepare(
     fields = dict(config or {})
     for field in ("task", "class_names", "num_classes"):
         if field in fields:
-            raise InvalidValueError(f"config field {field} comes from the data; the task alone may be given, as `task`")
+            raise InvalidValueError(f"config field {field} comes from the data; give `task` or `class_names` instead")
     own = get_config(name, pretrained)
-    manifest = training_manifest(train, own, task)
+    manifest = training_manifest(train, _asked(own, fields.get("ordinal")), task, class_names, classes)
+    ordinal = bool(fields.get("ordinal", own.ordinal)) and manifest.ordered and manifest.task == "multiclass"
     names = manifest.class_names
     settings = Recipe.from_dict({**(recipe.to_dict() if recipe else {}), **(changes or {})}, source="recipe")
-    classes = {"task": manifest.task, "num_classes": len(names), "class_names": names, "ordinal": False}
-    plan = plan_run(own.uncalibrated().replace(**classes), manifest, val, settings.seed)
+    validation = validation_manifest(val, manifest, class_names, classes)
+    fitted = {"task": manifest.task, "num_classes": len(names), "class_names": names, "ordinal": ordinal}
+    plan = plan_run(own.uncalibrated().replace(**fitted), manifest, validation, settings.seed)
     if recipe is None:
         preset = finetune_recipe if pretrained else preset_recipe
         settings = preset(own, len(plan.train)).replace(**(changes or {}))
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         if not pretrained:
-            fields |= {"class_names": names, "task": manifest.task}
+            fields |= {"class_names": names, "task": manifest.task, "ordinal": ordinal}
         model = create_model(
             name,
             pretrained,
@@ -87,5 +94,12 @@ def prepare(
             ablation=ablation,
             **fields,
         )
-        adapt_classes(model, names, manifest.task)
+        adapt_classes(model, names, manifest.task, ordinal)
     return Prepared(model, plan, settings)
+
+
+def _asked(own: DiffMICConfig, ordinal: bool | None) -> DiffMICConfig:
+    """Returns a config that is ordinal as asked; one that becomes it has no order of grades to give."""
+    if not ordinal or own.ordinal:
+        return own if ordinal is None else own.replace(ordinal=ordinal)
+    return own.replace(task="multiclass", thresholds=(), class_names=(), ordinal=True)

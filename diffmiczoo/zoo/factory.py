@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.labels import names_of
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 from diffmiczoo.hub.checksums import ChecksumError, verify
 from diffmiczoo.hub.client import DownloadOptions, fetch, weights_directory_of
@@ -49,7 +50,8 @@ def create_model(
         pretrained: load the trained weights; never falls back to random ones. Needs no network for weights that ship
             with the package.
         num_classes: C; other than the weights' own: the layers that depend on it are rebuilt, with a warning.
-        class_names: C names; other than the weights' own: the same.
+        class_names: C names, a list, array, Index or the like; other than the weights' own: the same, but rows of
+            classes that the weights know by name are kept. With `ordinal=True` they are grades, the lowest first.
         task: "multiclass" or "multilabel".
         device: where the model lives; the CPU by default.
         dtype: of its floating-point tensors; float32 by default.
@@ -69,7 +71,7 @@ def create_model(
     Raises:
         ValueError: the name is unknown (the nearest names are suggested), it has no weights, an override is not a
             field, or contradicts the weights.
-        TypeError: `class_names` is one text, or `num_classes` not a whole number.
+        TypeError: `class_names` is one text or no names, or `num_classes` not a whole number.
         FileNotFoundError: a local directory has no weights.
         HubError: the Hub does not give the weights, or their content is wrong.
     """
@@ -83,9 +85,14 @@ def create_model(
     if pretrained:
         model = load_model(weights_directory(name, revision, options), DiffMICv2, overrides, device=device, dtype=dtype)
         _apply_classes(model, num_classes, class_names)
+        if overrides.get("ordinal"):  # new layers forget it, because the order of new classes is not known
+            model.config = model.config.replace(ordinal=True)
         return model
     config = get_config(name, revision=revision, options=options).uncalibrated().replace(**overrides)
-    model = DiffMICv2(_with_classes(config, num_classes, class_names), pretrained_backbones=pretrained_backbones)
+    model = DiffMICv2(
+        _with_classes(config, num_classes, class_names, config_overrides.get("ordinal")),
+        pretrained_backbones=pretrained_backbones,
+    )
     if pretrained_backbones:
         fetch_efficientsam(model, options)
     return model.to(device=device, dtype=dtype).eval()
@@ -178,10 +185,13 @@ def _apply_classes(model: DiffMICv2, num_classes: int | None, class_names: Seque
         model.config = own.replace(class_names=names)
 
 
-def _with_classes(config: DiffMICConfig, num_classes: int | None, class_names: Sequence[str] | None) -> DiffMICConfig:
+def _with_classes(
+    config: DiffMICConfig, num_classes: int | None, class_names: Sequence[str] | None, ordinal: bool | None
+) -> DiffMICConfig:
+    """Gives a config other classes; they are grades in order if that is asked for, or if they are the config's own."""
     wanted, names = _classes(config, num_classes, class_names)
     if names or wanted != config.num_classes:
-        ordinal = config.ordinal and names == config.class_names
+        ordinal = ordinal if ordinal is not None else config.ordinal and names == config.class_names
         return config.replace(num_classes=wanted, class_names=names, ordinal=ordinal)
     return config
 
@@ -190,9 +200,7 @@ def _classes(
     config: DiffMICConfig, num_classes: int | None, class_names: Sequence[str] | None
 ) -> tuple[int, tuple[str, ...]]:
     """Returns the number of classes that is asked for, the config's own by default, and the names given."""
-    if isinstance(class_names, str):
-        raise InvalidTypeError(f"class_names={class_names!r} is one text; expected a list of names")
-    names = tuple(class_names or ())
+    names = () if class_names is None else names_of(class_names)
     if num_classes is None:
         return len(names) or config.num_classes, names
     return operator.index(num_classes), names

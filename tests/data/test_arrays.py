@@ -83,10 +83,11 @@ def test_a_dataset_of_torch() -> None:
             return Image.new("RGB", (10, 10)), self.targets[index]
 
     named = as_manifest(Named())
-    assert labels_of(named) == {"Named[0]": ("dog",), "Named[1]": ("cat",)} and not Named.asked  # none was read
+    assert labels_of(named) == {"Named[0]": ("dog",), "Named[1]": ("cat",)}  # items count, not lists beside them
+    assert Named.asked == [0, 1]
     with pytest.raises(TypeError, match=r"a int is not a map-style dataset of \(image, label\)"):
         as_manifest(7)
-    with pytest.raises(TypeError, match=r"TensorDataset\[0\]: label .* is no class number"):
+    with pytest.raises(ValueError, match=r"TensorDataset\[0\]: label 0\.\d+ is no class number: it is no whole number"):
         as_manifest(TensorDataset(images, torch.rand(6)))
     with pytest.raises(ValueError, match="neither a class number nor a vector of 0 and 1"):
         as_manifest(TensorDataset(images, torch.rand(6, 2)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from factories import tiny_model
 import diffmiczoo
 from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.evaluation.dcg_report import predict_with_dcg
-from diffmiczoo.evaluation.evaluate import probabilities
+from diffmiczoo.evaluation.evaluate import evaluation_split, probabilities
 
 
 def test_evaluate_takes_only_splits_that_there_are(manifest_csv, image_folder) -> None:
@@ -40,5 +42,33 @@ def test_evaluate_takes_an_npz(tmp_path, run_directory) -> None:
     images = np.random.default_rng(0).integers(0, 255, (6, 28, 28, 3), dtype=np.uint8)
     np.savez(tmp_path / "m.npz", test_images=images, test_labels=np.array([[0], [1]] * 3))
     model = diffmiczoo.create_model(f"local-dir:{run_directory}/best", pretrained=True)
-    metrics = diffmiczoo.evaluate(model, tmp_path / "m.npz", bootstrap=0, progress=False)
+    metrics = diffmiczoo.evaluate(model, tmp_path / "m.npz", class_names=["dark", "light"], bootstrap=0, progress=False)
     assert metrics.num_images == 6
+
+
+def test_labels_are_matched_by_name_and_numbers_with_a_word(tmp_path) -> None:
+    images, labels = np.zeros((4, 28, 28), np.uint8), [0, 1, 1, 1]
+    np.savez(tmp_path / "m.npz", test_images=images, test_labels=labels)
+    named = tiny_model(class_names=("light", "dark")).config
+    with pytest.warns(UserWarning, match=r"0 = light, 1 = dark\), which may be wrong: class_names"):
+        assert evaluation_split(named, tmp_path / "m.npz").targets().tolist() == labels
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        given = evaluation_split(named, tmp_path / "m.npz", class_names=["dark", "light"])
+        places = evaluation_split(tiny_model(num_classes=3).config, tmp_path / "m.npz")
+        learned = evaluation_split(tiny_model(class_names=("1", "0")).config, tmp_path / "m.npz")
+    assert given.targets().tolist() == learned.targets().tolist() == [1, 0, 0, 0]
+    assert places.targets().tolist() == labels and places.class_names == ("class_0", "class_1", "class_2")
+    with pytest.raises(ValueError, match=r"has the classes \['0', '1'\], the model .*class_names=\[\.\.\.\]"):
+        evaluation_split(tiny_model(num_classes=3, class_names=("a", "b", "c")).config, tmp_path / "m.npz")
+
+
+def test_one_class_is_enough_to_measure(image_folder) -> None:
+    config = tiny_model(num_classes=3, class_names=("purple", "light", "dark")).config
+    for file in (image_folder / "light").iterdir():
+        file.unlink()
+    (image_folder / "light").rmdir()
+    (image_folder / "Purple").mkdir()
+    next((image_folder / "dark").iterdir()).rename(image_folder / "Purple" / "x.png")
+    with pytest.warns(UserWarning, match="'Purple' as 'purple'"):
+        assert sorted(set(evaluation_split(config, image_folder).targets().tolist())) == [0, 2]

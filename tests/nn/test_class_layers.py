@@ -76,3 +76,25 @@ def test_shaping_fields_shape_weights(field: str) -> None:
 @pytest.mark.parametrize("field", FREE)
 def test_other_fields_do_not(field: str) -> None:
     assert shapes(BASE.replace(**{field: FREE[field]})) == shapes(BASE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fields", [{}, {"guidance": "none"}, {"kernel_size": 3}, {"predictor": "dcg"}])
+def test_rows_of_known_classes_are_kept_by_name(fields: dict) -> None:
+    """As the layers are linear in their rows, the scores of the kept classes are what they were."""
+    torch.manual_seed(0)
+    model = DiffMICv2(BASE.replace(class_names=("a", "b", "c"), **fields)).to(memory_format=torch.channels_last)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.warns(UserWarning, match="random weights but for the rows of c, a; fit"):
+        model.reset_classifier(4, ["c", "x", "a", "y"])
+    after = model.state_dict()
+    out = ["dcg.saliency_conv.weight", "dcg.local_classifier.weight", "unet.out_conv.weight", "unet.out_conv.bias"]
+    for name in (name for name in out if name in before):
+        assert torch.equal(after[name][[0, 2]], before[name][[2, 0]]) and len(after[name]) == 4
+        assert not torch.equal(after[name][1], before[name][1])
+    if "predictor" in fields:
+        return
+    groups = 1 if "guidance" in fields else 2
+    new, old = (weights["unet.block1.conv.weight"].unflatten(1, (groups, -1)) for weights in (after, before))
+    assert torch.equal(new[:, :, [0, 2]], old[:, :, [2, 0]]) and new.shape[2] == 4
+    assert torch.equal(after["unet.block1.conv.bias"], before["unet.block1.conv.bias"])

@@ -52,3 +52,33 @@ def test_a_plan_is_taken_as_it_is_or_refused(manifest_csv) -> None:
         plan_run(tiny_model(class_names=("a", "b")).config, prepared.plan, None, seed=0)
     with pytest.raises(ValueError, match="config field num_classes comes from the data"):
         prepare("diffmicv2_nano", manifest_csv, config={"num_classes": 3})
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_grades_of_a_folder(image_folder, tmp_path, pretrained: bool) -> None:
+    (image_folder / "dark").rename(image_folder / "severe")
+    (image_folder / "light").rename(image_folder / "mild")
+    (image_folder / "none").mkdir()
+    for file in sorted((image_folder / "mild").glob("*.png"))[:3]:
+        file.rename(image_folder / "none" / file.name)
+    model = tiny_model(num_classes=3, class_names=("mild", "none", "severe"))  # in no order
+    model.trained = True
+    model.save_pretrained(tmp_path / "weights")
+    name = f"local-dir:{tmp_path}/weights"
+    with pytest.warns(UserWarning, match="grades in the order none, mild, severe"):
+        prepared = prepare(name, image_folder, pretrained=pretrained, config={"ordinal": True})
+    assert prepared.model.config.class_names == ("none", "mild", "severe") and prepared.model.config.ordinal
+    assert prepared.plan.train.class_names == ("none", "mild", "severe")
+    plain = prepare(name, image_folder, pretrained=pretrained)
+    assert plain.model.config.class_names == ("mild", "none", "severe") and not plain.model.config.ordinal
+
+
+def test_some_of_the_classes_of_weights_keep_their_rows(manifest_csv, tmp_path) -> None:
+    model = tiny_model(num_classes=3, class_names=("light", "purple", "dark"))
+    model.trained = True
+    model.save_pretrained(tmp_path / "weights")
+    with pytest.warns(UserWarning, match="light, dark are learned, and purple are left out"):
+        prepared = prepare(f"local-dir:{tmp_path}/weights", manifest_csv, pretrained=True)
+    assert prepared.model.config.class_names == ("light", "dark")
+    kept = prepared.model.dcg.local_classifier.weight
+    assert torch.equal(kept, model.dcg.local_classifier.weight[[0, 2]])
