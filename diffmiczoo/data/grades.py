@@ -90,17 +90,17 @@ def _words(name: str) -> list[str]:
     return re.findall(r"[^\W_]+", apart.lower())
 
 
-def _numbers(names: Sequence[str]) -> list[int | None]:
+def _numbers(names: Sequence[str]) -> list[float | None]:
     """Returns the only number of each name, if it comes first in all of them or they are otherwise the same."""
-    found = [re.findall(r"\d+", name) for name in names]
-    rest = {re.sub(r"\d+", "#", name.lower()) for name in names}
+    found = [re.findall(r"\d+(?:\.\d+)?", name) for name in names]
+    rest = {re.sub(r"\d+(?:\.\d+)?", "#", name.lower()) for name in names}
     if len(rest) > 1 and not all(re.match(r"\d", name) for name in names):
         return [None] * len(names)
-    return [int(numbers[0]) if len(numbers) == 1 else None for numbers in found]
+    return [float(numbers[0]) if len(numbers) == 1 else None for numbers in found]
 
 
-def _ranks(words: Sequence[Sequence[str]], shared: set[str], scale: dict[str, int]) -> list[int | None]:
-    def rank(name: Sequence[str]) -> int | None:
+def _ranks(words: Sequence[Sequence[str]], shared: set[str], scale: dict[str, int]) -> list[float | None]:
+    def rank(name: Sequence[str]) -> float | None:
         kept = " ".join(word for word in name if word not in shared | _FILLING)
         return scale.get(kept)
 

@@ -15,7 +15,11 @@ from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 Numbering = Mapping[int, str]
 
 _WHOLE = re.compile(r"(0|[1-9][0-9]*)(\.0*)?")
-_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf)", re.IGNORECASE)
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_NOT_A_NUMBER = re.compile(r"[+-]?(nan|inf)", re.IGNORECASE)
+
+#: From how many different fractions on labels are taken for measurements; grades may have a few, such as 0.5.
+_MEASUREMENTS = 10
 
 
 def names_of(values: Any, what: str = "class_names") -> tuple[str, ...]:
@@ -95,9 +99,10 @@ def is_bare(names: Iterable[str]) -> bool:
     return all(number_text(name) is not None for name in names)
 
 
-def label_order(label: str) -> tuple[bool, int, str]:
+def label_order(label: str) -> tuple[bool, float, str]:
     """Sorts numbers as numbers, before names."""
-    return (not label.isdecimal(), int(label) if label.isdecimal() else 0, label)
+    number = _DECIMAL.fullmatch(label) is not None
+    return (not number, float(label) if number else 0.0, label)
 
 
 def _number(value: Any) -> int | None:
@@ -196,7 +201,7 @@ def _class_name(number: int, numbering: Numbering | None, where: str) -> str:
 
 
 def canonical_labels(labels: Sequence[tuple[str, ...]], names: Sequence[str], source: Any) -> list[tuple[str, ...]]:
-    """Returns labels with whole numbers as their shortest text ("1.0" → "1") where all of them are numbers.
+    """Returns labels with whole numbers as their shortest text ("1.0" → "1") where all of them are whole numbers.
 
     Args:
         labels: of N images.
@@ -204,17 +209,23 @@ def canonical_labels(labels: Sequence[tuple[str, ...]], names: Sequence[str], so
         source: of the data, for the error message.
 
     Raises:
-        ValueError: all labels are numbers and one is negative, has a fraction, or is NaN.
+        ValueError: all labels are numbers, and one is negative or NaN, or so many are fractions that they are measurements.
     """
     found = {label for each in labels for label in each}
-    if not found or not all(_DECIMAL.fullmatch(label) for label in found) or all(map(str.isdecimal, found)):
+    odd = {label for label in found if _NOT_A_NUMBER.fullmatch(label)}
+    if not found or all(map(str.isdecimal, found)) or not all(map(_DECIMAL.fullmatch, found - odd)):
         return list(labels)
+    fractions = {label for label in found - odd if float(label) % 1}
+    odd |= {label for label in found - odd if float(label) < 0}
+    odd |= fractions if len(fractions) >= _MEASUREMENTS else set()
     for name, each in zip(names, labels, strict=True):
-        wrong = next((label for label in each if number_text(label) is None and not label.isdecimal()), None)
+        wrong = next((label for label in each if label in odd), None)
         if wrong is not None:
             raise InvalidValueError(
                 f"{source}: {name} has label {wrong}, which is no class number; leave the image out, or give it a class"
             )
+    if fractions:  # names such as grades of 0.5
+        return list(labels)
     return [tuple(number_text(label) or label for label in each) for each in labels]
 
 

@@ -23,6 +23,7 @@ from diffmiczoo.data.manifest import Manifest, Record
         "grade_0 grade_1 grade_2 grade_10",
         "0-severe 1-mild",
         "stage_I stage_II stage_III stage_IV",
+        "0 0.5 1 2",
         "low medium high",
         "low-risk intermediate-risk high-risk",
     ],
@@ -41,7 +42,9 @@ def test_orders_that_names_do_not_prove(names: str) -> None:
 
 
 def manifest(names: str, ordered: bool = False) -> Manifest:
-    return Manifest("d", (Record(Path("a.png"), (names.split()[0],)),), tuple(names.split()), "multiclass", ordered)
+    return Manifest(
+        "d", (Record(Path("a.png"), (names.split()[0],)),), tuple(names.split()), "multiclass", ordered=ordered
+    )
 
 
 def test_the_order_is_said_asked_for_or_known() -> None:
