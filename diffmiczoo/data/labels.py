@@ -209,7 +209,7 @@ def canonical_labels(labels: Sequence[tuple[str, ...]], names: Sequence[str], so
         source: of the data, for the error message.
 
     Raises:
-        ValueError: all labels are numbers, and one is negative or NaN, or so many are fractions that they are measurements.
+        ValueError: all labels are numbers, and one is negative or NaN, or very many are fractions.
     """
     found = {label for each in labels for label in each}
     odd = {label for label in found if _NOT_A_NUMBER.fullmatch(label)}

@@ -154,7 +154,7 @@ def test_numbers_of_tables_have_one_text() -> None:
     assert canonical_labels([("0.5",), ("1.0",)], ["a", "b"], "t.csv") == [("0.5",), ("1.0",)]  # a grade of 0.5
     for text in ("-1", "nan", "-0.5"):
         with pytest.raises(ValueError, match=f"t.csv: b has label {text}, which is no class number"):
-            canonical_labels([("1",), (text,)], ["a", "b"], "t.csv")    many = [(str(number / 7),) for number in range(30)]
+            canonical_labels([("1",), (text,)], ["a", "b"], "t.csv")
+    many = [(str(number / 7),) for number in range(30)]
     with pytest.raises(ValueError, match=r"t\.csv: x has label 0\.14\d*, which is no class number"):
         canonical_labels(many, ["x"] * 30, "t.csv")
-
