@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.errors import InvalidValueError, UnusableFileError
 
 _DESCRIPTOR = re.compile(r"/dev/(?:fd/(\d+)|stdin|(stdout)|(stderr))|/proc/self/fd/(\d+)")
 # What a file that may be written and not replaced says: it is mounted by itself, or its directory is another's.
@@ -162,23 +162,6 @@ def check_file(path: Path, option: str) -> None:
         raise InvalidValueError(f"{path} may not be written (permissions); give {option} another file")
 
 
-def check_directory(path: Path, option: str) -> None:
-    """Refuses a directory that could not be made or written to.
-
-    Args:
-        path: of the directory, which need not be there yet.
-        option: what it was given as, for the message.
-
-    Raises:
-        ValueError: the message names the path, the option and what is wrong.
-    """
-    existing = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
-    if not existing.is_dir():
-        raise InvalidValueError(f"{existing} is not a directory; {option} {path} needs one")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InvalidValueError(f"{existing} may not be written (permissions); give {option} another directory")
-
-
 # ---------------------------------------------------------------------- text and JSON
 
 
@@ -206,3 +189,20 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InvalidValueError(f"{path}: expected a JSON object, found {type(values).__name__}")
     return values
+
+
+def check_directory(directory: Path) -> None:
+    """Raises where nothing can be written into a directory, or where it cannot be made; leaves nothing behind.
+
+    Raises:
+        OSError: it is a file, below one, or not writable; the message says which.
+    """
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists() or path.is_symlink())
+    if not existing.is_dir():
+        raise UnusableFileError(f"{directory} cannot be a directory: {existing} is none")
+    try:
+        # What a system allows is only known when it was tried: rights, full disks, read-only file systems.
+        with tempfile.TemporaryFile(dir=existing, prefix=".diffmiczoo-"):
+            pass
+    except OSError as error:
+        raise UnusableFileError(f"{directory}: nothing can be written into {existing} ({error.strerror})") from error

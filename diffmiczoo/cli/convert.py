@@ -8,6 +8,7 @@ import click
 
 from diffmiczoo.cli.common import TASKS
 from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.files import check_directory
 
 
 @click.command()
@@ -35,6 +36,7 @@ def convert(
 
     if (output / "model.safetensors").exists() and not force:
         raise InvalidValueError(f"{output} holds a model already; choose another directory, or --force to replace it")
+    check_directory(output)
     names = [name.strip() for name in class_names.split(",") if name.strip()]
     model = diffmiczoo.convert_official(checkpoint, dcg_checkpoint, class_names=names, task=task, roi_size=roi_size)
     model.save_pretrained(output)

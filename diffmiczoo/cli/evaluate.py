@@ -20,7 +20,7 @@ from diffmiczoo.cli.common import (
 )
 from diffmiczoo.cli.output import echo_json
 from diffmiczoo.errors import InvalidValueError
-from diffmiczoo.files import read_json_object, write_text
+from diffmiczoo.files import check_file, read_json_object, write_text
 from diffmiczoo.hub.names import parse_model_name
 
 
@@ -56,6 +56,11 @@ def evaluate(
     source = parse_model_name(name)
     if save and source.kind != "local-dir":
         raise InvalidValueError("--save needs the weights of a local-dir: model; others are not yours to change")
+    for path, option in ((predictions, "--predictions"), (dcg_predictions, "--dcg-predictions")):
+        if path is not None:
+            check_file(path, option)
+    if save:
+        check_file(source.path / "metrics.json", "--save")
     import diffmiczoo
     from diffmiczoo.evaluation.dcg_report import predict_with_dcg
     from diffmiczoo.evaluation.evaluate import evaluation_split

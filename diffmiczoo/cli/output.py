@@ -103,7 +103,7 @@ def check_overlays(directory: Path, items: Sequence[Item]) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingExtraError('--overlay needs matplotlib: pip install "diffmiczoo[plot]"') from error
-    check_directory(directory, "--overlay")
+    check_directory(directory)
     names = overlay_names([item.name for item in items])
     there = {path.name: path for path in directory.iterdir()} if directory.is_dir() else {}
     targets = [there[name] for name in names if name in there]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import preserve_modes
+from diffmiczoo.runtime.settings import full_precision
 from diffmiczoo.training.artifacts import write_artifacts
 from diffmiczoo.training.callbacks import Callback, TensorBoardCallback
 from diffmiczoo.training.checkpoint import load_checkpoint, remove_partial_checkpoints
@@ -27,6 +29,7 @@ from diffmiczoo.training.distributed import Processes
 from diffmiczoo.training.lock import exclusive
 from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, validation_manifest
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
+from diffmiczoo.training.readiness import make_trainable
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.signals import StopOnSignal
 from diffmiczoo.training.stages import create_stages
@@ -50,6 +53,8 @@ class TrainingResult:
     metrics: Metrics | None
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit(
     model: DiffMICv2,
     train: Any,
@@ -79,10 +84,11 @@ def fit(
     - `recipe.json`, `data_report.json` and, where splits were made, `split.csv`;
     - `checkpoint.pt`, from which a run resumes.
 
-    The global random state is the same afterwards.
+    The global random state is the same afterwards. Gradients that the caller switched off, autocast and inference mode
+    have no say in it.
 
     Args:
-        model: trained in place, on its device.
+        model: trained in place, on its device, in float32.
         train: a table, folder, `.npz`, the root of an original download (see `data.readers.read_manifest`), a torch
             Dataset of (image, label), a `Manifest`, or the plan that `training.prepare.prepare` made. Without splits,
             70 % train, 10 % val and 20 % test are made, stratified and grouped; without validation images, some are
@@ -101,7 +107,7 @@ def fit(
 
     Warns:
         UserWarning: the data make results look better or worse than they are: groups or images in two splits, classes
-            without validation images.
+            without validation images; the model's parameters were not float32, or have `requires_grad` off.
 
     Raises:
         ValueError: the classes are not the model's, a class has no training image, the loss became NaN or infinite, the
@@ -115,11 +121,12 @@ def fit(
     plan = plan_run(model.config, train, val, recipe.seed if recipe else 0, class_names, classes)
     recipe = recipe or preset_recipe(model.config, len(plan.train))
     check_recipe(recipe, model.config, plan.train, processes.rank, processes.device)
+    make_trainable(model, recipe)
     loss = model.config.loss if recipe.loss is None else recipe.loss
     model.config = model.config.replace(class_names=plan.train.class_names, loss=loss)
     settings.output.mkdir(parents=True, exist_ok=True)
     # DataLoaders draw a seed from the global generator at each pass.
-    with exclusive(settings.output, processes.rank.rank), torch.random.fork_rng(), preserve_modes(model):
+    with exclusive(settings.output, processes.rank.rank), torch.random.fork_rng(), _quiet_surroundings(model):
         data = _decoded(model, recipe, plan, settings.output, progress if processes.is_main else False)
         report = _checked(plan, data, settings.output, processes)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -131,6 +138,13 @@ def fit(
         metrics = write_artifacts(trainer, plan, report) if processes.is_main else None
     processes.barrier()
     return TrainingResult(model, trainer.history, settings.output, metrics)
+
+
+@contextmanager
+def _quiet_surroundings(model: DiffMICv2) -> Iterator[None]:
+    """Puts modes back in the end, and switches off an autocast of the caller's, which has no say in training."""
+    with preserve_modes(model), full_precision(model.default_noise.device):
+        yield
 
 
 def _train(trainer: Trainer) -> None:
@@ -145,6 +159,8 @@ def _train(trainer: Trainer) -> None:
     model.trained = final.epochs > 0 or model.trained
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def finetune(
     model: DiffMICv2,
     train: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.errors import InvalidValueError
@@ -20,6 +19,7 @@ from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.progress import progress_bar
+from diffmiczoo.training.batches import possible_workers, training_batches
 from diffmiczoo.training.callbacks import Callback
 from diffmiczoo.training.checkpoint import Best, Checkpoint, Progress, save_checkpoint
 from diffmiczoo.training.distributed import Processes
@@ -118,6 +118,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.last: dict[str, Tensor] | None = None
         self._resumed: Checkpoint | None = None
+        self._workers = possible_workers(recipe.num_workers, recipe.batch_size, model.config.image_size)
         self._saved_at = time.monotonic()
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -188,7 +189,7 @@ class Trainer:
         size = self.recipe.batch_size * self.processes.rank.world_size
         title = f"{name} {progress.epoch + 1}/{run.stage.epochs}"
         with progress_bar(run.batches * size, title, "img", self.progress, initial=progress.batch * size) as bar:
-            for images, targets in self._loader(run):
+            for images, targets in self._batches(run):
                 for callback in self.callbacks:
                     callback.on_step(name, progress.epoch, progress.batch)
                 try:
@@ -202,14 +203,14 @@ class Trainer:
                 bar.set_postfix(loss=f"{progress.loss / progress.batch:.4f}")
                 self._save_or_stop(run)
 
-    def _loader(self, run: _StageRun) -> DataLoader[tuple[Tensor, Tensor]]:
+    def _batches(self, run: _StageRun) -> Iterator[tuple[Tensor, Tensor]]:
         recipe, progress = self.recipe, run.progress
         seeds = (recipe.seed, run.stage.number, progress.epoch)
         sampler = BatchSampler(
             self.data.train.targets, recipe.batch_size, recipe.sampling, seeds, progress.batch, self.processes.rank
         )
         pin = self.processes.device.type == "cuda"
-        return DataLoader(self.data.train, batch_sampler=sampler, num_workers=recipe.num_workers, pin_memory=pin)
+        return training_batches(self.data.train, sampler, self._workers, pin)
 
     def _save_or_stop(self, run: _StageRun) -> None:
         """Writes a checkpoint where one is due, and stops where a signal asked any of the processes to."""
