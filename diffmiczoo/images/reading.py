@@ -42,17 +42,16 @@ def read_image(item: Item, min_side: int | None = None) -> Tensor:
     - Shapes: arrays are (H, W), (H, W, C) or else (C, H, W); tensors are (H, W), (C, H, W) or else (H, W, C), with
       C = 1..4. Where both orders fit, an array is taken as (H, W, C) and a tensor as (C, H, W).
     - Colour: grey becomes three equal channels; palette, CMYK, YCbCr, Lab and HSV become RGB without regard to an
-      embedded profile; transparency is dropped, so what lies under it shows. The EXIF orientation is applied.
-    - Integers of 16 or 32 bits are stretched from the image's own minimum to its maximum, over all channels at
-      once, because 12-bit data in a 16-bit container would come out nearly black; a constant image becomes black.
-      Negative values are refused. (Pillow itself cuts 16-bit RGB files to their upper 8 bits.)
+      embedded profile; transparency is dropped, so what lies under it shows. The EXIF orientation is applied, and zero
+      is white where a TIFF file says so.
+    - Integers of 16 or 32 bits: see `pixels.grey_range`. Negative values are refused.
     - int64 and uint64 say nothing about depth (they are Python's integers): values 0..255 are taken as they are,
       others are refused. int8 is refused. Booleans become 0 and 255.
-    - Floats must be finite and within [0, 1].
+    - Floats must be finite and within [0, 1]; whole ones above count like integers.
     - Of several frames or pages the first is read, with a `UserWarning`; of a PIL image the one it stands at.
-    - DICOM (by content, or by the extension .dcm or .dicom): rescale, then VOI LUT or the first window. Without
-      these, up to 8 stored bits use their full range, more are stretched as above, padding left out. MONOCHROME1 is
-      inverted, padding is black, YBR and palettes become RGB. Windows of enhanced multi-frame objects are not used.
+    - DICOM (by content): rescale, then the VOI table or the first window that can be used. Without these, up to 8
+      stored bits use their full range, more are stretched as above, padding left out. MONOCHROME1 is inverted, padding
+      is black, YBR and palettes become RGB. Windows of enhanced multi-frame objects are not used.
 
     Args:
         item: the image.
