@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ def npz_records(path: Path) -> Reading:
     named = next((name for name in _NAMES if name in arrays), None)
     names = () if named is None else names_of(arrays[named], f"{path}: {named}")
     records = tuple(record for split in splits for record in _npz_split(path, split, arrays, names))
-    return Reading(records, names=names or vector_classes(arrays[f"{splits[0]}_labels"][0]))
+    given = [label for split in splits for label in arrays[f"{split}_labels"]]
+    task = _task(given, [record.labels for record in records])
+    return Reading(records, names=names or vector_classes(given[0]) if given else names, task=task)
 
 
 def _npz_split(path: Path, split: str, arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> list[Record]:
@@ -84,7 +87,8 @@ def dataset_records(dataset: Any, named: bool = False) -> Reading:
         ValueError: a label is not a class.
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise InvalidTypeError(f"a {type(dataset).__name__} is not a map-style dataset of (image, label)")
+        advice = "; hand in its dataset" if hasattr(dataset, "dataset") else ""
+        raise InvalidTypeError(f"a {type(dataset).__name__} is not a map-style dataset of (image, label){advice}")
     kind, found = type(dataset).__name__, dataset_labels(dataset, named)
     records = tuple(
         Record(
@@ -95,8 +99,14 @@ def dataset_records(dataset: Any, named: bool = False) -> Reading:
         )
         for index, (labels, key) in enumerate(zip(found.labels, found.keys, strict=True))
     )
-    return Reading(records, names=found.classes)
+    return Reading(records, names=found.classes, task=_task(found.given, found.labels))
 
 
 def _image_of(dataset: Any, index: int) -> Any:
     return item_pair(dataset, index)[0]
+
+
+def _task(given: Sequence[Any], labels: Sequence[tuple[str, ...]]) -> str | None:
+    """Tells the task from vectors of 0 and 1, in which none may be 1; None where they are one-hot or no vectors."""
+    several = any(vector_classes(label) and len(names) != 1 for label, names in zip(given, labels, strict=True))
+    return "multilabel" if several else None

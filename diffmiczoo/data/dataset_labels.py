@@ -195,7 +195,11 @@ def _inner(dataset: Any) -> Any:
     """Returns the dataset that another one wraps image by image; None where it wraps none."""
     for name in _INNER:
         inner: Any = getattr(dataset, name, None)
-        if callable(getattr(inner, "__getitem__", None)) and not isinstance(inner, Sequence | Mapping | np.ndarray):
+        if (
+            inner is not dataset
+            and callable(getattr(inner, "__getitem__", None))
+            and not isinstance(inner, Sequence | Mapping | np.ndarray)
+        ):
             with suppress(TypeError, ValueError):
                 if len(inner) == len(dataset) and _has_items(inner):
                     return inner

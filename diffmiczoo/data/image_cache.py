@@ -33,8 +33,8 @@ def load_squares(
     Args:
         manifest: what to read.
         config: the model's, for image size and crop.
-        cache: a directory for the file of a large set, used again as long as the images are the same; by default a
-            temporary file.
+        cache: a directory for the file of a large set, used again as long as the images are the same files; by default,
+            and for images that are no files of their own, a temporary file.
         progress: show a bar; by default where the standard error is a terminal.
 
     Returns:
@@ -49,7 +49,8 @@ def load_squares(
         squares = torch.zeros(shape, dtype=torch.uint8)
         _fill(squares, manifest, config, progress)
         return squares
-    if cache is not None:
+    # What a dataset or an array gives is known by its place alone, so that another one would look the same.
+    if cache is not None and all(record.source is None for record in manifest.records):
         return _mapped_cache(cache, shape, manifest, config, progress)
     # The system frees a file without a name when the last mapping of it goes, that is with the tensor.
     with tempfile.NamedTemporaryFile(prefix="diffmiczoo-") as file:
@@ -82,8 +83,8 @@ def _fingerprint(manifest: Manifest, config: DiffMICConfig) -> str:
     """Returns a hash of what the squares depend on: files with size and time, and how they are resized."""
     digest = hashlib.sha256(f"{_READER} {config.image_size} {config.crop_mode} {config.interpolation}\n".encode())
     for record in manifest.records:
-        status = record.path.stat() if record.source is None else None
-        digest.update(f"{record.path} {status and (status.st_size, status.st_mtime_ns)}\n".encode())
+        status = record.path.stat()
+        digest.update(f"{record.path} {(status.st_size, status.st_mtime_ns)}\n".encode())
     return digest.hexdigest()[:32]
 
 

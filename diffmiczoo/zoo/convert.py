@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.labels import names_of
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import EFFICIENTSAM
@@ -98,7 +99,7 @@ def convert_official(
     unknown = sorted(key for key in tensors if not key.startswith((*RELEASED, *UNUSED)))
     raise_if_any("not of the released DiffMIC-v2 program:", unknown)
     tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(UNUSED)}
-    config = _released_config(tensors, tuple(class_names), task, roi_size)
+    config = _released_config(tensors, names_of(class_names), task, roi_size)
     model = DiffMICv2(config)
     load_strict(model, dict(_released_to_ours(key, tensor) for key, tensor in tensors.items()))
     model.trained = True

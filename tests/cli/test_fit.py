@@ -7,7 +7,10 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from factories import SMALL_ENCODERS, TINY, run_command
+
+from diffmiczoo.cli.common import Names
 
 
 def test_fit_and_predict(image_folder, tmp_path, weights) -> None:
@@ -55,3 +58,30 @@ def test_what_the_data_tell_is_not_set_by_hand(image_folder, tmp_path) -> None:
         "fit", "--model", "diffmicv2_nano", "--train", image_folder, "--output", tmp_path / "run", "--config", "task=x"
     )
     assert result.exit_code == 2 and "config field task comes from the data" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a,b", ["a", "b"]),
+        ("a, b c ", ["a", "b c"]),
+        ('"light, or so",dark', ["light, or so", "dark"]),
+        ("1=a,2=b", {1: "a", 2: "b"}),
+        ("a=1,b=2", ["a=1", "b=2"]),
+    ],
+)
+def test_names_joined_by_commas(text: str, names: object) -> None:
+    assert Names().convert(text, None, None) == names
+
+
+def test_names_and_some_of_the_classes_are_checked_before_training(image_folder, tmp_path) -> None:
+    command = ["fit", "--model", "diffmicv2_nano", "--train", image_folder, "--output", tmp_path / "run"]
+    for options, message in [
+        (["--classes", "dark,green"], "has no ['green']; its classes are ['dark', 'light']"),
+        (["--classes", "dark"], "needs at least two, not ['dark']"),
+        (["--class-names", "dark,green"], "labels ['light'] are not among the classes ['dark', 'green']"),
+        (["--class-names", "dark,dark"], "class_names repeats 'dark'"),
+    ]:
+        result = run_command(*command, *options)
+        assert result.exit_code == 2 and message in result.stderr, result.output
+    assert not (tmp_path / "run").exists()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from factories import save_picture
 from PIL import Image
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, random_split
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset, random_split
 from torchvision.datasets import ImageFolder
 
 from diffmiczoo.data.readers import as_manifest, read_manifest
@@ -254,3 +254,11 @@ def test_tables_with_numbers_of_pandas(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,label\na.png,1\nb.png,-1\n")
     with pytest.raises(ValueError, match=r"t\.csv: b\.png has label -1, which is no class number"):
         read_manifest(tmp_path / "t.csv")
+
+
+def test_vectors_tell_the_task() -> None:
+    assert as_manifest(Items([[0, 0, 0], [0, 1, 0]])).task == "multilabel"  # nothing found is no missing label
+    one_hot = as_manifest(Items([[1, 0, 0], [0, 1, 0]]))
+    assert one_hot.task == "multiclass" and one_hot.class_names == ("0", "1", "2")
+    with pytest.raises(TypeError, match=r"a DataLoader is not a map-style dataset.*; hand in its dataset"):
+        as_manifest(DataLoader(Items([0, 1])))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from factories import TINY, write_images
+from torch.utils.data import TensorDataset
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data import image_cache
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.image_cache import load_squares
-from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.data.readers import as_manifest, read_manifest
 from diffmiczoo.images import loading
 from diffmiczoo.images.items import ImageError
 
@@ -60,3 +61,15 @@ def test_several_threads_decode_the_same(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(loading, "WORTH_THREADS", 1)
     together = load_squares(manifest, CONFIG, progress=False)
     assert torch.equal(alone, together)
+
+
+def test_images_of_datasets_are_not_taken_from_a_cache(tmp_path, monkeypatch) -> None:
+    """Another dataset of the same class and length has the same names."""
+    monkeypatch.setattr(image_cache, "MEMORY_LIMIT", 1000)
+    first, second = (
+        as_manifest(TensorDataset(torch.full((2, 3, 8, 8), grey, dtype=torch.uint8), torch.tensor([0, 1])))
+        for grey in (10, 200)
+    )
+    for manifest, grey in ((first, 10), (second, 200)):
+        squares = load_squares(manifest, CONFIG, cache=tmp_path / "cache", progress=False)
+        assert squares.unique().tolist() == [grey]
