@@ -6,11 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.labels import names_of
 from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.hub.serialization import build_without_memory
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import EFFICIENTSAM
 from diffmiczoo.zoo.state_dicts import Checkpoint, load_strict, preview, raise_if_any, read_checkpoint
@@ -100,8 +102,9 @@ def convert_official(
     raise_if_any("not of the released DiffMIC-v2 program:", unknown)
     tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(UNUSED)}
     config = _released_config(tensors, names_of(class_names), task, roi_size)
-    model = DiffMICv2(config)
+    model = build_without_memory(DiffMICv2, config)
     load_strict(model, dict(_released_to_ours(key, tensor) for key, tensor in tensors.items()))
+    model.finish_loading(torch.device("cpu"), torch.float32)
     model.trained = True
     return model.eval()
 

@@ -80,11 +80,20 @@ def _recognise(path: Path) -> None:
 def load_strict(module: nn.Module, tensors: dict[str, Tensor], what: str = "") -> None:
     """Loads tensors that have to be exactly a module's own; counters of batches may be missing.
 
+    Args:
+        module: also one without memory, on the meta device.
+        tensors: name → values, which are copied.
+        what: whose tensors they are, the first words of the message.
+
     Raises:
         ValueError: they are not, or are not finite.
     """
     own = module.state_dict()
-    counters = {key: tensor for key, tensor in own.items() if key.endswith("num_batches_tracked")}
+    counters = {
+        key: torch.zeros_like(tensor, device="cpu") if tensor.is_meta else tensor
+        for key, tensor in own.items()
+        if key.endswith("num_batches_tracked")
+    }
     problems = [f"missing {key}" for key in own if key not in tensors and key not in counters]
     problems += [f"unknown {key}" for key in tensors if key not in own]
     for key, tensor in tensors.items():
@@ -93,7 +102,11 @@ def load_strict(module: nn.Module, tensors: dict[str, Tensor], what: str = "") -
         elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             problems.append(f"{key} has values that are NaN or infinite")
     raise_if_any(f"{what}tensors that do not fit:", problems)
-    module.load_state_dict(counters | tensors)
+    if any(tensor.is_meta for tensor in own.values()):
+        copies = {key: tensor.detach().to("cpu", own[key].dtype, copy=True) for key, tensor in tensors.items()}
+        module.load_state_dict(counters | copies, assign=True)
+    else:
+        module.load_state_dict(counters | tensors)
 
 
 def raise_if_any(what: str, names: Sequence[str]) -> None:

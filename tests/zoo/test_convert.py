@@ -148,7 +148,7 @@ def test_the_same_network_twice_is_refused(released) -> None:
         convert_official(released, part(released, "aux_model."))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.data())
 def test_any_missing_tensor_is_noticed(released, data) -> None:
     needed = [key for key in released if key.startswith(tuple(RELEASED)) and "num_batches" not in key]

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from factories import SHARED
 from safetensors.torch import load_file
 
 import diffmiczoo
-from diffmiczoo.cli import main
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import read_manifest
-from diffmiczoo.evaluation.evaluate import evaluate
+from diffmiczoo.evaluation.evaluate import probabilities
+from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.hub.card import NOT_CLINICAL, read_facts, render_card
-from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.runtime.quantized import can_quantize
 from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY
 
 SHIPPED = sorted(path.name for path in WEIGHTS_DIRECTORY.iterdir() if path.is_dir() and path.name in WEIGHTS)
 DATA = {"chestxray14": "chestxray14_subset"}
+STORED = Path(__file__).parent / "predictions"  # written by tools/store_predictions.py
 
 
 def test_something_ships_and_nothing_else_lies_there() -> None:
@@ -69,52 +70,67 @@ def test_the_card_is_rendered_from_the_facts_beside_it(name: str) -> None:
     assert (WEIGHTS_DIRECTORY / name / "README.md").read_text(encoding="utf-8") == rendered
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_predict_on_the_test_split_reproduces_the_card(name: str, shared: Path) -> None:
+def stored_probs(name: str) -> tuple[Manifest, dict[str, torch.Tensor]]:
+    """Returns the pictures of the test split, and the probabilities of the model and of its DCG alone for them."""
     dataset = WEIGHTS[name].dataset.name
-    data = shared / "data" / DATA.get(dataset, dataset)
-    metrics = json.loads((WEIGHTS_DIRECTORY / name / "metrics.json").read_text())["test"]
-    result = CliRunner().invoke(
-        main, ["predict", str(data / "labels.csv"), "--split", "test", "--model", name, "--format", "csv"]
-    )
-    answers = {row["name"]: row["label"] for row in csv.DictReader(io.StringIO(result.stdout))}
-    records = read_manifest(data).split("test").records
-    assert len(answers) == len(records) == metrics["model"]["num_images"]
-    classes = WEIGHTS[name].dataset.class_names
-    given = [set(answers[str(record.path)].split("|")) for record in records]
-    if WEIGHTS[name].dataset.task == "multilabel":
-        right = [
-            ((label in row) == (label in record.labels))
-            for row, record in zip(given, records, strict=True)
-            for label in classes
-        ]
-    else:
-        right = [row == set(record.labels) for row, record in zip(given, records, strict=True)]
-    assert sum(right) / len(right) == pytest.approx(metrics["model"]["values"]["accuracy"], abs=1e-9)
+    test = read_manifest(SHARED / "data" / DATA.get(dataset, dataset)).split("test")
+    with np.load(STORED / f"{name}.npz") as file:
+        assert file["files"].tolist() == [record.path.name for record in test.records]
+        return test, {part: torch.from_numpy(file[part]) for part in ("model", "dcg")}
+
+
+@pytest.mark.parametrize("part", ["model", "dcg"])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_stored_probabilities_have_the_metrics_of_the_card(name: str, part: str, shared: Path) -> None:
+    test, probs = stored_probs(name)
+    metrics = json.loads((WEIGHTS_DIRECTORY / name / "metrics.json").read_text())["test"][part]
+    config = diffmiczoo.create_model(name, pretrained=True).config
+    thresholds = config.thresholds if part == "model" else None
+    found = LabelledPredictions.of(test, probs[part], config, thresholds).metrics(0, 0, False)
+    assert found.num_images == metrics["num_images"] and found.values.keys() == metrics["values"].keys()
+    for metric, value in metrics["values"].items():
+        assert found.values[metric] == pytest.approx(value, abs=2e-4), metric
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_predict_gives_the_stored_probabilities(name: str, shared: Path) -> None:
+    test, probs = stored_probs(name)
+    some = range(0, len(test), max(1, len(test) // 24))
+    part = test.with_records(test.records[index] for index in some)
     model = diffmiczoo.create_model(name, pretrained=True)
-    alone = evaluate(model, data, dcg_alone=True, bootstrap=0, progress=False)
-    assert alone.values["accuracy"] == pytest.approx(metrics["dcg"]["values"]["accuracy"], abs=1e-9)
+    for found, stored in (
+        (probabilities(model, part), probs["model"]),
+        (probabilities(model, part, dcg_alone=True), probs["dcg"]),
+    ):
+        torch.testing.assert_close(found, stored[list(some)], rtol=0, atol=2e-3)
 
 
-def _decisions(found: Prediction) -> torch.Tensor:
-    """Returns every label that is given or not, for several labels; the one that is given otherwise."""
-    if found.config.task == "multiclass":
-        return found.probs.argmax(1)
-    return torch.tensor([[name in labels for name in found.config.labels] for labels in found.labels])
+@pytest.mark.release
+@pytest.mark.parametrize("name", SHIPPED)
+def test_predict_gives_all_stored_probabilities(name: str, shared: Path) -> None:
+    test, probs = stored_probs(name)
+    model = diffmiczoo.create_model(name, pretrained=True)
+    torch.testing.assert_close(probabilities(model, test), probs["model"], rtol=0, atol=2e-3)
+    torch.testing.assert_close(probabilities(model, test, dcg_alone=True), probs["dcg"], rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_half_precision_and_integers_change_no_answer_that_matters(name: str, shared: Path) -> None:
-    dataset = WEIGHTS[name].dataset.name
-    records = read_manifest(shared / "data" / DATA.get(dataset, dataset)).split("test").records[:200]
+    test, probs = stored_probs(name)
     model = diffmiczoo.create_model(name, pretrained=True)
-    exact, *others = (
-        model.predict([record.item() for record in records], precision=precision, progress=False)
-        for precision in ("fp32", "bf16", *(["int8"] if can_quantize() else []))
-    )
-    for found in others:
-        assert (_decisions(found) == _decisions(exact)).float().mean() >= 0.995
-        assert 0 < (found.probs - exact.probs).abs().max() < 0.02
+    count = min(200, len(test))
+    records, exact = test.records[:count], probs["model"][:count]
+    for precision in ("bf16", *(["int8"] if can_quantize() else [])):
+        found = model.predict([record.item() for record in records], precision=precision, progress=False)
+        assert (_decisions(found.probs, model.config) == _decisions(exact, model.config)).float().mean() >= 0.995
+        assert 0 < (found.probs - exact).abs().max() < 0.02
+
+
+def _decisions(probs: torch.Tensor, config: DiffMICConfig) -> torch.Tensor:
+    """Returns every label that is given or not, for several labels; the one that is given otherwise."""
+    if config.task == "multiclass":
+        return probs.argmax(1)
+    return probs >= torch.tensor(config.thresholds or [0.5] * config.num_classes)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
