@@ -103,10 +103,10 @@ class PredictionFile:
         file: BinaryIO = self._partial.open("r+b")
         try:
             self._lock(file)
-            kept = self._kept() if resume else b""
-            if not kept and self._partial.stat().st_size:
+            kept, there = self._kept() if resume else b"", file.read()
+            if not kept and whole_records(there, self.style):
                 self._set_aside(self._partial)
-            if kept != file.read():
+            if kept != there:
                 file.seek(0)
                 file.truncate()
                 file.write(kept)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import os
+import tempfile
 
+import click
 import numpy as np
 import pytest
-from factories import run_command
+from click.testing import CliRunner
+from factories import animal_prediction, run_command, tiny_model
 from PIL import Image
 
 import diffmiczoo
+from diffmiczoo.cli.group import CommandGroup
+from diffmiczoo.cli.output import echo_prediction, note
 
 
 def test_predict_formats_agree(weights, image_folder) -> None:
@@ -110,3 +117,132 @@ def test_output_is_checked_before_and_replaced_whole(weights, image_folder, tmp_
 def test_half_precision_on_the_command_line(weights, image_folder) -> None:
     result = run_command("predict", image_folder, "--model", weights, "--precision", "bf16", "--format", "csv")
     assert result.exit_code == 0 and len(result.stdout.splitlines()) == 13
+
+
+# ---------------------------------------------------------------------- what is written, and when it is refused
+
+
+@pytest.fixture
+def few(tmp_path):
+    """Two pictures, in a folder of their own."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "few").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(tmp_path / "few" / f"{name}.png")
+    return tmp_path / "few"
+
+
+@pytest.fixture
+def no_model(monkeypatch) -> None:
+    """What is refused has to be refused before a model is built."""
+    monkeypatch.setattr(diffmiczoo, "create_model", lambda *_, **__: pytest.fail("a model was built"))
+
+
+def test_what_would_write_over_what_is_read_is_refused_before(few, no_model, tmp_path) -> None:
+    (few / "list.csv").write_text("file\na.png\nb.png\n")
+    (few / "link.csv").symlink_to("list.csv")
+    before = {path.name: path.read_bytes() for path in few.iterdir()}
+    for arguments, message in [
+        ([few / "a.png", "--output", few / "a.png"], "would replace"),
+        ([few, "--format", "csv", "--output", few / "b.png"], "would replace"),
+        ([few / "list.csv", "--format", "csv", "--output", few / "list.csv"], "would replace"),
+        ([few / "list.csv", "--format", "csv", "--output", few / "link.csv"], "would replace"),
+        ([few, "--overlay", few], "would replace"),
+        ([few / "list.csv", "--overlay", few / ".." / "few"], "would replace"),
+        ([few, "--overlay", few / "a.png" / "overlays"], "cannot be a directory"),
+        ([few, "--output", few], "is a directory"),
+        ([few, "--output", few / "a.png" / "out.csv"], "is not a directory; --output needs one"),
+        ([few, "--output", tmp_path / "out", "--resume"], "--resume needs --output FILE with --format csv or jsonl"),
+        ([few, "--output", "/dev/null", "--resume", "--format", "csv"], "--resume needs"),
+        ([few / "c.png"], "none could be read: no such file: "),
+        ([few / "c.png", few / "d.png", "--output", few / "list.csv", "--format", "csv"], "no such file"),
+    ]:
+        result = run_command("predict", *arguments, "--model", "m")
+        assert result.exit_code == 2 and message in result.stderr, (arguments, result.stderr)
+        assert len(result.stderr.splitlines()) == 1
+    assert {path.name: path.read_bytes() for path in few.iterdir()} == before
+
+
+def test_missing_files_are_told_before_and_the_others_predicted(weights, few) -> None:
+    result = run_command("predict", few / "a.png", few / "typo.png", "--model", weights, "--format", "csv")
+    assert result.exit_code == 1 and len(result.stdout.splitlines()) == 2
+    first, last = result.stderr.splitlines()
+    assert "1 of 2 files do not exist, first" in first and last.startswith("skipped ")
+
+
+def test_the_model_may_stand_in_the_environment_and_the_output_be_the_screen(weights, few, monkeypatch) -> None:
+    monkeypatch.setenv("DIFFMICZOO_MODEL", weights)
+    monkeypatch.chdir(few)
+    result = run_command("predict", few, "--format", "csv", "--output", "-")
+    assert result.exit_code == 0 and len(result.stdout.splitlines()) == 3
+    assert {path.name for path in few.iterdir()} == {"a.png", "b.png"}
+
+
+@pytest.mark.parametrize("charset", ["latin-1", "ascii", "utf-8"])
+@pytest.mark.parametrize("style", ["table", "csv", "jsonl", "json"])
+def test_a_screen_that_cannot_show_a_name_costs_no_predictions(charset: str, style: str) -> None:
+    """A Latin-1 terminal, and a name that no encoding has; another program gets the bytes that a file gets."""
+    names = ["ß…→.png", "bad\udcff.png", "c.png", "d.png"]
+    prediction = dataclasses.replace(animal_prediction(), names=names)
+
+    @click.group(cls=CommandGroup)
+    def group() -> None: ...
+
+    @group.command()
+    def show() -> None:
+        echo_prediction(prediction, style, None)
+        note(f"skipped {names[0]} and {names[1]}")
+
+    shown = CliRunner(charset=charset).invoke(group, ["show"])
+    assert shown.exit_code == 0, shown.exception
+    assert shown.stdout_bytes.count(b".png") == 4 and shown.stderr_bytes.startswith(b"skipped ")
+    if style == "csv":
+        assert shown.stdout_bytes == prediction.to_csv().encode("utf-8", "surrogateescape")
+
+
+def test_nobody_who_reads_the_messages_is_no_reason_to_stop(weights, few, tmp_path, monkeypatch) -> None:
+    """`diffmiczoo predict … --output out.csv 2>&1 | head -1`."""
+    own = click.echo
+
+    def closed(message=None, err=False, **options) -> None:
+        if err:
+            raise BrokenPipeError(32, "Broken pipe")
+        own(message, err=err, **options)
+
+    monkeypatch.setattr(click, "echo", closed)
+    arguments = [
+        "predict",
+        few,
+        few / "typo.png",
+        "--model",
+        weights,
+        "--format",
+        "csv",
+        "--output",
+        tmp_path / "o.csv",
+    ]
+    assert run_command(*arguments).exit_code == 1
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 3
+
+
+def test_where_a_whole_file_cannot_be_written_the_prediction_is_elsewhere(weights, few, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no device that is full here")
+    result = run_command("predict", few, "--model", weights, "--format", "json", "--output", "/dev/full")
+    assert result.exit_code == 2 and "/dev/full: No space left on device; the prediction is in" in result.stderr
+    (found,) = tmp_path.glob("diffmiczoo-*/full")
+    assert len(json.loads(found.read_text())["images"]) == 2
+
+
+def test_the_table_shows_labels_by_their_thresholds(few, tmp_path) -> None:
+    model = tiny_model(class_names=("effusion", "mass"), task="multilabel", thresholds=(0.999, 0.999))
+    model.trained = True
+    model.save_pretrained(tmp_path / "many")
+    header, *rows = run_command("predict", few, "--model", f"local-dir:{tmp_path}/many").stdout.splitlines()
+    assert header.endswith("prediction (labels by their thresholds: effusion 0.999, mass 0.999)")
+    assert len(rows) == 2 and all("no finding above its threshold (highest: " in row for row in rows)
+    line = run_command("predict", few, "--model", f"local-dir:{tmp_path}/many", "--format", "jsonl").stdout.split("\n")[
+        0
+    ]
+    assert json.loads(line)["labels"] == [] and json.loads(line)["thresholds"] == {"effusion": 0.999, "mass": 0.999}

@@ -15,6 +15,8 @@ import pytest
 import torch
 from factories import ANIMALS, ANIMALS_MULTILABEL, SCORES, animal_prediction
 
+from diffmiczoo.inference.prediction import Prediction
+
 
 def test_labels() -> None:
     prediction = animal_prediction()
@@ -33,6 +35,58 @@ def test_top() -> None:
     assert [name for name, _ in prediction.top(99)[3]] == ["cat", "dog", "eel"]
     with pytest.raises(ValueError, match="k=0 must be at least 1"):
         prediction.top(0)
+
+
+#: A rare finding is given from a probability at which a frequent one is not.
+UNEQUAL = ANIMALS_MULTILABEL.replace(thresholds=(0.6, 0.5, 0.2))
+UNEQUAL_PROBS = torch.tensor([[0.55, 0.1, 0.3], [0.7, 0.55, 0.1], [0.3, 0.6, 0.25], [0.59, 0.49, 0.19]])
+UNEQUAL_LABELS = [["eel"], ["cat", "dog"], ["dog", "eel"], []]
+
+
+def unequal_prediction() -> Prediction:
+    return animal_prediction(UNEQUAL, probs=UNEQUAL_PROBS)
+
+
+def test_several_labels_are_those_that_reach_their_thresholds_everywhere() -> None:
+    prediction = unequal_prediction()
+    limits = {"cat": 0.6, "dog": 0.5, "eel": 0.2}
+    assert prediction.labels == UNEQUAL_LABELS and prediction.thresholds == limits
+    for row, labels in enumerate(UNEQUAL_LABELS):
+        assert sorted(name for name, _ in prediction.top(max(len(labels), 1))[row][: len(labels)]) == labels
+    assert [name for name, _ in prediction.top(3)[0]] == ["eel", "cat", "dog"]
+    assert [name for name, _ in prediction.top(3)[2]] == ["dog", "eel", "cat"]
+    assert dict(prediction.top(3)[0])["eel"] == UNEQUAL_PROBS[0, 2].item()
+    assert [prediction.summary(row) for row in range(4)] == [
+        "eel 0.300",
+        "cat 0.700  dog 0.550",
+        "dog 0.600  eel 0.250",
+        "no finding above its threshold (highest: cat 0.590)",
+    ]
+    assert prediction.summary(1, 1) == "cat 0.700  + 1"
+    text = repr(prediction)
+    assert "scan0.png → eel 0.300" in text and "cat 0.5" not in text
+    assert "no finding above its threshold" in repr(prediction[3])
+    values = prediction.to_dict()
+    assert values["thresholds"] == limits and [record["labels"] for record in values["images"]] == UNEQUAL_LABELS
+    rows = list(csv.DictReader(io.StringIO(prediction.to_csv())))
+    assert [row["label"] for row in rows] == ["eel", "cat|dog", "dog|eel", ""]
+
+
+def test_a_threshold_that_is_reached_exactly_counts() -> None:
+    """In the numbers that are kept, float32, whatever the caller's default type is."""
+    prediction = animal_prediction(UNEQUAL, SCORES[:1], probs=torch.tensor([[0.6, 0.5, 0.2]]))
+    assert prediction.labels == [["cat", "dog", "eel"]]
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert prediction.labels == [["cat", "dog", "eel"]]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_one_label_has_no_thresholds() -> None:
+    prediction = animal_prediction()
+    assert prediction.thresholds is None and prediction.to_dict()["thresholds"] is None
+    assert prediction.summary(1, 2).split()[::2] == ["eel", "dog"]
 
 
 def test_calibrated_means_that_a_temperature_was_fitted() -> None:
@@ -159,6 +213,7 @@ def test_to_frame() -> None:
     assert list(frame["prob_dog"]) == pytest.approx(prediction.probs[:, 1].tolist())
     assert list(animal_prediction().to_frame()["label"]) == ["cat", "eel", "dog", "cat"]
     assert len(prediction[:0].to_frame()) == 0
+    assert unequal_prediction().to_frame().attrs["thresholds"] == {"cat": 0.6, "dog": 0.5, "eel": 0.2}
 
 
 def test_to_csv_has_the_columns_of_the_frame(tmp_path) -> None:
