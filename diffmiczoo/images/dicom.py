@@ -11,7 +11,16 @@ from PIL import Image, UnidentifiedImageError
 
 from diffmiczoo.images import pixels
 from diffmiczoo.images.dicom_grey import grey_as_shown
-from diffmiczoo.images.dicom_layout import COLOUR, PALETTE, Element, Layout, layout_of, stored_values, whole
+from diffmiczoo.images.dicom_layout import (
+    COLOUR,
+    PALETTE,
+    Element,
+    Layout,
+    layout_of,
+    stored_values,
+    take_from_first_frame,
+    whole,
+)
 from diffmiczoo.images.dicom_tables import palette_colours
 from diffmiczoo.images.items import ImageError, one_line, reading_errors
 from diffmiczoo.images.pixels import Planes, check_size
@@ -33,7 +42,8 @@ _KEYWORDS = (
     "RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor "
     "BluePaletteColorLookupTableDescriptor RedPaletteColorLookupTableData GreenPaletteColorLookupTableData "
     "BluePaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData "
-    "SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData"
+    "SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData "
+    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 ).split()
 
 
@@ -93,6 +103,7 @@ def _header(name: str, file: BinaryIO) -> tuple[Dataset, BinaryIO]:
         implicit, little = header.original_encoding
         plain = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
         header.file_meta.TransferSyntaxUID = plain if little else pydicom.uid.ExplicitVRBigEndian
+    take_from_first_frame(header)
     return header, file
 
 
@@ -114,12 +125,14 @@ def _inflated(name: str, file: BinaryIO) -> BinaryIO:
     file.seek(0)
     if start[128:132] != b"DICM" or read_file_meta_info(file.name).get("TransferSyntaxUID") != _DEFLATED:
         return file
-    file.seek(144 + int.from_bytes(start[140:144], "little"))
-    content, inflater = bytearray(), zlib.decompressobj(-zlib.MAX_WBITS)
+    place = file.seek(144 + int.from_bytes(start[140:144], "little"))
+    size, inflater = 0, zlib.decompressobj(-zlib.MAX_WBITS)
     while chunk := file.read(2**16):
-        content += inflater.decompress(chunk)
-        if len(content) > 2 * pixels.MAX_PIXELS:
+        size += len(inflater.decompress(chunk))
+        if size > 2 * pixels.MAX_PIXELS:
             raise ImageError(name, f"inflates to over {2 * pixels.MAX_PIXELS:,} bytes; expected less, make it smaller")
+    file.seek(place)
+    content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), 2 * pixels.MAX_PIXELS)
     return BytesIO(content)  # explicit, little endian and without its header, which is known by its first element
 
 

@@ -65,6 +65,23 @@ class Layout:
         return -(-numbers * self.allocated // 8)
 
 
+# What enhanced objects say of each frame in sequences of their own, instead of once in the header.
+_OF_FRAMES = {
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+}
+
+
+def take_from_first_frame(header: Dataset) -> None:
+    """Puts the window and the slope of the first frame of an enhanced object where other objects have them."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for sequence, keywords in _OF_FRAMES.items():
+            found = header[groups].value[0].get(sequence) if header.get(groups) else None
+            for keyword in keywords:
+                if found and keyword in found[0]:
+                    header[keyword] = found[0][keyword]
+
+
 def whole(header: Dataset, keyword: str) -> int | None:
     """Returns the first number of an element; None where it is missing, empty or none."""
     value = number(header, keyword)

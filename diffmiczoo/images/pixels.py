@@ -136,6 +136,11 @@ def _checked_floats(name: str, values: np.ndarray) -> np.ndarray:
             f"holds floats from {low:.6g} to {high:.6g}; expected [0, 1]: divide 8-bit values by 255, window others "
             "first",
         )
+    if 0 < float(high) < 0.99 / 255:
+        reason = (
+            f"holds floats up to {high:.3g}, darker than one of 255 grey levels; expected [0, 1]: divided by 255 twice?"
+        )
+        raise ImageError(name, reason)
     singles: np.ndarray = values.astype(np.float32, copy=False)
     return singles
 

@@ -51,7 +51,7 @@ def read_image(item: Item, min_side: int | None = None) -> Tensor:
     - Of several frames or pages the first is read, with a `UserWarning`; of a PIL image the one it stands at.
     - DICOM (by content): rescale, then the VOI table or the first window that can be used. Without these, up to 8
       stored bits use their full range, more are stretched as above, padding left out. MONOCHROME1 is inverted, padding
-      is black, YBR and palettes become RGB. Windows of enhanced multi-frame objects are not used.
+      is black, YBR and palettes become RGB. Of enhanced objects the first frame's window and slope are used.
 
     Args:
         item: the image.
@@ -196,7 +196,7 @@ def _planes_of_image_file(name: str, file: BinaryIO, start: bytes, min_side: int
         except UnidentifiedImageError as error:
             if start.startswith(_TIFF) and (found := tiff.read_planes(name, file)):
                 return found
-            raise ImageError(name, _unknown_content(name, start)) from error
+            raise ImageError(name, _unknown_content(name, file, start)) from error
     with image:
         check_size(name, image.height, image.width)
         if min_side is not None:
@@ -228,7 +228,7 @@ def _reduction(width: int, height: int, min_side: int) -> int:
     return 1
 
 
-def _unknown_content(name: str, start: bytes) -> str:
+def _unknown_content(name: str, file: BinaryIO, start: bytes) -> str:
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return (
             "is a HEIF image; pip install pillow-heif and call pillow_heif.register_heif_opener() before, or save it "
@@ -237,7 +237,8 @@ def _unknown_content(name: str, start: bytes) -> str:
     if name.lower().endswith((".dcm", ".dicom")):
         return f"has no DICOM header (it starts with {start[:8]!r}); expected a DICOM file, export it again"
     if start.startswith(_TIFF):
-        return "is a TIFF file of a kind that is not read, or its header is broken; save it as PNG or uncompressed TIFF"
+        reason = f"is a TIFF file of a kind that is not read ({tiff.describe(file)})"
+        return f"{reason}, or its header is broken; save it as PNG or uncompressed TIFF"
     notes = "".join(f"; {note}" for note in _missing_support(start))
     return (
         f"is not an image, or its header is broken (it starts with {start[:8]!r}{notes}); expected JPEG, PNG, TIFF, "

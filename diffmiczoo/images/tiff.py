@@ -85,6 +85,21 @@ def read_planes(name: str, file: BinaryIO, tags: Any = None) -> Planes | None:
     return Planes(_upright(planes, tags.get(_ORIENTATION, 1)), pages, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 
+def describe(file: BinaryIO) -> str:
+    """Says what kind of TIFF file it is, for errors."""
+    try:
+        tags, _ = _first_page(file)
+        names = {
+            _BITS: "bits",
+            _SAMPLE_FORMAT: "sample format",
+            _PHOTOMETRIC: "photometric",
+            _COMPRESSION: "compression",
+        }
+        return ", ".join(f"{name} {tags[tag]}" for tag, name in names.items() if tag in tags)
+    except Exception as error:  # whatever a broken file makes of it
+        return f"its directory cannot be read: {error}"
+
+
 def _first_page(file: BinaryIO) -> tuple[Any, int]:
     """Returns the tags of the first page and the number of pages."""
     file.seek(0)

@@ -152,6 +152,21 @@ def test_padding_is_black_and_out_of_the_range(tmp_path, make_dicom, photometric
     assert differs(path, expected) <= 2
 
 
+@pytest.mark.parametrize("groups", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_the_first_frame_of_an_enhanced_object(tmp_path, make_dicom, groups):
+    def group(center: str, slope: str) -> Any:
+        window, rescale, of_frame = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        window.WindowCenter, window.WindowWidth = center, "4081"
+        rescale.RescaleSlope, rescale.RescaleIntercept = slope, "-1024"
+        of_frame.FrameVOILUTSequence, of_frame.PixelValueTransformationSequence = [window], [rescale]
+        return of_frame
+
+    elements = {groups: [group("1016.5", "1"), group("9", "7")], "NumberOfFrames": 2}
+    path = make_dicom(tmp_path / "a.dcm", TWELVE, PixelData=TWELVE.tobytes() * 2, **elements)
+    with pytest.warns(UserWarning, match="2 frames"):
+        assert differs(path, GREY) <= 2
+
+
 def test_sigmoid_and_narrow_windows(tmp_path, make_dicom):
     window = {"WindowCenter": "2000", "WindowWidth": "1000"}
     shown = make_dicom(tmp_path / "a.dcm", TWELVE, VOILUTFunction="SIGMOID", **window)

@@ -75,6 +75,7 @@ def test_wide_integers_are_exact_and_a_constant_is_black():
     [
         (np.full((4, 4, 3), 200.5), "floats from 200.5 to 200.5; expected [0, 1]: divide 8-bit values by 255"),
         (torch.full((3, 4, 4), -0.5), "floats from -0.5 to -0.5"),
+        (np.array([[0.0, 0.9]]) / 255, "floats up to 0.00353, darker than one of 255 grey levels"),
         (np.array([[0.5, np.nan]]), "holds NaN"),
         (np.array([[0.5, np.inf]]), "holds infinity"),
         (np.zeros((4, 4), np.int8), "holds int8"),
