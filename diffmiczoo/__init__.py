@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from diffmiczoo.zoo.factory import create_model as create_model
     from diffmiczoo.zoo.info import ModelInfo as ModelInfo
     from diffmiczoo.zoo.info import model_info as model_info
+    from diffmiczoo.zoo.registry import is_model as is_model
     from diffmiczoo.zoo.registry import list_models as list_models
+    from diffmiczoo.zoo.registry import list_pretrained as list_pretrained
+    from diffmiczoo.zoo.timm_registry import register_timm as register_timm
 
 #: Public name → the module that it lives in.
 _HOME = {
@@ -46,10 +49,13 @@ _HOME = {
     "evaluate": "diffmiczoo.evaluation.evaluate",
     "finetune": "diffmiczoo.training.fit",
     "fit": "diffmiczoo.training.fit",
+    "is_model": "diffmiczoo.zoo.registry",
     "list_models": "diffmiczoo.zoo.registry",
+    "list_pretrained": "diffmiczoo.zoo.registry",
     "load_backbone": "diffmiczoo.zoo.encoder_weights",
     "model_info": "diffmiczoo.zoo.info",
     "register_model": "diffmiczoo.zoo.architectures",
+    "register_timm": "diffmiczoo.zoo.timm_registry",
 }
 
 __all__ = [*_HOME, "__version__"]

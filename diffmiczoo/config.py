@@ -264,6 +264,10 @@ class DiffMICConfig(Settings):
         """The class names, or "class_0", "class_1", … where none were given."""
         return self.class_names or tuple(f"class_{index}" for index in range(self.num_classes))
 
+    # Not fields, so that files and digests stay as they are.
+    id2label = property(lambda self: dict(enumerate(self.labels)), doc="Class number → name, as in transformers.")
+    label2id = property(lambda self: {name: index for index, name in enumerate(self.labels)}, doc="Name → number.")
+
     def uncalibrated(self) -> DiffMICConfig:
         """Returns a copy without what is fitted on validation images: temperature, prior weight, thresholds."""
         return dataclasses.replace(self, temperature=None, prior_weight=0.0, thresholds=())

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.labels import names_of
@@ -21,6 +21,7 @@ from diffmiczoo.images.preprocessing import check_batch, normalize
 from diffmiczoo.inference.classifier import ImageClassifier
 from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
 from diffmiczoo.inference.tensors import PredictionTensors
+from diffmiczoo.inference.timm_interface import TimmInterface, check_pool
 from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
 from diffmiczoo.nn.condition import Condition, Priors
 from diffmiczoo.nn.dcg import DCG
@@ -32,7 +33,7 @@ from diffmiczoo.runtime.modes import eval_mode, frozen, seeded_generator
 from diffmiczoo.runtime.settings import Runtime, using
 
 
-class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
+class DiffMICv2(TimmInterface, ImageClassifier, PretrainedModel):
     """DiffMIC-v2 classifier: a DCG model guides a diffusion over labels, conditioned on image features.
 
     Args:
@@ -98,10 +99,6 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         self._fix_noise(device, dtype)
         self.to(device, dtype)
 
-    def encoders(self) -> list[nn.Module]:
-        """Returns the backbones of the DCG and of the image feature prior."""
-        return [child for part in self.children() for name, child in part.named_children() if "encoder" in name]
-
     def _fix_noise(self, device: torch.device, dtype: torch.dtype) -> None:
         noise = sampling.fixed_noise(self.config, self.sampler).to(torch.empty((), device=device, dtype=dtype))
         self.default_noise, self.default_step_noise = noise.initial[:, 0], noise.step_noise
@@ -117,13 +114,12 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         """Runs the DCG model: global and local prior, saliency, ROIs and their attention (eq. 1-3).
 
         Args:
-            images: (B, 3, S, S) float, as `preprocess` gives them.
+            images: (B, 3, S, S) float, as `preprocess` gives them; one channel, (B, 1, S, S), is grey.
 
         Raises:
-            ValueError: the shape is not (B, 3, S, S).
+            ValueError: the shape is neither.
         """
-        check_batch(images, self.config)
-        return self.dcg(images, self.config)
+        return self.dcg(check_batch(images, self.config), self.config)
 
     def condition(self, images: Tensor) -> Condition:
         """Computes everything that does not depend on the timestep (eq. 1-6).
@@ -146,7 +142,7 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         if (predictor := self.config.predictor) != "diffusion":
             raise InvalidTypeError(f"predictor={predictor!r} has no diffusion; use priors, or call the model")
         guidance_map = build_guidance_map(priors.global_prior, priors.local_prior, self.config)
-        return Condition.of(priors, guidance_map, self.feature_prior(images, priors.rois))
+        return Condition.of(priors, guidance_map, self.feature_prior(images.expand(-1, 3, -1, -1), priors.rois))
 
     def predict_noise(self, y_t: Tensor, t: int | Tensor, condition: Condition) -> Tensor:
         """Denoising network ε_θ(y_t, M, F, t), (B, C, Np, Np) (eq. 8).
@@ -325,7 +321,9 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
 
     # ------------------------------------------------------------------ classes
 
-    def reset_classifier(self, num_classes: int, class_names: Sequence[str] | None = None) -> None:
+    def reset_classifier(
+        self, num_classes: int, class_names: Sequence[str] | None = None, global_pool: str | None = None
+    ) -> None:
         """Changes the classes: rebuilds the four layers that depend on them and marks the model untrained.
 
         Where old and new classes have names, the rows of those that are in both are kept.
@@ -333,6 +331,7 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         Args:
             num_classes: C ≥ 2.
             class_names: C names; "class_0", "class_1", … by default.
+            global_pool: timm's argument, which may also come second; "avg" is what there is.
 
         Warns:
             UserWarning: names the layers that were rebuilt, and the classes whose rows were kept.
@@ -340,6 +339,7 @@ class DiffMICv2(ImageClassifier, PretrainedModel, nn.Module):
         Raises:
             ValueError: `num_classes` is out of range, or does not fit `class_names`.
         """
+        class_names = check_pool(class_names, global_pool, num_classes)
         old, names = self.config, () if class_names is None else names_of(class_names)
         self._reconfigure(old.uncalibrated().replace(num_classes=num_classes, class_names=names, ordinal=False))
         rebuilt = rebuild_class_layers(self, old, self.config)

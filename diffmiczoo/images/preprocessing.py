@@ -97,18 +97,20 @@ def square_to_original_box(box: Any, original_size: tuple[int, int], config: Dif
     return torch.minimum(mapped.clamp(min=0), xy(original_size)).flatten(-2).float()
 
 
-def check_batch(images: Tensor, config: DiffMICConfig) -> None:
-    """Refuses what is not a batch of normalised images of the config's size.
+def check_batch(images: Tensor, config: DiffMICConfig) -> Tensor:
+    """Returns a batch of normalised images in three channels, (B, 3, S, S); one channel is grey and stands for three.
 
     Raises:
         ValueError: the message tells what was expected and what was found.
     """
     size = config.image_size
-    if images.ndim != 4 or images.shape[1:] != (3, size, size) or not images.is_floating_point():
+    shapes = [(3, size, size), (1, size, size)]
+    if images.ndim != 4 or tuple(images.shape[1:]) not in shapes or not images.is_floating_point():
         raise InvalidValueError(
             f"expected normalised float images of shape (B, 3, {size}, {size}), found {images.dtype} "
             f"{tuple(images.shape)}; model.preprocess turns files, PIL images and arrays into these"
         )
+    return images.expand(-1, 3, -1, -1)
 
 
 def normalize(batch: Tensor, config: DiffMICConfig) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import warn
 from diffmiczoo.images.items import as_items
 from diffmiczoo.images.preprocessing import preprocess
+from diffmiczoo.images.transform import ModelTransform
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.predictor import PredictOptions, Predictor, PredictSquares
+from diffmiczoo.runtime.modes import eval_mode
 from diffmiczoo.runtime.precision import check_precision
 
 
@@ -34,6 +38,10 @@ class ImageClassifier:
         """Returns what maps squares (B, 3, S, S), uint8 or float in [0, 1], to the tensors of their prediction."""
         raise NotImplementedError
 
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Returns (B, 1 + n, H) for preprocessed images, the features first."""
+        raise NotImplementedError
+
     def preprocess(self, images: Any) -> Tensor:
         """Turns what `predict` takes into (B, 3, S, S) normalised float32.
 
@@ -41,6 +49,45 @@ class ImageClassifier:
             ImageError: an image cannot be read or has a wrong range; the message names it.
         """
         return preprocess(images, self.config)
+
+    @property
+    def transform(self) -> ModelTransform:
+        """`preprocess` for one picture as a torchvision transform: PIL image, path, array or tensor → (3, S, S)."""
+        return ModelTransform(self.config)
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The C class names in the order of `predict_proba`'s columns, as scikit-learn's classifiers hold them."""
+        return np.array(self.config.labels)
+
+    def predict_proba(self, images: Any, *, batch_size: int = 32) -> np.ndarray:
+        """Returns the probabilities of `predict` as scikit-learn's classifiers do, (N, C) float32 in [0, 1].
+
+        Args:
+            images: as `predict` takes them.
+            batch_size: images computed at once.
+
+        Raises:
+            ImageError, ValueError, TypeError: as `predict` does.
+        """
+        return self.predict(images, batch_size=batch_size).probs.numpy()
+
+    def embed(self, images: Any, *, batch_size: int = 32) -> Tensor:
+        """Returns a vector of features per image, (N, H) float32 on the CPU: F of eq. 6, without the classes.
+
+        Args:
+            images: as `predict` takes them.
+            batch_size: images computed at once.
+
+        Raises:
+            ImageError, ValueError, TypeError: as `predict` does.
+        """
+        items, rows = as_items(images), []
+        with eval_mode(cast(nn.Module, self)), torch.inference_mode():
+            for start in range(0, len(items), batch_size):
+                batch = self.preprocess(items[start : start + batch_size]).to(self.default_noise)
+                rows.append(self.forward_features(batch)[:, 0].float().cpu())
+        return torch.cat(rows)
 
     def predict(
         self,

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.runtime.checkpointing import checkpointed, set_checkpointing
 
 #: EfficientSAM's image encoders: width and number of heads; 12 blocks, patches of 16 pixels.
 EFFICIENTSAM = {"efficientsam_s": (384, 6), "efficientsam_ti": (192, 3)}
@@ -57,6 +58,10 @@ class EfficientSAM(nn.Module):
         grid = images.shape[-1] // 16
         return rearrange(self.model.forward_features(images), "b (h w) d -> b d h w", h=grid)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Computes each block's activations again in the backward pass instead of storing them."""
+        set_checkpointing(self.model, enable)
+
 
 class Backbone(nn.Module):
     """One feature map of a timm backbone.
@@ -95,11 +100,17 @@ class Backbone(nn.Module):
             features.model.load_state_dict({key: packaged.get(key, own[key]) for key in own})
         self.model = features
         self.num_features = int(features.feature_info.channels()[-1])
+        self.grad_checkpointing = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (B, 3, S, S) to features (B, D, h, w)."""
-        feature_map: Tensor = self.model(images)[0]
+        stored = not (self.grad_checkpointing and torch.is_grad_enabled())
+        feature_map: Tensor = (self.model(images) if stored else checkpointed(self.model, images))[0]
         return feature_map
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Computes activations again in the backward pass instead of storing them: block by block where timm can."""
+        self.grad_checkpointing = not set_checkpointing(self.model.model, enable) and enable
 
 
 def create_encoder(name: str, image_size: int, out_index: int = -1, pretrained: bool = False) -> nn.Module:

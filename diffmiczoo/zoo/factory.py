@@ -12,7 +12,7 @@ import torch
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.labels import names_of
-from diffmiczoo.errors import InvalidTypeError, InvalidValueError
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.hub.checksums import ChecksumError, verify
 from diffmiczoo.hub.client import DownloadOptions, fetch, weights_directory_of
 from diffmiczoo.hub.names import parse_model_name
@@ -21,6 +21,7 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.architectures import ablation_fields, architectures
 from diffmiczoo.zoo.encoder_weights import fetch_efficientsam
 from diffmiczoo.zoo.registry import list_models, pretrained_weights, resolve
+from diffmiczoo.zoo.timm_arguments import check_numbers, config_fields
 from diffmiczoo.zoo.weights import Weights
 
 
@@ -34,6 +35,7 @@ def create_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     pretrained_backbones: bool = False,
+    in_chans: int = 3,
     ablation: str | None = None,
     revision: str | None = None,
     token: str | None = None,
@@ -57,16 +59,21 @@ def create_model(
         dtype: of its floating-point tensors; float32 by default.
         pretrained_backbones: start the encoders from published weights (ImageNet's from timm, EfficientSAM's); not
             together with `pretrained`.
+        in_chans: 3, or 1 for batches (B, 1, S, S) of grey images, which any model takes; `predict` needs neither.
         ablation: a row of the paper's table IV, "c1" to "c6", or "dcg" for the DCG alone; see
             `diffmiczoo.zoo.architectures.ABLATIONS`.
         revision: commit, branch or tag of the Hub's repository; the commit that the table of weights names by default.
         token: for the Hub; HF_TOKEN by default.
         cache_dir: where downloads are stored; huggingface_hub's own cache by default.
         local_files_only: never ask the network.
-        config_overrides: any field of `DiffMICConfig`.
+        config_overrides: any field of `DiffMICConfig`; timm's `img_size` is `image_size`.
 
     Returns:
         The model in eval mode.
+
+    Warns:
+        UserWarning: layers were rebuilt for other classes, or "hf-hub:" or "local-dir:" gives random weights because
+            `pretrained` is not set.
 
     Raises:
         ValueError: the name is unknown (the nearest names are suggested), it has no weights, an override is not a
@@ -79,7 +86,8 @@ def create_model(
         raise InvalidValueError("pretrained=True loads the encoders as well; leave pretrained_backbones out")
     if pretrained and ablation is not None:
         raise InvalidValueError(f"ablation={ablation!r} is a model to train anew; leave pretrained=True out")
-    overrides = ({} if ablation is None else ablation_fields(ablation)) | config_overrides
+    check_numbers(in_chans, num_classes)
+    overrides = ({} if ablation is None else ablation_fields(ablation)) | config_fields(config_overrides)
     overrides |= {} if task is None else {"task": task}
     options = DownloadOptions(token, cache_dir, local_files_only)
     if pretrained:
@@ -88,6 +96,11 @@ def create_model(
         if overrides.get("ordinal"):  # new layers forget it, because the order of new classes is not known
             model.config = model.config.replace(ordinal=True)
         return model
+    if parse_model_name(name).kind != "registered":
+        warn(
+            f"{name!r}: without pretrained=True the model has random weights, of the architecture that is described "
+            f"there; create_model({name!r}, pretrained=True) loads the trained ones"
+        )
     config = get_config(name, revision=revision, options=options).uncalibrated().replace(**overrides)
     model = DiffMICv2(
         _with_classes(config, num_classes, class_names, config_overrides.get("ordinal")),

@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import os
 import re
+from collections.abc import Sequence
 
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.hub.names import local_name
@@ -13,22 +14,44 @@ from diffmiczoo.zoo.architectures import architectures
 from diffmiczoo.zoo.weights import ALIASES, WEIGHTS, Weights
 
 
-def list_models(filter: str = "", pretrained: bool = False, tags: bool | None = None) -> list[str]:
+def list_models(
+    filter: str | Sequence[str] = "",
+    pretrained: bool = False,
+    tags: bool | None = None,
+    exclude_filters: str | Sequence[str] = (),
+) -> list[str]:
     """Returns the registered names in natural order ("resnet9" before "resnet18").
 
     These are architectures ("diffmicv2_nano"), weights ("diffmicv2_nano.ham10000") and short names of data sets'
     recommended weights ("diffmicv2_ham10000").
 
     Args:
-        filter: wildcards as in a shell ("diffmicv2_nano*"), or a part of the name.
+        filter: wildcards as in a shell ("diffmicv2_nano*"), or a part of the name; of several any may match.
         pretrained: only names whose weights exist.
         tags: False leaves out the names of weights, `architecture.tag`, True returns only them.
+        exclude_filters: what is left out, in the same form.
     """
     names = [name for name in all_names() if not pretrained or has_weights(name)]
     if tags is not None:
         names = [name for name in names if ("." in name) is tags]
-    pattern = filter if any(sign in filter for sign in "*?[") else f"*{filter}*"
-    return sorted(fnmatch.filter(names, pattern), key=_natural)
+    found = _matching(names, filter) - (_matching(names, exclude_filters) if exclude_filters else set())
+    return sorted(found, key=_natural)
+
+
+def list_pretrained(filter: str | Sequence[str] = "", exclude_filters: str | Sequence[str] = ()) -> list[str]:
+    """Lists the registered names whose weights exist; the arguments are those of `list_models`."""
+    return list_models(filter, pretrained=True, exclude_filters=exclude_filters)
+
+
+def is_model(name: str) -> bool:
+    """Returns whether a name is registered, so that `create_model` builds it."""
+    return name in all_names()
+
+
+def _matching(names: list[str], filters: str | Sequence[str]) -> set[str]:
+    patterns = [filters] if isinstance(filters, str) else filters
+    wild = [pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*" for pattern in patterns]
+    return {name for pattern in wild for name in fnmatch.filter(names, pattern)}
 
 
 def all_names() -> list[str]:

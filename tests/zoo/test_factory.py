@@ -47,7 +47,8 @@ def test_local_directory(saved) -> None:
     assert model.trained and next(model.parameters()).dtype == torch.float64
     assert diffmiczoo.DiffMICv2.from_pretrained(saved).trained
     assert diffmiczoo.model_info(f"local-dir:{saved}").weights == "local"
-    fresh = diffmiczoo.create_model(f"local-dir:{saved}")
+    with pytest.warns(UserWarning, match="random weights"):
+        fresh = diffmiczoo.create_model(f"local-dir:{saved}")
     assert not fresh.trained and fresh.config == model.config
     with pytest.raises(FileNotFoundError, match="is not a directory"):
         diffmiczoo.create_model("local-dir:nowhere", pretrained=True)
@@ -162,7 +163,8 @@ def test_a_model_without_weights_has_no_temperature() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_classes": 0}, ValueError, "num_classes=0 is outside 2"),
+        ({"num_classes": 0}, ValueError, "num_classes=0: a model cannot lose its classes"),
+        ({"num_classes": 1}, ValueError, "num_classes=1 is outside 2"),
         ({"num_classes": 2.5}, TypeError, "float"),
         ({"class_names": "abc"}, TypeError, "class_names='abc' is one text; expected a list of names"),
         ({"num_classes": 4, "class_names": ["a", "b"]}, ValueError, "class_names has 2 names, but num_classes is 4"),
