@@ -10,6 +10,7 @@ from diffmiczoo._version import __version__
 # For type checkers and editors, which do not run `__getattr__`; a test compares this list with `_HOME`.
 if TYPE_CHECKING:
     from diffmiczoo.config import DiffMICConfig as DiffMICConfig
+    from diffmiczoo.data.readers import read_manifest as read_manifest
     from diffmiczoo.errors import DiffMICError as DiffMICError
     from diffmiczoo.evaluation.evaluate import evaluate as evaluate
     from diffmiczoo.hub.errors import HubError as HubError
@@ -54,6 +55,7 @@ _HOME = {
     "list_pretrained": "diffmiczoo.zoo.registry",
     "load_backbone": "diffmiczoo.zoo.encoder_weights",
     "model_info": "diffmiczoo.zoo.info",
+    "read_manifest": "diffmiczoo.data.readers",
     "register_model": "diffmiczoo.zoo.architectures",
     "register_timm": "diffmiczoo.zoo.timm_registry",
 }

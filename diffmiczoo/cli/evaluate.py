@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffmiczoo.cli.columns import column_options, data_source, tell
 from diffmiczoo.cli.common import (
     OUTPUT_FILE,
     batch_size_option,
@@ -23,12 +24,16 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import check_file, read_json_object, write_text
 from diffmiczoo.hub.names import parse_model_name
 
+if TYPE_CHECKING:
+    from diffmiczoo.data.columns import ColumnChoice
+
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True))
 @model_option()
 @split_option
 @class_names_option
+@column_options(labels=True)
 @click.option("--predictions", type=OUTPUT_FILE, help="Write the model's predictions as a CSV.")
 @click.option("--dcg-predictions", type=OUTPUT_FILE, help="Write the predictions of its DCG alone as a CSV.")
 @click.option("--save", is_flag=True, help="Add the metrics to metrics.json beside the weights of a local-dir:.")
@@ -41,6 +46,7 @@ def evaluate(
     name: str,
     split: str | None,
     class_names: Any,
+    choice: ColumnChoice,
     predictions: Path | None,
     dcg_predictions: Path | None,
     save: bool,
@@ -62,11 +68,14 @@ def evaluate(
     if save:
         check_file(source.path / "metrics.json", "--save")
     import diffmiczoo
+    from diffmiczoo.data.summary import reading_lines
     from diffmiczoo.evaluation.dcg_report import predict_with_dcg
     from diffmiczoo.evaluation.evaluate import evaluation_split
 
     model = diffmiczoo.create_model(name, pretrained=True, device=device)
-    manifest = evaluation_split(model.config, data, split, class_names)
+    tell(())
+    manifest = evaluation_split(model.config, data_source(data, choice), split, class_names)
+    tell(reading_lines(manifest))
     predicted = predict_with_dcg(model, manifest, batch_size)
     for part, path in ((predicted.model, predictions), (predicted.dcg, dcg_predictions)):
         if path is not None:

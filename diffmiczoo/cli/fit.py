@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffmiczoo.cli.columns import column_options, data_source, tell, validation_source
 from diffmiczoo.cli.common import TASKS, Names, class_names_option, device_option, fields_option, model_option
 
 if TYPE_CHECKING:
+    from diffmiczoo.data.columns import ColumnChoice
     from diffmiczoo.training.fit import TrainingResult
 
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--pretrained-backbones", is_flag=True, help="Start the encoders from ImageNet weights.")
 @click.option("--train", required=True, type=click.Path(exists=True), help="Table, folder or .npz of images.")
 @click.option("--val", type=click.Path(exists=True), help="The same; by default the images of split val.")
+@column_options(labels=True)
 @click.option("--output", required=True, type=click.Path(file_okay=False), help="Directory of the run.")
 @click.option(
     "--recipe", "recipe_file", type=click.Path(exists=True, dir_okay=False), help="JSON with fields of a recipe."
@@ -47,6 +50,7 @@ def fit(
     resume: str,
     checkpoint_minutes: float,
     tensorboard: bool,
+    choice: ColumnChoice,
     **options: Any,
 ) -> None:
     """Train a model on your images, in two stages; continues an interrupted run. Its second name is `train`.
@@ -58,7 +62,9 @@ def fit(
     from diffmiczoo.training.prepare import prepare
 
     recipe = diffmiczoo.Recipe.load(recipe_file) if recipe_file else None
-    prepared = prepare(name, train, val, recipe, **options)
+    tell(())  # the plan is told below
+    prepared = prepare(name, data_source(train, choice), validation_source(val, choice), recipe, **options)
+    tell(prepared.plan.lines())
     try:
         result = diffmiczoo.fit(
             prepared.model,

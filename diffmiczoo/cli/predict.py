@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffmiczoo.cli.columns import column_options, tell
 from diffmiczoo.cli.common import (
     OUTPUT_FILE,
     PRECISIONS,
@@ -29,6 +30,7 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import check_file, is_stream
 
 if TYPE_CHECKING:
+    from diffmiczoo.data.columns import ColumnChoice
     from diffmiczoo.images.items import Item
     from diffmiczoo.model import DiffMICv2
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 @click.argument("images", nargs=-1, required=True)
 @model_option()
 @split_option
+@column_options(labels=False)
 @click.option("--steps", type=click.IntRange(1), help="Sampling steps; by default the model's own.")
 @click.option("--num-samples", type=click.IntRange(1), help="Sampler runs to average; by default the model's own.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the starting noise.")
@@ -56,6 +59,7 @@ def predict(
     images: tuple[str, ...],
     name: str,
     split: str | None,
+    choice: ColumnChoice,
     device: str,
     style: str,
     output: Path | None,
@@ -75,7 +79,7 @@ def predict(
     grows = output is not None and style in STREAMED and overlay is None
     if resume and (not grows or output is None or is_stream(output)):
         raise InvalidValueError("--resume needs --output FILE with --format csv or jsonl, and no --overlay")
-    items = checked_items(images, split, output, overlay)
+    items = checked_items(image_files(images, split, choice), images, output, overlay)
     import diffmiczoo
 
     model = diffmiczoo.create_model(name, pretrained=True, device=device)
@@ -134,13 +138,12 @@ def predict_to_file(
     return errors
 
 
-def checked_items(images: tuple[str, ...], split: str | None, output: Path | None, overlay: Path | None) -> list[Item]:
+def checked_items(files: list[str], images: tuple[str, ...], output: Path | None, overlay: Path | None) -> list[Item]:
     """Lists the images, and refuses what would end in nothing or write over them.
 
     Raises:
         ValueError: there are none, or `output` or `overlay` would replace one of them or a table.
     """
-    files = image_files(images, split)
     from diffmiczoo.images.items import ImageError, as_items
 
     missing = [path for path in files if not os.path.lexists(path)]
@@ -160,22 +163,26 @@ def checked_items(images: tuple[str, ...], split: str | None, output: Path | Non
     return items
 
 
-def table_files(table: str, split: str | None) -> list[str]:
+def table_files(table: str, split: str | None, choice: ColumnChoice | None) -> list[str]:
     """Returns the files of a table, and tells what was decided and left out while reading it."""
     from diffmiczoo.data.tables import read_files
 
-    reading = read_files(table, split)
-    for line in (*reading.notes, *(f"left out {part}" for part in reading.skipped)):
-        note(f"{table}: {line}")
+    reading = read_files(table, split, choice)
+    tell(f"{table}: {line}" for line in (*reading.notes, *(f"left out {part}" for part in reading.skipped)))
     return [str(record.path) for record in reading.records]
 
 
-def image_files(images: tuple[str, ...], split: str | None) -> list[str]:
+def image_files(images: tuple[str, ...], split: str | None, choice: ColumnChoice | None = None) -> list[str]:
     """Expands patterns and tables; folders are left to `predict`."""
     files: list[str] = []
+    tables = [text for text in images if Path(text).suffix.lower() in TABLES]
+    if choice is not None and not tables and (choice.file or choice.split or choice.map_split):
+        raise InvalidValueError(
+            f"{images[0]}: has no columns; --file-column, --split-column and --map-split need a table"
+        )
     for text in images:
-        if Path(text).suffix.lower() in TABLES:
-            files += table_files(text, split)
+        if text in tables:
+            files += table_files(text, split, choice)
             continue
         if split is not None:
             raise InvalidValueError(

@@ -14,6 +14,7 @@ from diffmiczoo.data.classes import match_classes
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
+from diffmiczoo.data.summary import log_manifest
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.inference.probabilities import logits_to_probs
@@ -73,7 +74,8 @@ def evaluation_split(config: DiffMICConfig, data: Any, split: str | None = None,
         raise InvalidValueError(f"{manifest.name} is {manifest.task}, the model {config.task}")
     manifest = match_classes(manifest, config)
     if split is not None or manifest.has_splits:
-        return manifest.split(split or "test")
+        manifest = manifest.split(split or "test")
+    log_manifest(manifest)
     return manifest
 
 

@@ -14,6 +14,7 @@ from diffmiczoo.data.labels import is_bare
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.data.splits import complete_splits
+from diffmiczoo.data.summary import count_lines, log_manifest, reading_lines
 from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.metrics.table import find_metric, metric_names
 from diffmiczoo.runtime.precision import check_precision
@@ -35,6 +36,11 @@ class Plan:
     val: Manifest
     whole: Manifest
     made: str
+
+    def lines(self) -> list[str]:
+        """Says in a few lines what is trained on: classes, counts per split, and what was left out and why."""
+        told = dict.fromkeys([*reading_lines(self.whole), *reading_lines(self.val)])
+        return [*count_lines(self.whole), *([self.made] if self.made else []), *told]
 
     def digest(self) -> str:
         """Returns a hash of the images, their labels and splits."""
@@ -146,6 +152,7 @@ def plan_run(
     other = validation_manifest(val, given, class_names, classes)
     if other is None:
         whole, made = complete_splits(given, seed)
+        log_manifest(whole)
         return Plan(whole.split("train"), whole.split("val"), whole, made)
     training = given.split("train") if given.has_splits else given
     validation = other.split("val") if other.has_splits else other
@@ -156,7 +163,9 @@ def plan_run(
             f"{len(both)} images are in the training and in the validation data, first {min(both)}; validate on images "
             "that the model is not trained on"
         )
-    return Plan(training, validation, _joined(training, validation), "")
+    whole = _joined(training, validation)
+    log_manifest(whole)
+    return Plan(training, validation, whole, "")
 
 
 def _joined(training: Manifest, validation: Manifest) -> Manifest:
