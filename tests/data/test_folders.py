@@ -9,6 +9,7 @@ import pytest
 
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.data.summary import count_lines, log_manifest, reading_lines
 
 
 def write(root: Path, *names: str) -> Path:
@@ -200,3 +201,20 @@ def test_what_cannot_be_told_is_refused(tmp_path, names, message: str) -> None:
 def test_names_of_columns_are_for_tables(tmp_path) -> None:
     with pytest.raises(ValueError, match="has no columns such as dx; only tables have"):
         read_manifest(write(tmp_path, *BOTH), label_column="dx")
+
+
+def test_what_was_read_in_a_few_lines(tmp_path, caplog) -> None:
+    manifest = read_manifest(
+        write(tmp_path / "set", "train/a/{1..3}.png", "Test/b\n/1.png", "test/c/1_mask.png", "x.png")
+    )
+    assert count_lines(manifest) == [
+        "set: 5 images, 3 classes, multiclass",
+        "  train 3: a 3, b\N{REPLACEMENT CHARACTER} 0, c 0",
+        "  test  2: a 0, b\N{REPLACEMENT CHARACTER} 1, c 1",
+    ]
+    assert reading_lines(manifest) == ["folders used: Test/ as test", "left out images beside the folders: x.png"]
+    with caplog.at_level("INFO", "diffmiczoo"):
+        log_manifest(manifest)
+    levels = {record.getMessage(): record.levelname for record in caplog.records}
+    assert levels["set: left out images beside the folders: x.png"] == "WARNING" and len(levels) == 5
+    assert levels["folders used: Test/ as test"] == "INFO"

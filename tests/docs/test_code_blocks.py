@@ -35,6 +35,7 @@ COUNTS = {
     "docs/conversion.md": (0, 3),
     "docs/evaluate.md": (2, 0),
     "docs/index.md": (1, 1),
+    "docs/inputs.md": (1, 0),
     "docs/performance.md": (0, 1),
     "docs/predict.md": (3, 1),
     "docs/publish.md": (0, 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 from io import BytesIO
@@ -140,3 +141,15 @@ def test_dicom_without_preamble_is_known_by_its_first_elements(order, explicit):
 @pytest.mark.parametrize("text", [b"", b"DICM", b"\x08\0" * 20, b"Patient;Modality\n" * 9, bytes(200), b"\xff" * 200])
 def test_what_is_not_dicom(text):
     assert not is_dicom(text)
+
+
+def test_masks_and_folders_of_systems_are_passed_over(tmp_path, picture):
+    for name in ("1.png", "1_mask.png", "2_mask.png", "masks/1.png", "@eaDir/1.png/THUMB.jpg", "__MACOSX/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save_picture(tmp_path / name, picture)
+    with pytest.warns(
+        UserWarning, match=r"2 masks of pictures that lie there too are passed over: 1_mask.png, masks/1"
+    ):
+        items = as_items(tmp_path)
+    assert [os.path.relpath(item.name, tmp_path) for item in items] == ["1.png", "2_mask.png"]
+    assert len(as_items([tmp_path / "1_mask.png"])) == 1
