@@ -277,4 +277,5 @@ def _same_spelling(tree: _Tree, records: Sequence[Record]) -> list[Record]:
                 )
             tree.notes.append(f"the folders {first!r} and {other!r} of different splits are one class, {first!r}")
             names[other] = first
-    return [Record(record.path, (names.get(record.labels[0], record.labels[0]),), record.split) for record in records]
+    spelled_as = {name: names.get(name, name).strip() for found in spelled.values() for name in found}
+    return [Record(record.path, (spelled_as[record.labels[0]],), record.split) for record in records]
