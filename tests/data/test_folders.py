@@ -205,12 +205,12 @@ def test_names_of_columns_are_for_tables(tmp_path) -> None:
 
 def test_what_was_read_in_a_few_lines(tmp_path, caplog) -> None:
     manifest = read_manifest(
-        write(tmp_path / "set", "train/a/{1..3}.png", "Test/b\n/1.png", "test/c/1_mask.png", "x.png")
+        write(tmp_path / "set", "train/a/{1..3}.png", "Test/b\nb/1.png", "test/c/1_mask.png", "x.png")
     )
     assert count_lines(manifest) == [
         "set: 5 images, 3 classes, multiclass",
-        "  train 3: a 3, b\N{REPLACEMENT CHARACTER} 0, c 0",
-        "  test  2: a 0, b\N{REPLACEMENT CHARACTER} 1, c 1",
+        "  train 3: a 3, b\N{REPLACEMENT CHARACTER}b 0, c 0",
+        "  test  2: a 0, b\N{REPLACEMENT CHARACTER}b 1, c 1",
     ]
     assert reading_lines(manifest) == ["folders used: Test/ as test", "left out images beside the folders: x.png"]
     with caplog.at_level("INFO", "diffmiczoo"):
