@@ -86,6 +86,8 @@ def dataset_records(dataset: Any, named: bool = False) -> Reading:
         TypeError: it is not such a dataset.
         ValueError: a label is not a class.
     """
+    if hasattr(dataset, "to_csv"):
+        raise InvalidTypeError(f"a {type(dataset).__name__} is not read; save it with to_csv and hand in the file")
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         advice = "; hand in its dataset" if hasattr(dataset, "dataset") else ""
         raise InvalidTypeError(f"a {type(dataset).__name__} is not a map-style dataset of (image, label){advice}")

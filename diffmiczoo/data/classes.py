@@ -36,9 +36,19 @@ def match_classes(manifest: Manifest, config: DiffMICConfig, advice: str = "") -
         remedy = advice if manifest.named else "; ".join(part for part in (SAY_NAMES, advice) if part)
         raise InvalidValueError(
             f"{manifest.name} has the classes {list(manifest.class_names)}, the model {list(own)}"
+            + _unknown(manifest.class_names, own)
             + (f"; {remedy}" if remedy else "")
         )
+    absent = [name for name in own if name not in renamed.values()]
+    if absent and manifest.task == "multilabel":
+        warn(f"no image of {manifest.name} has the labels {', '.join(absent)}; they count as absent from all of them")
     return manifest.with_classes(own, renamed)
+
+
+def _unknown(names: Sequence[str], own: Sequence[str]) -> str:
+    """Says which names a model lacks, where it has others."""
+    unknown = [name for name in names if _plain(name) not in map(_plain, own)]
+    return f"; it does not know {unknown}" if 0 < len(unknown) < len(names) else ""
 
 
 def own_names(names: Iterable[str], own: Sequence[str]) -> dict[str, str] | None:

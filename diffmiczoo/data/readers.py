@@ -176,12 +176,12 @@ def _checked_manifest(
 
 
 def _own_order(found: Reading, labels: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], bool]:
-    """Returns the classes in the data's own order, and whether anybody gave it."""
+    """Returns the classes in the data's own order, and whether that is more than a way to number them."""
     names = found.names or tuple({label: None for each in labels for label in each})
     in_order = tuple(sorted(names, key=label_order))
     if not found.names or is_bare(names):
         return in_order, False
-    return names, found.ordered or names != in_order
+    return names, found.ordered
 
 
 def _renamed(

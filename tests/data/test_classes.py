@@ -61,7 +61,7 @@ def test_what_is_matched_otherwise_is_said(names: str, of_model: str, targets: l
 @pytest.mark.parametrize(
     ("names", "of_model", "message"),
     [
-        ("a x", "a b c", r"d has the classes \['a', 'x'\], the model \['a', 'b', 'c'\]$"),
+        ("a x", "a b c", r"d has the classes \['a', 'x'\], the model \['a', 'b', 'c'\]; it does not know \['x'\]$"),
         (
             "1 2 3",
             "a b c",
@@ -90,3 +90,8 @@ def test_some_classes_are_chosen_and_the_rest_is_said() -> None:
     for wrong, message in ((["a", "x"], r"d has no \['x'\]; its classes are"), (["a"], "needs at least two")):
         with pytest.raises(ValueError, match=message):
             select_classes(data("a b c"), wrong)
+
+
+def test_labels_that_no_image_has_are_said() -> None:
+    with pytest.warns(UserWarning, match="no image of d has the labels b; they count as absent"):
+        assert match_classes(data("a c", "multilabel"), model("a b c")).targets().tolist() == [[1, 0, 0], [0, 0, 1]]

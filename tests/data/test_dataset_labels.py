@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from factories import save_picture
@@ -254,6 +255,13 @@ def test_tables_with_numbers_of_pandas(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,label\na.png,1\nb.png,-1\n")
     with pytest.raises(ValueError, match=r"t\.csv: b\.png has label -1, which is no class number"):
         read_manifest(tmp_path / "t.csv")
+
+
+def test_the_order_of_a_datasets_classes_is_no_order_of_grades() -> None:
+    assert not as_manifest(Items([1, 0, 2], classes=["bad", "good", "awful"])).ordered  # as pandas.unique found them
+    assert as_manifest(Items([1, 0, 2], classes=["a", "b", "c"]), class_names=["c", "a", "b"]).ordered
+    with pytest.raises(TypeError, match="a DataFrame is not read; save it with to_csv"):
+        as_manifest(pd.DataFrame({"file": ["a.png"], "label": [1]}))
 
 
 def test_vectors_tell_the_task() -> None:
