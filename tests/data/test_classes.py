@@ -65,7 +65,7 @@ def test_what_is_matched_otherwise_is_said(names: str, of_model: str, targets: l
         (
             "1 2 3",
             "a b c",
-            r"d has the classes \['1', '2', '3'\], the model .*class_names=\[\.\.\.\] \(--class-names a,b,c\) says",
+            r"d has the classes \['1', '2', '3'\], the model .*class_names=\[\.\.\.\] \(--class-names a,b,c; or 1=a,2=b,3=c\) says",
         ),
         ("0 1", "a b c", "says what the data's class numbers stand for"),
         ("0 1 2 3", "a b c", "says what the data's class numbers stand for"),
