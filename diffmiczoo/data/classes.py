@@ -10,7 +10,7 @@ from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.errors import InvalidValueError, warn
 
 #: What to do where numbers meet names.
-SAY_NAMES = "class_names=[...] (--class-names a,b,c; or 1=a,2=b,3=c) says what the data's class numbers stand for, number 0 first"
+SAY_NAMES = "class_names=[...] (--class-names a,b,c; or 1=a,2=b,3=c) says what class numbers stand for, 0 first"
 
 
 def match_classes(manifest: Manifest, config: DiffMICConfig, advice: str = "") -> Manifest:
