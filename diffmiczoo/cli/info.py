@@ -32,7 +32,7 @@ def _rows(found: ModelInfo) -> dict[str, str]:
     config = found.config
     return {
         "name": found.name + (f" (entry {found.entry})" if found.entry not in (None, found.name) else ""),
-        "task": f"{config.task}, {config.num_classes} classes: {', '.join(config.labels)}",
+        "task": f"{config.task}, {config.num_classes} classes: {', '.join(_classes(found))}",
         "input": f"{config.image_size} × {config.image_size} pixels, {config.crop_mode} crop",
         "encoders": f"raw {config.raw_encoder}, ROI {config.roi_encoder}, DCG {config.dcg_encoder}",
         "sizes": f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels",
@@ -42,3 +42,10 @@ def _rows(found: ModelInfo) -> dict[str, str]:
         "licence": f"weights {found.license}; data {found.data_license}" if found.license else "no weights",
         "test metrics": ", ".join(f"{key} {value:.3f}" for key, value in found.metrics.items()) or "none",
     }
+
+
+def _classes(found: ModelInfo) -> list[str]:
+    """Returns the class names, with what they mean where that is another word."""
+    labels = {name: found.class_labels.get(name, name) for name in found.config.labels}
+    same = {name for name, label in labels.items() if name.lower().replace("_", " ") == label.lower()}
+    return [name if name in same else f"{name} ({label})" for name, label in labels.items()]

@@ -20,6 +20,7 @@ class DatasetInfo:
         name: what the package calls it: the tag of weights, and what follows "diffmicv2_" in the short names.
         title: kind of images and of classes, for cards and lists.
         class_names: in the order of the outputs of the package's weights.
+        class_labels: what they mean in words, in the same order.
         data_license: of the images, in words.
         weights_license: of weights that are trained on them, an identifier of the Hub.
         task: "multiclass" or "multilabel".
@@ -32,6 +33,7 @@ class DatasetInfo:
     name: str
     title: str
     class_names: tuple[str, ...]
+    class_labels: tuple[str, ...]
     data_license: str
     weights_license: str = "apache-2.0"
     task: str = "multiclass"
@@ -47,6 +49,15 @@ DATASETS: dict[str, DatasetInfo] = {
             name="ham10000",
             title="dermatoscopy, 7 kinds of pigmented skin lesions",
             class_names=("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"),
+            class_labels=(
+                "actinic keratosis or Bowen's disease",
+                "basal cell carcinoma",
+                "benign keratosis-like lesion",
+                "dermatofibroma",
+                "melanoma",
+                "melanocytic nevus",
+                "vascular lesion",
+            ),
             data_license="CC BY-NC 4.0",
             weights_license=NON_COMMERCIAL,
             # As the archives of Kaggle and Dataverse call it.
@@ -56,6 +67,13 @@ DATASETS: dict[str, DatasetInfo] = {
             name="aptos2019",
             title="fundus photographs, 5 grades of diabetic retinopathy",
             class_names=("no_dr", "mild", "moderate", "severe", "proliferative"),
+            class_labels=(
+                "no diabetic retinopathy",
+                "mild diabetic retinopathy",
+                "moderate diabetic retinopathy",
+                "severe diabetic retinopathy",
+                "proliferative diabetic retinopathy",
+            ),
             data_license="competition data, research use only",
             weights_license=NON_COMMERCIAL,
             ordinal=True,
@@ -66,6 +84,8 @@ DATASETS: dict[str, DatasetInfo] = {
             name="busi",
             title="breast ultrasound, 3 classes",
             class_names=("benign", "malignant", "normal"),
+            # Other people's classes may have these three names too, of whatever tissue.
+            class_labels=("benign lesion", "malignant lesion", "normal tissue"),
             data_license="CC BY 4.0",
         ),
         DatasetInfo(
@@ -87,6 +107,22 @@ DATASETS: dict[str, DatasetInfo] = {
                 "Pleural_Thickening",
                 "Hernia",
             ),
+            class_labels=(
+                "atelectasis",
+                "cardiomegaly",
+                "effusion",
+                "infiltration",
+                "mass",
+                "nodule",
+                "pneumonia",
+                "pneumothorax",
+                "consolidation",
+                "edema",
+                "emphysema",
+                "fibrosis",
+                "pleural thickening",
+                "hernia",
+            ),
             data_license="NIH Clinical Center, free use with citation",
             task="multilabel",
             label_tables=("Data_Entry_2017*.csv",),
@@ -95,8 +131,18 @@ DATASETS: dict[str, DatasetInfo] = {
             name="pmg2000",
             title="placental ultrasound, 4 grades",
             class_names=("grade_0", "grade_1", "grade_2", "grade_3"),
+            class_labels=("grade 0", "grade 1", "grade 2", "grade 3"),
             data_license="in-house data of the paper's authors, not public",
             ordinal=True,
         ),
     )
 }
+
+
+def class_labels(class_names: tuple[str, ...]) -> dict[str, str]:
+    """Returns class name → what it means in words, for the classes of a data set of the package; else nothing.
+
+    All classes have to be the data set's, in its order: "df" alone may mean anything.
+    """
+    labels = (each.class_labels for each in DATASETS.values() if each.class_names == class_names)
+    return dict(zip(class_names, next(labels, ()), strict=False))

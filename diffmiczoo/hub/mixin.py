@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from diffmiczoo.data.catalog import class_labels
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, IncompleteCardError, missing_facts
 from diffmiczoo.hub.client import DownloadOptions, weights_directory_of
@@ -22,6 +23,16 @@ Self = TypeVar("Self", bound="PretrainedModel")
 
 class PretrainedModel(StorableModel):
     """A model that goes to and comes from directories and the Hub; built from a `DiffMICConfig` alone."""
+
+    @property
+    def display_name(self) -> str:
+        """The name of the weights, or else the directory or repository that they were loaded from, or else ""."""
+        return self.weights_name or ("" if self.loaded_from is None else _source_of(self.loaded_from))
+
+    @property
+    def class_labels(self) -> dict[str, str]:
+        """Class name → what it means in words, where the classes are those of a data set that the package knows."""
+        return class_labels(self.config.class_names)
 
     def save_pretrained(self, directory: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
         """Writes `model.safetensors` and `config.json` into a directory, made if need be.
@@ -129,3 +140,9 @@ class PretrainedModel(StorableModel):
                 f"{how}"
             )
         return directory
+
+
+def _source_of(directory: Path) -> str:
+    """Returns what people call the place of weights: a cached repository by its name."""
+    cached = next((part for part in directory.parts if part.startswith("models--")), None)
+    return os.fspath(directory) if cached is None else "/".join(cached.split("--")[1:])

@@ -97,6 +97,22 @@ def square_to_original_box(box: Any, original_size: tuple[int, int], config: Dif
     return torch.minimum(mapped.clamp(min=0), xy(original_size)).flatten(-2).float()
 
 
+def square_extent(original_size: tuple[int, int], config: DiffMICConfig) -> tuple[float, float, float, float]:
+    """Returns where the model's square lies on the image that `resize_to_square` was given.
+
+    Args:
+        original_size: (H, W) of the image.
+        config: the model's.
+
+    Returns:
+        left, top, right, bottom in pixels of the image; beyond it where the square has a border ("border").
+    """
+    part, place = _placement(*original_size, config)
+    across, down = part[3] / place[3], part[2] / place[2]
+    left, top = part[1] - place[1] * across, part[0] - place[0] * down
+    return left, top, left + config.image_size * across, top + config.image_size * down
+
+
 def check_batch(images: Tensor, config: DiffMICConfig) -> Tensor:
     """Returns a batch of normalised images in three channels, (B, 3, S, S); one channel is grey and stands for three.
 

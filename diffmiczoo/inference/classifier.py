@@ -28,11 +28,14 @@ class ImageClassifier:
         config: what the model is.
         trained: whether the weights come from training.
         default_noise: a tensor on the model's device.
+        display_name, class_labels: what people call the model and its classes, see `Prediction`.
     """
 
     config: DiffMICConfig
     trained: bool
     default_noise: Tensor
+    display_name: str
+    class_labels: dict[str, str]
 
     def prediction_function(self, steps: int, num_samples: int, options: PredictOptions) -> PredictSquares:
         """Returns what maps squares (B, 3, S, S), uint8 or float in [0, 1], to the tensors of their prediction."""
@@ -160,4 +163,4 @@ class ImageClassifier:
         steps = config.sampling_steps if options.steps is None else options.steps
         runs = config.num_samples if options.num_samples is None else options.num_samples
         compute = self.prediction_function(steps, runs, options)
-        return Predictor(compute, config, options, steps, runs, self.trained)
+        return Predictor(compute, config, options, steps, runs, self.trained, self.display_name, self.class_labels)

@@ -92,6 +92,7 @@ class Predictor:
         steps: of the sampler.
         num_samples: runs of the sampler.
         trained: whether the model's weights come from training.
+        model_name, class_labels: what people call the model and its classes.
     """
 
     predict_squares: PredictSquares
@@ -100,6 +101,8 @@ class Predictor:
     steps: int
     num_samples: int
     trained: bool
+    model_name: str = ""
+    class_labels: dict[str, str] = field(default_factory=dict)
     # How many images are computed at once: fewer after the memory of a GPU was too small.
     _limit: int = field(init=False)
 
@@ -190,6 +193,8 @@ class Predictor:
             seed=self.options.seed,
             num_samples=self.num_samples,
             trained=self.trained,
+            model_name=self.model_name,
+            class_labels=self.class_labels,
             **vars(tensors),
         )
 

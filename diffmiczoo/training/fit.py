@@ -149,6 +149,7 @@ def _quiet_surroundings(model: DiffMICv2) -> Iterator[None]:
 
 def _train(trainer: Trainer) -> None:
     model, recipe, settings = trainer.model, trainer.recipe, trainer.settings
+    model.weights_name = model.loaded_from = None  # what is trained is no longer what was loaded
     if settings.resume == "auto" and settings.checkpoint.exists():
         trainer.restore(load_checkpoint(settings.checkpoint))
     if trainer.processes.is_main:

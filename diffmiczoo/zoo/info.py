@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.catalog import class_labels
 from diffmiczoo.files import read_json_object
 from diffmiczoo.hub.card import METRICS_FILE
 from diffmiczoo.hub.names import parse_model_name
@@ -23,6 +24,7 @@ class ModelInfo:
         name: as asked for; `entry` are the weights that it names, `architecture` is what it is built from.
         description: the architecture's or the entry's own sentence.
         config: the model's `DiffMICConfig`.
+        class_labels: class name → what it means in words; empty where that is not known.
         parameters: of each part ("dcg", "feature_prior", "unet") and "total".
         macs: multiply-accumulates for one image of "dcg", "raw_encoder", "roi_encoder", "feature_prior" (with its
             projections), "condition" (all that is computed once), "unet" (in every step) and "total" with the config's
@@ -44,6 +46,7 @@ class ModelInfo:
     license: str | None = None
     data_license: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    class_labels: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON-ready values."""
@@ -78,6 +81,7 @@ def model_info(name: str) -> ModelInfo:
         license=None if entry is None else entry.dataset.weights_license,
         data_license=None if entry is None else entry.dataset.data_license,
         metrics={} if entry is None else _metrics(entry),
+        class_labels=class_labels(config.class_names),
     )
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import diffmiczoo
 from diffmiczoo.data import downloads
-from diffmiczoo.data.catalog import DATASETS
+from diffmiczoo.data.catalog import DATASETS, class_labels
 from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.zoo.factory import get_config
 from diffmiczoo.zoo.weights import ALIASES, WEIGHTS
@@ -26,6 +26,13 @@ def test_a_row_is_all_that_weights_need(name: str) -> None:
     info = diffmiczoo.model_info(f"diffmicv2_{name}")
     assert info.data_license == dataset.data_license and info.license == dataset.weights_license
     assert dataset.title in info.description
+    assert info.class_labels == dict(zip(dataset.class_names, dataset.class_labels, strict=True))
+    assert len(set(dataset.class_labels)) == len(dataset.class_labels)
+
+
+def test_classes_have_words_where_all_of_them_are_a_data_sets_own() -> None:
+    assert class_labels(DATASETS["ham10000"].class_names)["mel"] == "melanoma"
+    assert class_labels(("mel", "nv")) == class_labels(()) == {}
 
 
 def test_weights_refer_to_rows() -> None:

@@ -13,11 +13,13 @@ from diffmiczoo.data.readers import read_manifest
 
 def test_finetune_takes_new_classes_and_keeps_the_rest(manifest_csv, tmp_path) -> None:
     model = tiny_model(num_classes=4, class_names=("a", "b", "c", "d"))
+    model.weights_name, model.loaded_from = "diffmicv2_nano.busi", tmp_path
     before = model.feature_prior.Q.clone()
     recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=1, diffusion_lr=0.0, encoder_lr=0.0, dcg_lr=0.0)
     result = diffmiczoo.finetune(model, manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
     assert result.model.config.class_names == ("dark", "light")
     assert torch.equal(result.model.feature_prior.Q, before)
+    assert result.model.display_name == "", "it is no longer what was loaded"
 
 
 def test_finetune_of_the_same_classes_starts_from_all_that_is_known(manifest_csv, tmp_path) -> None:

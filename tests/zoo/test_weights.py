@@ -159,3 +159,4 @@ def test_example_pictures_are_classified_offline() -> None:
     assert len(prediction) >= 5 and prediction.calibrated and not prediction.errors
     torch.testing.assert_close(prediction.probs.sum(-1), torch.ones(len(prediction)))
     assert set(prediction.labels) <= set(model.config.labels)
+    assert (prediction.model_name, prediction.class_labels["mel"]) == ("diffmicv2_nano.ham10000", "melanoma")
