@@ -44,9 +44,17 @@ def misread_planes(name: str, image: Any) -> Planes | None:
     """Reads the page of an image that Pillow has opened and would misread; None for any other.
 
     Raises:
-        ImageError: it is too large.
+        ImageError: it is too large, or compressed in a way that is Pillow's business.
     """
-    return read_planes(name, image.fp, image.tag_v2) if _is_misread(image) else None
+    if not _is_misread(image):
+        return None
+    found = read_planes(name, image.fp, image.tag_v2)
+    bits, kinds = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_SAMPLE_FORMAT, (1,))
+    if found is None and (len(bits) > 1 or 2 in kinds):  # one plane is none that follows another
+        what = "signed values" if 2 in kinds else "planes"
+        kind = f"{what} of {bits[0]} bits, compressed as {image.info.get('compression')}"
+        raise ImageError(name, f"is a TIFF file with {kind}, which is not read; save it uncompressed or as PNG")
+    return found
 
 
 def _is_misread(image: Any) -> bool:
@@ -146,7 +154,7 @@ def _layout(name: str, tags: Any) -> _Layout | None:
         return None
     dtype = f"{_KINDS.get(kinds[0], '')}{bits[0] // 8}"
     known = bits[0] % 8 == 0 and dtype in _TYPES
-    packed = kinds[0] == 1 and bits[0] <= 16
+    packed = kinds[0] == 1 and bits[0] in (1, 2, 4, 10, 12, 14)
     if not (known or packed) or (tags.get(_PREDICTOR, 1) == 2 and not known) or tags.get(_PREDICTOR, 1) not in (1, 2):
         return None
     order = {b"II": "<", b"MM": ">"}[bytes(tags.prefix[:2])]
@@ -179,20 +187,21 @@ def _plane(file: BinaryIO, tags: Any, layout: _Layout, index: int) -> np.ndarray
         for column in range(across):
             block = row * across + column + (index * down * across if layout.planar else 0)
             file.seek(places[block])
-            data = file.read(sizes[block] if sizes and tags.get(_COMPRESSION, 1) in _DEFLATE else -1)
-            values = _values(data, tags, layout, layout.block_height - missing, per_pixel)
+            values = _values(file, sizes[block] if sizes else 0, tags, layout, layout.block_height - missing, per_pixel)
             row_blocks.append(values[..., 0 if layout.planar else index])
         rows.append(np.concatenate(row_blocks, axis=1))
     plane: np.ndarray = np.concatenate(rows)[: layout.height, : layout.width]
     return plane
 
 
-def _values(data: bytes, tags: Any, layout: _Layout, rows: int, per_pixel: int) -> np.ndarray:
-    """Unpacks a block to (rows, width, samples)."""
+def _values(file: BinaryIO, size: int, tags: Any, layout: _Layout, rows: int, per_pixel: int) -> np.ndarray:
+    """Reads a block of `size` bytes in the file as (rows, width, samples)."""
     per_row = layout.block_width * per_pixel
     row_bytes = -(-per_row * layout.bits // 8)
     if tags.get(_COMPRESSION, 1) in _DEFLATE:
-        data = zlib.decompressobj().decompress(data, rows * row_bytes)
+        data = zlib.decompressobj().decompress(file.read(size), rows * row_bytes)
+    else:
+        data = file.read(rows * row_bytes)
     if len(data) < rows * row_bytes:
         found = f"a block of {rows * row_bytes} bytes has only {len(data)}"
         raise ImageError(layout.name, f"is cut short ({found}); expected a whole image, copy it again")
@@ -200,15 +209,22 @@ def _values(data: bytes, tags: Any, layout: _Layout, rows: int, per_pixel: int) 
         values = np.frombuffer(data, layout.dtype, rows * per_row).reshape(rows, layout.block_width, per_pixel)
         native = values.astype(values.dtype.newbyteorder("="))
         return np.cumsum(native, axis=1, dtype=native.dtype) if tags.get(_PREDICTOR, 1) == 2 else native
-    packed = np.frombuffer(data, np.uint8, rows * row_bytes).reshape(rows, row_bytes)
-    digits = np.unpackbits(packed, axis=1)[:, : per_row * layout.bits].reshape(rows, per_row, layout.bits)
-    numbers = digits @ (1 << np.arange(layout.bits)[::-1])
-    return _of_small_depth(numbers, layout.bits).reshape(rows, layout.block_width, per_pixel)
+    packed = np.frombuffer(data, np.uint8).reshape(rows, row_bytes)
+    return _unpacked(packed, layout.bits)[:, :per_row].reshape(rows, layout.block_width, per_pixel)
 
 
-def _of_small_depth(numbers: np.ndarray, bits: int) -> np.ndarray:
-    """Widens up to 8 bits to the full scale of 8, and keeps more as they are."""
-    return numbers.astype(np.uint16) if bits > 8 else (numbers * 255 // (2**bits - 1)).astype(np.uint8)
+def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:
+    """Unpacks rows of bytes to numbers: up to 8 bits widened to the full scale of 8, more as they are."""
+    padded = np.pad(packed, ((0, 0), (0, -packed.shape[1] % bits)))
+    groups = padded.reshape(-1, bits)  # bytes that hold 8 numbers
+    numbers = np.empty((len(groups), 8), np.uint16)
+    powers = (1 << np.arange(bits)[::-1]).astype(np.uint16)
+    for start in range(0, len(groups), 2**15):  # a bit takes a byte, and more
+        digits = np.unpackbits(groups[start : start + 2**15], axis=1).reshape(-1, 8, bits)
+        numbers[start : start + 2**15] = digits @ powers
+    if bits <= 8:
+        numbers = (numbers * np.uint16(255 // (2**bits - 1))).astype(np.uint8)
+    return numbers.reshape(len(packed), -1)
 
 
 def _upright(planes: np.ndarray, orientation: int) -> np.ndarray:
