@@ -27,7 +27,12 @@ _GROUP = re.compile(
     r"(group|groups|groupid|(\w*(patient|lesion|subject|participant|person)s?)(id|uid|code|nr|no|num|number|name)?"
     r"|(\w*(case|study|series|exam))(id|uid|nr|num|number|instanceuid)|mrn|pid)"
 )
-_SPLIT = re.compile(r"(\w*split\w*|sets?|folds?|foldid|kfold|partition|subset|traintest|trainvaltest|trainorvalid)")
+_SPLIT = re.compile(
+    r"\w*split\w*|sets?|\w*folds?|foldid|partition|subset|(is)?(train|test|valid)(ing)?|(is)?(val|validation|holdout)"
+    r"|traintest|trainvaltest|trainorvalid"
+)
+
+_LOOKS_LIKE_FILE = re.compile(r"\.(png|jpe?g|tiff?|bmp|dcm|dicom|webp)$", re.IGNORECASE)
 
 _YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 
@@ -127,11 +132,15 @@ def choose_file(
             f"{table.path}: columns {' and '.join(known)} may hold the files; say which with --file-column {known[0]} "
             f"(file_column in Python)"
         )
+    named = [name for name in table.columns if name not in table.unnamed]
+    there = [name for name in named if all(exists(row[name]) for _, row in table.rows[:50])]
+    if len(there) == 1 and not any(_LOOKS_LIKE_FILE.search(name) for name in table.columns):
+        return there[0]
     raise InvalidValueError(f"{table.path}: {needed}; found {list(table.columns)}{_file_hint(table)}")
 
 
 def _file_hint(table: Table) -> str:
-    looks = re.compile(r"\.(png|jpe?g|tiff?|bmp|dcm|dicom|webp)$", re.IGNORECASE)
+    looks = _LOOKS_LIKE_FILE
     if any(looks.search(name) for name in table.columns):
         return "; its first line looks like a row, put the names of the columns above it"
     fitting = [name for name in table.columns if all(looks.search(row[name].strip()) for _, row in table.rows)]
@@ -185,6 +194,7 @@ def choose_split(table: Table, choice: ColumnChoice, used: set[str]) -> str | No
     if "split" in table.columns:
         return "split" if _holds_something(table, "split") else None
     found = [name for name in _matching(table, _SPLIT, used) if _holds_something(table, name)]
+    found = found or [name for name in table.columns if name not in used and _holds_splits(table, name)]
     clear = [name for name in found if _strange_split(table, name, choice) is None]
     if len(clear) == 1:
         return clear[0]
@@ -200,6 +210,12 @@ def choose_split(table: Table, choice: ColumnChoice, used: set[str]) -> str | No
         f"none of {', '.join(SPLITS)}; say what it is with --map-split {strange[1] or 'WORD'}=test and so on, or "
         f"--split-column {NO_COLUMN} (map_split and split_column in Python)"
     )
+
+
+def _holds_splits(table: Table, name: str) -> bool:
+    """Whether a column of any name holds words for splits in all rows, and train among them."""
+    splits = {split_of(row[name]) for _, row in table.rows}
+    return "train" in splits and None not in splits and len(splits) > 1
 
 
 def _strange_split(table: Table, name: str, choice: ColumnChoice) -> tuple[int, str] | None:

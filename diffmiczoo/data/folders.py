@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from diffmiczoo.images.listing import Listing
 #: Sub-folders that only hold what their parent is about.
 _PLAIN = frozenset("images image imgs img pictures data jpg jpeg png".split())
 
+#: Names of folders of cross-validation.
+_FOLD = re.compile(r"(cv|k)?[ _-]?folds?[ _-]?\d*", re.IGNORECASE)
+
 
 def folder_records(folder: Path, map_split: Mapping[str, str] | None = None) -> Reading:
     """Reads a folder with a sub-folder per class, with such folders in `train`, `val` and `test`, or these in classes.
@@ -33,7 +37,7 @@ def folder_records(folder: Path, map_split: Mapping[str, str] | None = None) -> 
         ImageError: there is no image.
         ValueError: there are not at least two classes, or what is a class and what a split cannot be told.
     """
-    tree = _Tree(folder, list_folder(folder, may_be_empty=True), dict(map_split or {}))
+    tree = _Tree(folder, list_folder(folder, may_be_empty=True, follow_links=True), dict(map_split or {}))
     root = tree.unwrapped()
     inside = tree.with_images(root)
     splits = [entry for entry in inside if tree.split_of(entry) is not None]
@@ -230,9 +234,17 @@ def _only_splits(tree: _Tree, folder: Path) -> bool:
 
 def _of_classes(tree: _Tree, root: Path, classes: Sequence[Path], split: str | None) -> list[Record]:
     """Reads a folder per class; what lies deeper belongs to the class."""
+    copies = [entry for entry in classes if _holds_all(tree, entry, classes)]
+    tree.leave("folders that hold all classes once more", copies)
+    classes = [entry for entry in classes if entry not in copies]
     if split is None and len(classes) < 2:
         raise InvalidValueError(_too_few(tree, root, classes))
     for entry in classes:
+        if _FOLD.fullmatch(entry.name):
+            raise InvalidValueError(
+                f"{tree.root}: {tree.name(entry)} is named like a fold of cross-validation, not like a class; hand in "
+                "one fold with train and val in it, or a table with a column split"
+            )
         if tree.split_of(entry) is not None:
             raise InvalidValueError(
                 f"{tree.root}: {tree.name(entry)} lies where classes are and is named like a split; rename it if it is "
@@ -247,6 +259,13 @@ def _of_classes(tree: _Tree, root: Path, classes: Sequence[Path], split: str | N
             "patients, hand in a table with a column group instead, so that no patient is on two sides of a split"
         )
     return [Record(path, (entry.name,), split) for entry in classes for path in tree.below(entry)]
+
+
+def _holds_all(tree: _Tree, folder: Path, classes: Sequence[Path]) -> bool:
+    """Whether a folder holds nothing but folders named like all the others, as some archives hold everything twice."""
+    others = {entry.name for entry in classes if entry != folder}
+    inside = {entry.name for entry in tree.with_images(folder)}
+    return len(others) > 1 and others <= inside and not tree.direct(folder)
 
 
 def _too_few(tree: _Tree, root: Path, classes: Sequence[Path]) -> str:

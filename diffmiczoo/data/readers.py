@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,7 @@ def _read(path: Path, choice: ColumnChoice, class_names: Any, task: str | None, 
     check_split_words(choice.map_split)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist; expected a table, an .npz or a folder of images")
+    folder = path
     if path.is_dir() and (path / "labels.csv").is_file():
         path = path / "labels.csv"
     names = None if class_names is None else names_of(class_names)
@@ -117,6 +118,8 @@ def _read(path: Path, choice: ColumnChoice, class_names: Any, task: str | None, 
         with suppress(InvalidValueError):  # not all of a model's labels have a column
             reading = _reading(path, choice, known, task)
     reading = reading or _reading(path, choice, names, task)
+    if path != folder:
+        reading = replace(reading, notes=(f"{path.name} in the folder says what the images are", *reading.notes))
     return _checked_manifest(_data_set_name(path), path, reading, class_names, task, known)
 
 

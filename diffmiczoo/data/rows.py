@@ -94,7 +94,7 @@ def _csv_table(path: Path) -> Table:
     begin, delimiter, comments = _preamble(lines)
     if begin == len(lines):
         raise InvalidValueError(f"{path}: lists no images, it is empty")
-    lines = ["\n"] * begin + [lines[begin].lstrip("# ")] + lines[begin + 1 :]
+    lines = ["\n"] * begin + [_without_sign(lines[begin])] + lines[begin + 1 :]
     records, unpaired = csv_records(path, lines, delimiter or find_delimiter(lines[begin]))
     header, *body = records
     rows, empty, more = _whole_rows(path, header, body, lines, delimiter or find_delimiter(lines[begin]))
@@ -103,7 +103,7 @@ def _csv_table(path: Path) -> Table:
         notes.append(f"quotation marks without a pair are read as they stand, in line {', '.join(map(str, unpaired))}")
     skipped = [
         Skipped(what, tuple(f"line {line}" for line in numbers))
-        for what, numbers in (("empty rows", empty), ("comments", comments + more))
+        for what, numbers in (("rows that are empty or the header again", empty), ("comments", comments + more))
         if numbers
     ]
     return _table(path, header.cells, rows, tuple(notes), tuple(skipped))
@@ -117,11 +117,24 @@ def _preamble(lines: Sequence[str]) -> tuple[int, str | None, list[int]]:
         said = re.fullmatch(r'"?sep=(\\t|.)"?[,;\t]*\s*', line, re.IGNORECASE | re.DOTALL)
         if said and not comments and delimiter is None:
             delimiter = "\t" if said[1] == "\\t" else said[1]
-        elif line.startswith("#") and not re.match(r"#\s*(file|image)", line, re.IGNORECASE):
+        elif line.startswith("#") and not _is_header(line, lines[place + 1 :]):
             comments.append(place + 1)
         elif line.strip():
             return place, delimiter, comments
     return len(lines), delimiter, comments
+
+
+def _without_sign(header: str) -> str:
+    """Returns a header without the # that some programs put before it; alone it is the name of a column."""
+    return header if re.match(r"#\s*[,;\t|]", header) else header.lstrip("# ")
+
+
+def _is_header(line: str, rest: Sequence[str]) -> bool:
+    """Whether a line that begins with # names the columns of the next one, as NumPy writes it."""
+    following = next((each for each in rest if each.strip()), "")
+    delimiter = find_delimiter(following)
+    cells = [cell.strip(' #"\r\n').lower().replace("_", "") for cell in line.split(delimiter)]
+    return len(cells) == len(following.split(delimiter)) and bool({"file", "filename", "image", "imageid"} & {*cells})
 
 
 def _whole_rows(
@@ -136,7 +149,7 @@ def _whole_rows(
         cells = record.cells
         if len(cells) != width and lines[record.line - 1].startswith("#"):
             comments.append(record.line)
-        elif not any(cell.strip() for cell in cells):
+        elif not any(cell.strip() for cell in cells) or cells == header.cells:
             empty.append(record.line)
         else:
             rows.append((record.line, cells))

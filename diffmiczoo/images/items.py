@@ -87,22 +87,23 @@ class Item:
     source: Any
 
 
-def list_folder(folder: str | os.PathLike[str], *, may_be_empty: bool = False) -> Listing:
+def list_folder(folder: str | os.PathLike[str], *, may_be_empty: bool = False, follow_links: bool = False) -> Listing:
     """Lists a folder's images, by extension or else by content, and what is left out; in natural order.
 
     Hidden files and folders (".ipynb_checkpoints", "._scan.jpg"), folders of operating systems ("@eaDir", "__MACOSX"),
-    and masks and thumbnails whose picture lies there too are left out; links to folders are not followed.
+    and masks and thumbnails whose picture lies there too are left out.
 
     Args:
         folder: where to look.
         may_be_empty: do not raise where there is no image.
+        follow_links: look into links to folders too.
 
     Raises:
         ImageError: there is no such folder, a part of it cannot be listed, or it holds no image.
     """
     name = os.fsdecode(folder)
     try:
-        listing = scan_folder(name)
+        listing = scan_folder(name, follow_links=follow_links)
     except OSError as error:
         raise ImageError(name, f"cannot be listed ({error}); expected a readable directory") from error
     if not listing.images and not may_be_empty:

@@ -59,8 +59,12 @@ class Listing:
     folders: tuple[Path, ...]
 
 
-def scan_folder(folder: str) -> Listing:
-    """Lists a folder and its sub-folders; links to folders are not followed.
+def scan_folder(folder: str, *, follow_links: bool = False) -> Listing:
+    """Lists a folder and its sub-folders.
+
+    Args:
+        folder: where to look.
+        follow_links: look into links to folders too, into each folder once.
 
     Raises:
         OSError: it, or a part of it, cannot be listed.
@@ -68,9 +72,10 @@ def scan_folder(folder: str) -> Listing:
     found: list[Path] = []
     system: list[Path] = []
     inside: list[Path] = []
-    for parent, folders, files in os.walk(folder, onerror=_raise):
+    seen = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=follow_links):
         system += [Path(parent, entry) for entry in folders if is_system(entry)]
-        folders[:] = [entry for entry in folders if not is_system(entry)]
+        folders[:] = [entry for entry in folders if not is_system(entry) and _is_new(os.path.join(parent, entry), seen)]
         inside += [Path(parent, entry) for entry in folders]
         found += [Path(parent, entry) for entry in files if not is_system(entry)]
         hidden = [Path(parent, entry) for entry in files if is_system(entry)]
@@ -90,6 +95,15 @@ def scan_folder(folder: str) -> Listing:
         tuple(sorted(system, key=natural_key)),
         tuple(sorted(inside, key=natural_key)),
     )
+
+
+def _is_new(folder: str, seen: set[str]) -> bool:
+    """Whether a folder was not looked into yet under another name; links may lead in circles."""
+    place = os.path.realpath(folder)
+    if place in seen:
+        return False
+    seen.add(place)
+    return True
 
 
 def _is_image(path: Path, start: bytes) -> bool:

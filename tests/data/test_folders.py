@@ -188,6 +188,7 @@ def test_a_class_that_only_the_test_split_has_is_a_class(tmp_path) -> None:
         (("a/train/1.png", "a/test/1.png", "b/1.png"), r"a/ holds split folders, b/ holds other images too"),
         (("a/train/1.png", "a/2.png", "b/train/1.png"), r"b/ holds split folders, a/ holds other images|a/ holds"),
         (("x/train/a/1.png", "x/train/b/1.png", "y/train/a/1.png", "y/train/b/1.png"), "x/ and y/ are data sets"),
+        (("fold_1/a/1.png", "fold_1/b/1.png", "fold_2/a/1.png"), "fold_1/ is named like a fold of cross-validation"),
         (("a/1.png", "A/1.png"), "the folders 'A' and 'a' differ in case or blanks only"),
         (("train/a/1.png", "train/a /2.png"), "the folders 'a' and 'a ' differ in case"),
     ],
@@ -196,6 +197,29 @@ def test_what_cannot_be_told_is_refused(tmp_path, names, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         read_manifest(write(tmp_path, *names))
     assert "\n" not in str(caught.value)
+
+
+def test_links_to_classes_are_followed_but_not_in_circles(tmp_path) -> None:
+    write(tmp_path / "elsewhere", *BOTH)
+    (tmp_path / "set").mkdir()
+    for name in "ab":
+        (tmp_path / "set" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "elsewhere/a/circle").symlink_to(tmp_path / "set")
+    (tmp_path / "elsewhere/b/circle").symlink_to(tmp_path / "elsewhere")
+    assert counts(read_manifest(tmp_path / "set")) == {("a", None): 3, ("b", None): 3}
+
+
+def test_an_archive_that_holds_everything_twice(tmp_path) -> None:
+    manifest = read_manifest(write(tmp_path, *BOTH, *(f"brain_tumor_dataset/{name}" for name in BOTH)))
+    assert counts(manifest) == {("a", None): 3, ("b", None): 3}
+    assert left_out(manifest) == {"folders that hold all classes once more": ("brain_tumor_dataset",)}
+
+
+def test_a_table_in_the_folder_is_read_and_said(tmp_path) -> None:
+    write(tmp_path, *BOTH)
+    (tmp_path / "labels.csv").write_text("file,label\na/1.png,x\nb/1.png,y\n")
+    manifest = read_manifest(tmp_path)
+    assert manifest.class_names == ("x", "y") and "labels.csv in the folder says what the images are" in manifest.notes
 
 
 def test_names_of_columns_are_for_tables(tmp_path) -> None:

@@ -36,7 +36,7 @@ def test_manifest_with_several_labels(manifest_csv) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,label\n0.png,a\n", "needs the columns file and label"),
+        ("name,label\nx.png,a\n", "needs the columns file and label"),
         ("file,label\n", "lists no images"),
         ("file,label\n0.png,a\nnothing.png,b\n", r"1 of 2 files do not exist, first .*nothing\.png"),
         ("file,label\n0.png,a\n0.png,b\n", "0.png is listed more than once: in line 2 as a, in line 3 as b"),

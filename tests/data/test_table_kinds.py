@@ -80,7 +80,7 @@ def test_ends_of_lines_blank_lines_and_comments(folder, end: str) -> None:
     manifest = read(folder, text)
     assert labels(manifest) == ["a", "b"]
     assert {part.reason: part.names for part in manifest.skipped} == {
-        "empty rows": ("line 6",), "comments": ("line 1", "line 5")
+        "rows that are empty or the header again": ("line 6",), "comments": ("line 1", "line 5")
     }  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def test_a_very_long_cell(folder) -> None:
         (b'"file","label"\n"1","img0.png","a"\n"2","img1.png","b"\n', "t.csv", "one value more than the header names"),
         (b"file,label\nimg0.png,a\nimg1.png,b,c\n", "t.csv", r"line 3: has more values .* \(3, not 2\)"),
         (b"file,label,label\nimg0.png,a,b\n", "t.csv", "more than one column is called label; rename one"),
-        (b"picture,label\nimg0.png,a\n", "t.csv", "column picture holds the files, say --file-column picture"),
+        (b"picture,label\nimg9.png,a\n", "t.csv", "column picture holds the files, say --file-column picture"),
     ],
 )
 def test_what_is_no_table_is_said(folder, content: bytes, name: str, message: str) -> None:
@@ -352,6 +352,24 @@ def test_a_column_of_splits_in_usual_words(folder, name: str) -> None:
     assert not read_manifest(folder / "t.csv", split_column="none").has_splits
 
 
+@pytest.mark.parametrize("name", ["phase", "Usage", "dataset"])
+def test_words_for_splits_in_all_rows_are_splits_whatever_the_column_is_called(folder, name: str) -> None:
+    manifest = read(folder, f"scan,label,{name}\nimg0.png,a,Training\nimg1.png,b,val\nimg2.png,a,test\n")
+    assert [record.split for record in manifest.records] == ["train", "val", "test"]
+    assert f"columns used: scan as file, {name} as split" in manifest.notes
+    arterial = read(folder, f"scan,label,{name}\nimg0.png,a,arterial\nimg1.png,b,venous\n")
+    assert not arterial.has_splits and f"columns not used: {name}" in arterial.notes
+
+
+def test_headers_of_numpy_and_of_joined_tables(folder) -> None:
+    assert labels(read(folder, "# file,label\nimg0.png,a\nimg1.png,b\n")) == ["a", "b"]
+    index = read(folder, "#,file,label\n0,img0.png,a\n1,img1.png,b\n")
+    assert labels(index) == ["a", "b"] and "columns not used: #" in index.notes
+    joined = read(folder, "file,label\nimg0.png,a\nfile,label\nimg1.png,b\n")
+    assert labels(joined) == ["a", "b"]
+    assert str(joined.skipped[0]) == "rows that are empty or the header again: line 3"
+
+
 def test_the_patient_is_taken_before_the_lesion(folder) -> None:
     text = "file,label,lesion_id,patient_id\nimg0.png,a,L1,P1\nimg1.png,b,L2,P1\nimg2.png,a,L3,P2\n"
     manifest = read(folder, text)
@@ -363,6 +381,8 @@ def test_the_patient_is_taken_before_the_lesion(folder) -> None:
     ("text", "message"),
     [
         ("file,label,fold\nimg0.png,a,0\nimg1.png,b,1\n", "line 2: column fold looks like a split and holds '0'"),
+        ("file,label,is_train\nimg0.png,a,True\nimg1.png,b,False\n", "line 2: column is_train looks like a split"),
+        ("file,label,cv_fold\nimg0.png,a,1\nimg1.png,b,2\n", "line 2: column cv_fold looks like a split"),
         ("file,label,Set\nimg0.png,a,train\nimg1.png,b,extra\n", "line 3: column Set looks like a split and holds"),
         ("file,label,Set\nimg0.png,a,train\nimg1.png,b,\n", "line 3: column Set looks like a split and holds ''"),
         ("file,label,split,group\nimg0.png,a,train,\nimg1.png,b,,\n", r"1 of 2 images have no split, first img1\.png"),

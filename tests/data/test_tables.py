@@ -56,7 +56,7 @@ def test_a_column_for_each_label(tmp_path) -> None:
         ("file,label,split\na.png,x,holdout\n", "line 2: split 'holdout' is not one of train, val, test"),
         ("file,label,group\na.png,x,p\nb.png,y,\n", r"1 of 2 images have no group, first b\.png"),
         ("file,label\na.png,x|x\n", "line 2: a label is given twice"),
-        ("picture,label\na.png,x\n", r"needs the columns file and label; found \['picture', 'label'\]"),
+        ("picture,label\nc.png,x\n", r"needs the columns file and label; found \['picture', 'label'\]"),
         ("file,label\n", "lists no images"),
     ],
 )
