@@ -67,7 +67,8 @@ class PredictionFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._file:
+        # Closing writes once more what a full disk did not take.
+        with naming(self.path), self._file:
             if fcntl is None:
                 self._file.close()  # where there are no locks, nothing that is open can be moved
             if self._stream:

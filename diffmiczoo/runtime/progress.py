@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -17,4 +18,6 @@ def progress_bar(total: int | None, what: str, unit: str, progress: bool | None,
         progress: whether it is shown; None means where the standard error is a terminal.
         options: further arguments of tqdm.
     """
-    return tqdm(total=total, desc=what, unit=unit, disable=None if progress is None else not progress, **options)
+    # A process that was started without a standard error, as services are, has none.
+    disable = True if sys.stderr is None else None if progress is None else not progress
+    return tqdm(total=total, desc=what, unit=unit, disable=disable, **options)

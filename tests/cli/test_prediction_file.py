@@ -233,6 +233,19 @@ def test_a_pipe_gets_every_line_and_stays(path) -> None:
     assert names_in(path) == NAMES
 
 
+def test_a_device_stays_one_and_a_full_one_is_named(tmp_path) -> None:
+    for name in ("null", "full"):
+        if not Path("/dev", name).is_char_device():
+            pytest.skip("no such devices here")
+        (tmp_path / f"{name}.csv").symlink_to(f"/dev/{name}")
+    write(tmp_path / "null.csv")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write(tmp_path / "full.csv")
+    assert caught.value.filename == str(tmp_path / "full.csv")
+    assert Path("/dev/null").is_char_device() and Path("/dev/full").is_char_device()
+    assert {path.name for path in tmp_path.iterdir()} == {"null.csv", "full.csv"}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
