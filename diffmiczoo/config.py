@@ -7,7 +7,6 @@ the choices. `Settings` checks that for every class of fields, here and in `diff
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import math
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from diffmiczoo.errors import InvalidTypeError, InvalidValueError
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError, did_you_mean
 from diffmiczoo.files import read_json_object, write_text
 
 
@@ -57,6 +56,9 @@ class Settings:
     #: Whether `from_dict` takes the default of every field that is missing.
     partial: ClassVar[bool] = False
 
+    #: Names that other programs have for fields, for error messages.
+    other_names: ClassVar[dict[str, tuple[str, ...]]] = {}
+
     def __post_init__(self) -> None:
         for name, kind in field_kinds(type(self)).items():
             object.__setattr__(self, name, _validated(name, kind, getattr(self, name)))
@@ -70,7 +72,7 @@ class Settings:
         """
         names = field_kinds(type(self))
         for name in changes.keys() - names.keys():
-            hint = _near([name], names) or f"; the fields are {', '.join(names)}"
+            hint = did_you_mean([name], names, self.other_names) or f"; the fields are {', '.join(names)}"
             raise InvalidValueError(f"{name!r} is not a field of {type(self).__name__}{hint}")
         return dataclasses.replace(self, **changes)
 
@@ -101,7 +103,7 @@ class Settings:
         unknown = sorted(values.keys() - kinds.keys())
         if missing or unknown:
             wrong = [f"{what} fields {names}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
-            raise InvalidValueError(f"{source}: {', '.join(wrong)}{_near(unknown, kinds)}")
+            raise InvalidValueError(f"{source}: {', '.join(wrong)}{did_you_mean(unknown, kinds, cls.other_names)}")
         try:
             return cls(**values)
         except (TypeError, ValueError) as error:
@@ -304,12 +306,6 @@ def bounds(settings: type[Settings], field: str) -> Between | None:
 
 def _marks(kind: Any) -> tuple[Any, ...]:
     return get_args(kind)[1:] if get_origin(kind) is Annotated else ()
-
-
-def _near(names: list[str], known: Iterable[str]) -> str:
-    """Returns which names may have been meant, as the end of a message; the empty text where none is near."""
-    near = [each for name in names for each in difflib.get_close_matches(name, list(known), n=3)]
-    return f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
 
 
 def _validated(name: str, kind: Any, value: Any) -> Any:

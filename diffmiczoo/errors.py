@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import warnings
+from collections.abc import Iterable, Mapping
 
 
 class DiffMICError(Exception):
@@ -40,3 +42,17 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "diffmiczoo":
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level + 1)
+
+
+def did_you_mean(names: Iterable[str], known: Iterable[str], others: Mapping[str, tuple[str, ...]]) -> str:
+    """Returns which names may have been meant, as the end of a message; the empty text where none is near.
+
+    Args:
+        names: that are unknown.
+        known: that there are.
+        others: what other programs call them → known names.
+    """
+    known = list(known)
+    both = ((*others.get(name.lower(), ()), *difflib.get_close_matches(name, known, n=3)) for name in names)
+    near = dict.fromkeys(field for fields in both for field in fields)
+    return f"; did you mean {', '.join(near)}?" if near else ""

@@ -25,7 +25,7 @@ from diffmiczoo.inference.timm_interface import TimmInterface, check_pool
 from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
 from diffmiczoo.nn.condition import Condition, Priors
 from diffmiczoo.nn.dcg import DCG
-from diffmiczoo.nn.encoders import create_encoder
+from diffmiczoo.nn.encoders import Pretrained, create_encoder
 from diffmiczoo.nn.feature_prior import FeaturePrior
 from diffmiczoo.nn.guidance import build_guidance_map
 from diffmiczoo.nn.unet import DenoisingUNet
@@ -38,7 +38,7 @@ class DiffMICv2(TimmInterface, ImageClassifier, PretrainedModel):
 
     Args:
         config: what the model is.
-        pretrained_backbones: start the timm encoders from timm's pretrained weights; for EfficientSAM see
+        pretrained_backbones: start timm encoders from pretrained weights, see `create_encoder`; for EfficientSAM see
             `diffmiczoo.zoo.encoder_weights.fetch_efficientsam`.
 
     Attributes:
@@ -56,7 +56,7 @@ class DiffMICv2(TimmInterface, ImageClassifier, PretrainedModel):
     default_noise: Tensor
     default_step_noise: Tensor | None
 
-    def __init__(self, config: DiffMICConfig, *, pretrained_backbones: bool = False) -> None:
+    def __init__(self, config: DiffMICConfig, *, pretrained_backbones: Pretrained = False) -> None:
         super().__init__()
         self._config = config
         self.trained = False

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffmiczoo.cli.common import batch_sizes_option, device_option, format_option, model_option, precision_option
+from diffmiczoo.cli.common import (
+    batch_sizes_option,
+    device_option,
+    format_option,
+    model_option,
+    precision_option,
+    threads_option,
+)
 from diffmiczoo.cli.output import echo_json
 
 if TYPE_CHECKING:
@@ -33,6 +40,7 @@ class Timed:
     "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Timed runs after one to warm up."
 )
 @device_option
+@threads_option
 @precision_option("bf16", "fp16")
 @click.option("--compile", "compiled", is_flag=True, help="Also time encoders through torch.compile.")
 @click.option("--train", "training", is_flag=True, help="Time training steps instead.")

@@ -190,3 +190,19 @@ split_option = click.option(
     type=click.Choice(["train", "val", "test"]),
     help="Only the images of this split.",
 )
+
+
+def _set_threads(ctx: click.Context, param: click.Parameter, count: int | None) -> None:
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1),
+    callback=_set_threads,
+    expose_value=False,
+    help="Cores to compute on; by default all. Where other programs compute too, 1 can be the quickest.",
+)

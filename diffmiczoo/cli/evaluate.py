@@ -18,6 +18,7 @@ from diffmiczoo.cli.common import (
     format_option,
     model_option,
     split_option,
+    threads_option,
 )
 from diffmiczoo.cli.output import echo_json
 from diffmiczoo.errors import InvalidValueError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @bootstrap_option(0)
 @batch_size_option()
 @device_option
+@threads_option
 @format_option("table", "json")
 def evaluate(
     data: str,

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from diffmiczoo.cli.columns import column_options, data_source, tell, validation_source
-from diffmiczoo.cli.common import TASKS, Names, class_names_option, device_option, fields_option, model_option
+from diffmiczoo.cli.common import (
+    TASKS,
+    Names,
+    class_names_option,
+    device_option,
+    fields_option,
+    model_option,
+    threads_option,
+)
+from diffmiczoo.files import check_directory
 
 if TYPE_CHECKING:
     from diffmiczoo.data.columns import ColumnChoice
-    from diffmiczoo.training.fit import TrainingResult
 
 
 @click.command()
@@ -41,6 +50,13 @@ if TYPE_CHECKING:
     help="Between checkpoints within an epoch.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard too.")
+@click.option(
+    "--log-every",
+    type=click.IntRange(0),
+    help="Epochs from one line of progress to the next, 0 for none; by default 1 where no bars are shown.",
+)
+@click.option("--quiet", is_flag=True, help="Show neither bars nor lines of progress.")
+@threads_option
 def fit(
     name: str,
     train: str,
@@ -51,6 +67,8 @@ def fit(
     checkpoint_minutes: float,
     tensorboard: bool,
     choice: ColumnChoice,
+    log_every: int | None,
+    quiet: bool,
     **options: Any,
 ) -> None:
     """Train a model on your images, in two stages; continues an interrupted run. Its second name is `train`.
@@ -61,6 +79,7 @@ def fit(
     import diffmiczoo
     from diffmiczoo.training.prepare import prepare
 
+    check_directory(Path(output))
     recipe = diffmiczoo.Recipe.load(recipe_file) if recipe_file else None
     tell(())  # the plan is told below
     prepared = prepare(name, data_source(train, choice), validation_source(val, choice), recipe, **options)
@@ -74,18 +93,10 @@ def fit(
             resume=resume,
             checkpoint_minutes=checkpoint_minutes,
             tensorboard=tensorboard,
+            progress=False if quiet else None,
+            log_every=log_every,
         )
     except KeyboardInterrupt as interruption:
         stopped = str(interruption) or "stopped"
         raise KeyboardInterrupt(f"{stopped}; to go on, start it again with the same options") from interruption
-    _tell(result)
-
-
-def _tell(result: TrainingResult) -> None:
-    """Says how good the model is on validation images, and where its weights are."""
-    if result.metrics is None:
-        trained = "only the DCG was trained; set diffusion_epochs above 0 before predicting"
-        click.echo(trained if result.history else "nothing was trained: the recipe has 0 epochs")
-        return
-    click.echo(f"on validation: {result.metrics.headline()}; more in {result.output}/README.md")
-    click.echo(f'weights: {result.output}/best  (create_model("local-dir:{result.output}/best", pretrained=True))')
+    click.echo(result)

@@ -7,6 +7,9 @@ import io
 import os
 import sys
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -50,7 +53,8 @@ class CommandGroup(click.Group):
                 # What a screen cannot show is shown as its code; it must not end the work behind it.
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            with _plain_warnings():
+                return super().invoke(ctx)
         except KeyboardInterrupt as interruption:
             _end(ctx, str(interruption) or "stopped", INTERRUPTED)
         except Exception as error:
@@ -58,6 +62,20 @@ class CommandGroup(click.Group):
             if message is None:
                 raise
             _end(ctx, f"Error: {message}", USER_ERROR)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Within the context a warning is one line, without the place in the program that only its authors can read."""
+    with warnings.catch_warnings():
+        if os.environ.get(DEBUG) != "1":
+            warnings.showwarning = _show_warning
+        yield
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    kind = "warning" if issubclass(category, UserWarning) else category.__name__
+    click.echo(f"{kind}: {message}".encode("utf-8", "replace").decode("utf-8"), err=True)
 
 
 def user_message(error: Exception) -> str | None:

@@ -22,6 +22,7 @@ from diffmiczoo.cli.common import (
     model_option,
     precision_option,
     split_option,
+    threads_option,
 )
 from diffmiczoo.cli.output import check_overlays, echo_prediction, note, write_overlays
 from diffmiczoo.cli.prediction_file import STREAMED, PredictionFile
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @batch_size_option()
 @precision_option(*PRECISIONS)
 @device_option
+@threads_option
 @format_option("table", *STREAMED, "json")
 @click.option("--output", type=OUTPUT_FILE, help="Write to a file, not to the screen; - is the screen.")
 @click.option(

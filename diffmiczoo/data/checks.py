@@ -3,17 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-from collections import defaultdict
+import os
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.data.duplicates import Copy, Prints, near_copies, same_content
+from diffmiczoo.data.image_cache import as_bytes
+from diffmiczoo.data.manifest import Manifest, Record
 from diffmiczoo.data.splits import leaks
 from diffmiczoo.files import write_text
+from diffmiczoo.images.items import ImageError
+from diffmiczoo.images.loading import read_squares
+from diffmiczoo.runtime.progress import progress_bar
+
+#: Squares whose prints are computed at once.
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class CopiedImages:
+    """Two images that show the same picture, or more where their pixels are equal.
+
+    Attributes:
+        names: of the images, below the directory that all images share.
+        splits: of each image.
+        labels: of each image, several joined by " + ".
+        how: "same pixels", or what has happened to the second one.
+    """
+
+    names: tuple[str, ...]
+    splits: tuple[str, ...]
+    labels: tuple[str, ...]
+    how: str
+
+    @property
+    def across_splits(self) -> bool:
+        """Whether they are in more than one split."""
+        return len(set(self.splits)) > 1
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether they have different labels."""
+        return len(set(self.labels)) > 1
+
+    def __str__(self) -> str:
+        sides = [
+            f"{name} ({label}, {split})"
+            for name, label, split in zip(self.names, self.labels, self.splits, strict=True)
+        ]
+        return f"{' = '.join(sides[:4])}{' = …' * (len(sides) > 4)} ({self.how})"
 
 
 @dataclass(frozen=True)
@@ -24,8 +70,9 @@ class DataReport:
         counts: split → class → images.
         without_images: split → classes that no image of it shows.
         leaks: "train and val" → groups with images in both.
-        duplicates: names of images with the same pixels in different splits.
-        contradictions: names of images with the same pixels and different labels.
+        duplicates: images in different splits that show the same picture.
+        contradictions: images with different labels that show the same picture.
+        unreadable: messages about test images that cannot be read, which training does not need.
         made: a sentence on splits that were made; the empty text where they were given.
         task: of the data.
     """
@@ -33,8 +80,9 @@ class DataReport:
     counts: dict[str, dict[str, int]]
     without_images: dict[str, list[str]]
     leaks: dict[str, list[str]]
-    duplicates: list[list[str]]
-    contradictions: list[list[str]]
+    duplicates: list[CopiedImages]
+    contradictions: list[CopiedImages]
+    unreadable: list[str] = dataclasses.field(default_factory=list)
     made: str = ""
     task: str = "multiclass"
 
@@ -54,23 +102,36 @@ class DataReport:
             "will look better than they are"
             for pair, groups in self.leaks.items()
         ]
-        if self.duplicates:
-            found.append(
-                f"{_count(self.duplicates, 'image is', 'images are')} in more than one split, first "
-                f"{' = '.join(self.duplicates[0])}: results will look better than they are"
-            )
+        found += [*self._duplicates(), *self._missing_labels()]
         if self.contradictions:
             found.append(
                 f"{_count(self.contradictions, 'image occurs', 'images occur')} with different labels, first "
-                f"{' = '.join(self.contradictions[0])}"
+                f"{self.contradictions[0]}"
             )
+        if self.unreadable:
+            found.append(
+                f"{_count(self.unreadable, 'test image', 'test images')} cannot be read and were not compared with the "
+                f"others, first {self.unreadable[0]}"
+            )
+        return found
+
+    def _duplicates(self) -> Iterator[str]:
+        pairs: dict[str, list[CopiedImages]] = {}
+        for copied in self.duplicates:
+            pairs.setdefault(" and ".join(name for name in self.counts if name in copied.splits), []).append(copied)
+        for pair, all_of_them in pairs.items():
+            yield (
+                f"{_count(all_of_them, 'image is', 'images are')} in more than one split ({pair}), first "
+                f"{all_of_them[0]}: results will look better than they are"
+            )
+
+    def _missing_labels(self) -> Iterator[str]:
         absent = self.without_images.get("train", [])
         if absent and self.task == "multilabel":
-            found.append(f"no training image shows {', '.join(absent)}: the model will not learn to give that label")
+            yield f"no training image shows {', '.join(absent)}: the model will not learn to give that label"
         missing = self.without_images.get("val", [])
         if missing:
-            found.append(f"no validation image shows {', '.join(missing)}: how well they are found is not measured")
-        return found
+            yield f"no validation image shows {', '.join(missing)}: how well they are found is not measured"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields and the sentences as JSON-ready values."""
@@ -86,19 +147,31 @@ class DataReport:
 
 
 def _count(entries: list[Any], one: str, several: str) -> str:
-    return f"1 {one}" if len(entries) == 1 else f"{len(entries)} {several}"
+    return f"1 {one}" if len(entries) == 1 else f"{len(entries):,} {several}"
 
 
-def check_data(splits: dict[str, ImageDataset], whole: Manifest, *, made: str = "") -> DataReport:
-    """Compares the images of all splits with each other.
+def check_data(
+    splits: dict[str, ImageDataset], whole: Manifest, *, made: str = "", progress: bool | None = None
+) -> DataReport:
+    """Compares the images of all splits with each other; those of the test split are read for it, one at a time.
 
     Args:
-        splits: "train", "val", … → their images, decoded.
-        whole: all images with their groups, for the count of torn groups.
+        splits: "train" and "val" → their images, decoded.
+        whole: all images with their groups, for the count of torn groups and for the test split.
         made: a sentence on splits that were made.
+        progress: show a bar while test images are read; by default where the standard error is a terminal.
     """
     counts = {name: data.manifest.counts for name, data in splits.items()}
-    same = _same_pixels(splits)
+    records = [(name, record) for name, data in splits.items() for record in data.manifest.records]
+    prints = [Prints.of(data.squares.split(_BATCH)) for data in splits.values()]
+    unreadable: list[str] = []
+    test = whole.with_records(record for record in whole.records if record.split == "test" and "test" not in splits)
+    if len(test):
+        config = next(iter(splits.values())).config
+        read, unreadable, of_test = _read_prints(test, config, progress)
+        records, prints = [*records, *(("test", record) for record in read)], [*prints, of_test]
+        counts["test"] = test.counts
+    copied = _copied(records, Prints.joined(prints))
     return DataReport(
         counts=counts,
         without_images={
@@ -107,18 +180,72 @@ def check_data(splits: dict[str, ImageDataset], whole: Manifest, *, made: str = 
             if (missing := [label for label, count in classes.items() if not count])
         },
         leaks={" and ".join(pair): groups for pair, groups in leaks(whole).items()},
-        duplicates=[[name for _, name, _ in found] for found in same if len({split for split, _, _ in found}) > 1],
-        contradictions=[[name for _, name, _ in found] for found in same if len({labels for *_, labels in found}) > 1],
+        duplicates=[images for images in copied if images.across_splits],
+        contradictions=[images for images in copied if images.contradicts],
+        unreadable=unreadable,
         made=made,
         task=whole.task,
     )
 
 
-def _same_pixels(splits: dict[str, ImageDataset]) -> list[list[tuple[str, str, frozenset[str]]]]:
-    """Returns the sets of (split, name, labels) whose squares hold the same pixels."""
-    found = defaultdict(list)
-    for split, data in splits.items():
-        for record, square in zip(data.manifest.records, data.squares.numpy(), strict=True):
-            key = hashlib.blake2b(square.tobytes(), digest_size=16).digest()
-            found[key].append((split, record.path.name, frozenset(record.labels)))
-    return [entries for entries in found.values() if len(entries) > 1]
+def _read_prints(
+    manifest: Manifest, config: DiffMICConfig, progress: bool | None
+) -> tuple[list[Record], list[str], Prints]:
+    """Returns the images that can be read, what is wrong with the others, and the prints of the former."""
+    records: list[Record] = []
+    unreadable: list[str] = []
+
+    def batches() -> Iterator[Tensor]:
+        squares: list[Tensor] = []
+        items = [record.item() for record in manifest.records]
+        with progress_bar(len(items), f"compare {manifest.name}", "img", progress) as bar:
+            for record, square in zip(manifest.records, read_squares(items, config), strict=True):
+                bar.update()
+                if isinstance(square, ImageError):
+                    unreadable.append(str(square))
+                    continue
+                records.append(record)
+                squares.append(as_bytes(square))
+                if len(squares) == _BATCH:
+                    yield torch.stack(squares)
+                    squares.clear()
+        if squares:
+            yield torch.stack(squares)
+
+    prints = Prints.of(batches())
+    return records, unreadable, prints
+
+
+def _copied(records: list[tuple[str, Record]], prints: Prints) -> list[CopiedImages]:
+    """Returns the images that are in different splits, or have different labels, and show the same picture."""
+    folders = {os.path.dirname(record.path) for _, record in records}
+    shared = os.path.commonpath(folders) if folders and all(map(os.path.isabs, folders)) else ""
+
+    def named(places: list[int], how: str) -> CopiedImages:
+        images = [records[place] for place in places]
+        return CopiedImages(
+            tuple(os.path.relpath(record.path, shared) if shared else str(record.path) for _, record in images),
+            tuple(split for split, _ in images),
+            tuple(" + ".join(sorted(record.labels)) or "no label" for _, record in images),
+            how,
+        )
+
+    copied = [named(places, "same pixels") for places in same_content(prints)]
+    codes = [_codes(split for split, _ in records), _codes(frozenset(record.labels) for _, record in records)]
+
+    def asked(first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack([code[first] != code[second] for code in codes]).any(0)
+
+    near = near_copies(prints, asked=asked)
+    copied += [named([copy.first, copy.second], _how(copy)) for copy in near]
+    return [images for images in copied if images.across_splits or images.contradicts]
+
+
+def _codes(values: Iterable[Hashable]) -> Tensor:
+    """Returns a number for each value, the same for equal ones."""
+    numbers: dict[Hashable, int] = {}
+    return torch.tensor([numbers.setdefault(value, len(numbers)) for value in values])
+
+
+def _how(copy: Copy) -> str:
+    return f"{copy.turn or 'saved or resized anew'}, correlation {copy.correlation:.3f}"

@@ -97,10 +97,15 @@ def _fill(squares: Tensor, manifest: Manifest, config: DiffMICConfig, progress: 
             if isinstance(square, ImageError):
                 errors.append(square)
             else:
-                squares[index] = (square * 255).round() if square.is_floating_point() else square
+                squares[index] = as_bytes(square)
             bar.update()
     if errors:
         raise ImageError(manifest.name, _unreadable(errors, len(items)))
+
+
+def as_bytes(square: Tensor) -> Tensor:
+    """Returns a square as it is held in memory: uint8, also where it was read with more than 8 bits."""
+    return (square * 255).round().to(torch.uint8) if square.is_floating_point() else square
 
 
 def _unreadable(errors: Sequence[ImageError], count: int) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.evaluation.results import Difference, LabelledPredictions
+from diffmiczoo.evaluation.trained_on import count_trained_on
 from diffmiczoo.inference.probabilities import logits_to_probs
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
@@ -37,10 +38,16 @@ class DcgReport:
 
 @dataclass(frozen=True)
 class PredictionsWithDcg:
-    """Predictions of a model and of its DCG alone for the same labelled images."""
+    """Predictions of a model and of its DCG alone for the same labelled images.
+
+    Attributes:
+        model, dcg: the predictions.
+        num_trained_on: how many of the images the model was trained on; None where that is not known.
+    """
 
     model: LabelledPredictions
     dcg: LabelledPredictions
+    num_trained_on: int | None = None
 
     def report(self, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None) -> DcgReport:
         """Measures both.
@@ -53,7 +60,10 @@ class PredictionsWithDcg:
         difference = {}
         if bootstrap and self.model.num_units > 1:
             difference = self.model.difference(self.dcg, bootstrap, seed, progress)
-        model, dcg = (each.metrics(bootstrap, seed, progress) for each in (self.model, self.dcg))
+        model, dcg = (
+            replace(each.metrics(bootstrap, seed, progress), num_trained_on=self.num_trained_on)
+            for each in (self.model, self.dcg)
+        )
         return DcgReport(model, dcg, difference)
 
 
@@ -64,6 +74,9 @@ def predict_with_dcg(
 
     Raises:
         ImageError: an image cannot be read.
+
+    Warns:
+        UserWarning: the model was trained on some of the images.
     """
     config, items = model.config, [record.item() for record in manifest.records]
     prediction = model.predict(items, batch_size=batch_size, progress=progress)
@@ -71,4 +84,5 @@ def predict_with_dcg(
     return PredictionsWithDcg(
         LabelledPredictions.of(manifest, prediction.probs, config, config.thresholds),
         LabelledPredictions.of(manifest, dcg_probs, config, None),
+        count_trained_on(model, manifest, progress),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.data.summary import log_manifest
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.evaluation.results import LabelledPredictions
+from diffmiczoo.evaluation.trained_on import count_trained_on
 from diffmiczoo.inference.probabilities import logits_to_probs
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
@@ -56,11 +58,15 @@ def evaluate(
     Raises:
         ValueError: the data's classes are not among the model's, or no image belongs to the split that was asked for.
         ImageError: an image cannot be read.
+
+    Warns:
+        UserWarning: the model was trained on some of the images; `Metrics.num_trained_on` is their number.
     """
     manifest = evaluation_split(model.config, data, split, class_names)
     probs = probabilities(model, manifest, dcg_alone=dcg_alone, batch_size=batch_size, progress=progress)
     thresholds = None if dcg_alone else model.config.thresholds
-    return LabelledPredictions.of(manifest, probs, model.config, thresholds).metrics(bootstrap, seed, progress)
+    metrics = LabelledPredictions.of(manifest, probs, model.config, thresholds).metrics(bootstrap, seed, progress)
+    return replace(metrics, num_trained_on=count_trained_on(model, manifest, progress))
 
 
 def evaluation_split(config: DiffMICConfig, data: Any, split: str | None = None, class_names: Any = None) -> Manifest:

@@ -19,6 +19,7 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import read_json_object
 from diffmiczoo.metrics.report import Metrics, number_text
 from diffmiczoo.metrics.table import class_metrics, overall_metrics
+from diffmiczoo.runtime.text import markdown_text
 
 NOT_CLINICAL = (
     "**Not for clinical use.** This is a research model. It is not a medical device, was not validated for diagnosis, "
@@ -250,7 +251,10 @@ def _metrics_table(facts: CardFacts) -> str:
 
 def _class_table(metrics: Metrics) -> str:
     rows = metrics.per_class.values()
-    columns = {"class": list(metrics.per_class), "images": [f"{row['support']:.0f}" for row in rows]}
+    columns = {
+        "class": [markdown_text(name) for name in metrics.per_class],
+        "images": [f"{row['support']:.0f}" for row in rows],
+    }
     for metric in class_metrics():
         if metric.headline:
             columns[metric.label] = [number_text(row.get(metric.name, math.nan)) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -24,11 +24,18 @@ LEAST_IMAGES = 5
 #: Where `fit_pool` searches for the prior weight ends.
 LARGEST_WEIGHT = 10.0
 
+#: With so many validation images they and the probabilities before calibration count the same; with twice as many these
+#: count a quarter. docs/experiments/calibration-few.md has the measurements.
+EVEN_IMAGES = 13
+
+#: From so many images on the probabilities before calibration count for less than a sixteenth: nothing need be said.
+ENOUGH_IMAGES = 4 * EVEN_IMAGES
+
 # Halves a range until it is smaller than any use of it: ten digits of T, six of the prior weight.
 _HALVINGS, _HALVINGS_OF_WEIGHT = 40, 24
 
 
-def fit_temperature(logits: Values, targets: Values, *, task: str) -> float:
+def fit_temperature(logits: Values, targets: Values, *, task: str, pseudo_images: float = 0.0) -> float:
     """Finds the temperature T with the smallest negative log-likelihood of logits / T on validation data.
 
     The likelihood is log-concave in 1/T, so its slope changes sign once, and halving log T finds that place; the same
@@ -39,6 +46,7 @@ def fit_temperature(logits: Values, targets: Values, *, task: str) -> float:
         logits: (N, C), what `diffmiczoo.inference.probabilities.score_logits` gives.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
         task: "multiclass" or "multilabel".
+        pseudo_images: how many images count besides, see `_shrunk`.
 
     Returns:
         T in `TEMPERATURE_RANGE`, for `DiffMICConfig.temperature`.
@@ -49,11 +57,13 @@ def fit_temperature(logits: Values, targets: Values, *, task: str) -> float:
     Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2.
     """
     logits = checked_matrix(logits, "logits")
-    truth = indicator(targets, logits.shape, task).double()
+    truth = _shrunk(indicator(targets, logits.shape, task).double(), logits, task, pseudo_images)
     return _best_temperature(logits, torch.zeros_like(logits), truth, task)
 
 
-def fit_pool(logits: Values, dcg_logits: Values, targets: Values, *, task: str) -> tuple[float, float]:
+def fit_pool(
+    logits: Values, dcg_logits: Values, targets: Values, *, task: str, pseudo_images: float = 0.0
+) -> tuple[float, float]:
     """Finds the temperature T and the prior weight w with the smallest negative log-likelihood of logits / T + w · d.
 
     A model that has seen its training images and a DCG that has seen the same ones err in different places; the sum of
@@ -66,6 +76,7 @@ def fit_pool(logits: Values, dcg_logits: Values, targets: Values, *, task: str) 
         dcg_logits: (N, C), d = 0.5 · (ŷ_g + ŷ_l), the DCG's own logits.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
         task: "multiclass" or "multilabel".
+        pseudo_images: how many images count besides, see `_shrunk`.
 
     Returns:
         T in `TEMPERATURE_RANGE` and w in 0..`LARGEST_WEIGHT`, for `DiffMICConfig.temperature` and `prior_weight`.
@@ -76,7 +87,7 @@ def fit_pool(logits: Values, dcg_logits: Values, targets: Values, *, task: str) 
     logits, prior = checked_matrix(logits, "logits"), checked_matrix(dcg_logits, "dcg_logits")
     if logits.shape != prior.shape:
         raise InvalidValueError(f"logits and dcg_logits have shapes {tuple(logits.shape)} and {tuple(prior.shape)}")
-    truth = indicator(targets, logits.shape, task).double()
+    truth = _shrunk(indicator(targets, logits.shape, task).double(), logits, task, pseudo_images)
 
     # Sums of so many numbers are no nearer to 0 than this where they should be 0.
     noise = 1e-9 * float(prior.abs().sum())
@@ -92,6 +103,9 @@ def fit_pool(logits: Values, dcg_logits: Values, targets: Values, *, task: str) 
 def fit_calibration(scores: Tensor, dcg_logits: Tensor, targets: Values, config: DiffMICConfig) -> dict[str, float]:
     """Finds the fields of a config that turn scores into calibrated probabilities, on validation data.
 
+    Few images are told apart without an error by chance, and then the best T is 0: certainty about everything. So the
+    probabilities before calibration count as `pseudo_images` of the images besides.
+
     Args:
         scores: (N, C) of the model, as `diffmiczoo.inference.prediction.Prediction` holds them.
         dcg_logits: (N, C) of its DCG.
@@ -105,10 +119,45 @@ def fit_calibration(scores: Tensor, dcg_logits: Tensor, targets: Values, config:
         ValueError: there are no rows, scores are not finite, or targets do not fit.
     """
     logits = score_logits(scores, config)
+    few = pseudo_images(len(logits))
     if config.predictor != "diffusion":
-        return {"temperature": fit_temperature(logits, targets, task=config.task)}
-    temperature, prior_weight = fit_pool(logits, dcg_logits, targets, task=config.task)
+        return {"temperature": fit_temperature(logits, targets, task=config.task, pseudo_images=few)}
+    temperature, prior_weight = fit_pool(logits, dcg_logits, targets, task=config.task, pseudo_images=few)
     return {"temperature": temperature, "prior_weight": prior_weight}
+
+
+def pseudo_images(images: int) -> float:
+    """Returns how many images the probabilities before calibration count as, beside so many validation images."""
+    return EVEN_IMAGES**2 / max(images, 1)
+
+
+def calibration_sentence(counts: Mapping[str, int], images: int) -> str:
+    """Says how many validation images calibrate how many classes, and what follows where they are few.
+
+    Args:
+        counts: class → validation images that show it.
+        images: of all of them.
+    """
+    shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:20])
+    more = ", …" if len(counts) > 20 else ""
+    text = f"{images:,} validation images ({shown}{more}) calibrate {len(counts)} classes"
+    if images >= ENOUGH_IMAGES:
+        return text
+    return (
+        f"{text}: few, so that the probabilities before calibration count as {pseudo_images(images):.0f} images "
+        f"besides and hold them back; from {ENOUGH_IMAGES} images on they hardly count"
+    )
+
+
+def _shrunk(truth: Tensor, logits: Tensor, task: str, pseudo_images: float) -> Tensor:
+    """Adds to the truth (N, C) of N images that of `pseudo_images` more, which are as the logits at T = 1 say.
+
+    Each image is given the label that it has, and with a weight of pseudo_images / N each label with the probability
+    before calibration. The likelihood of both stays log-concave in 1/T and w; it is largest at T = 1 and w = 0 without
+    images, has no end at T = 0 where few images are told apart without an error, and is the plain one for large N.
+    """
+    weight = pseudo_images / len(truth)
+    return (truth + weight * logits_to_probs(logits, task)) / (1 + weight)
 
 
 def _best_temperature(logits: Tensor, offset: Tensor, truth: Tensor, task: str) -> float:
@@ -129,7 +178,7 @@ def _sign_change(gains: Callable[[float], bool], low: float, high: float, halvin
     return (low + high) / 2
 
 
-def fit_thresholds(probs: Values, targets: Values) -> tuple[float, ...]:
+def fit_thresholds(probs: Values, targets: Values, *, pseudo_images: float = 0.0) -> tuple[float, ...]:
     """Finds for each label the probability from which giving it has the best F1 on validation data.
 
     Of equally good ones the one nearest to 0.5 is taken. A label that fewer than `LEAST_IMAGES` images show, or lack,
@@ -138,6 +187,7 @@ def fit_thresholds(probs: Values, targets: Values) -> tuple[float, ...]:
     Args:
         probs: (N, C) in [0, 1].
         targets: (N, C) of 0 and 1.
+        pseudo_images: how many images count besides, with labels as `probs` say.
 
     Returns:
         C thresholds in (0, 1], for `DiffMICConfig.thresholds`.
@@ -148,20 +198,23 @@ def fit_thresholds(probs: Values, targets: Values) -> tuple[float, ...]:
     Source: Lipton, Elkan, Narayanaswamy, *Optimal Thresholding of Classifiers to Maximize F1 Measure* (2014).
     """
     matrix = checked_matrix(probs, "probs")
-    truth = indicator(targets, matrix.shape, "multilabel")
-    return tuple(_best_threshold(matrix[:, label], truth[:, label]) for label in range(matrix.shape[1]))
+    truth = indicator(targets, matrix.shape, "multilabel").double()
+    share = pseudo_images / len(matrix)
+    shrunk = (truth + share * matrix) / (1 + share)
+    shown = truth.sum(0)
+    enough = torch.minimum(shown, len(truth) - shown) >= LEAST_IMAGES
+    return tuple(
+        _best_threshold(matrix[:, label], shrunk[:, label]) if enough[label] else 0.5 for label in range(len(enough))
+    )
 
 
 def _best_threshold(probs: Tensor, truth: Tensor) -> float:
-    shown = int(truth.sum())
-    if min(shown, len(truth) - shown) < LEAST_IMAGES:
-        return 0.5
     ordered, order = probs.sort()
     # Between two neighbours, so that neither lies on the edge.
     values = ordered.unique()
     candidates = torch.cat([torch.tensor([0.5]).double(), (values[1:] + values[:-1]) / 2])
     candidates = candidates[candidates > 0]
-    positives = truth[order].double().flip(0).cumsum(0).flip(0)
+    positives = truth[order].flip(0).cumsum(0).flip(0)
     start = torch.searchsorted(ordered, candidates)
     hits = torch.cat([positives, torch.zeros(1).double()])[start]
     f1 = 2 * hits / (truth.sum() + (len(probs) - start))

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.metrics.table import class_metrics, overall_metrics
+from diffmiczoo.runtime.text import plain_text
 
 _SUPPORT = "support"
 
@@ -25,6 +26,7 @@ class Metrics:
         num_images: N.
         num_groups: how many groups the intervals were drawn from; None where single images were drawn.
         left_out: classes of which there was no positive or no negative image, so that they are in no AUROC.
+        num_trained_on: how many of the images the weights were trained on; None where that is not known.
     """
 
     values: dict[str, float]
@@ -33,6 +35,7 @@ class Metrics:
     num_images: int
     num_groups: int | None
     left_out: tuple[str, ...]
+    num_trained_on: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-ready values; NaN, which JSON does not have, becomes None."""
@@ -43,6 +46,7 @@ class Metrics:
             "num_images": self.num_images,
             "num_groups": self.num_groups,
             "left_out": list(self.left_out),
+            "num_trained_on": self.num_trained_on,
         }
 
     @classmethod
@@ -53,7 +57,8 @@ class Metrics:
             ValueError: a field is missing or unknown.
         """
         expected = {field.name for field in dataclasses.fields(cls)}
-        missing, unknown = sorted(expected - values.keys()), sorted(values.keys() - expected)
+        # Metrics of the first published weights do not say what was trained on.
+        missing, unknown = sorted(expected - {"num_trained_on"} - values.keys()), sorted(values.keys() - expected)
         if missing or unknown:
             raise InvalidValueError(f"metrics: missing fields {missing}, unknown fields {unknown}")
         return cls(
@@ -63,6 +68,7 @@ class Metrics:
             num_images=values["num_images"],
             num_groups=values["num_groups"],
             left_out=tuple(values["left_out"]),
+            num_trained_on=values.get("num_trained_on"),
         )
 
     def headline(self) -> str:
@@ -73,14 +79,16 @@ class Metrics:
     def __str__(self) -> str:
         groups = "" if self.num_groups is None else f" in {self.num_groups:,} groups"
         lines = [f"{self.num_images:,} images{groups}" + (", 95 % intervals" if self.intervals else "")]
+        if self.num_trained_on:
+            lines += [f"{self.num_trained_on:,} of them were used to train these weights: no measure of new images"]
         lines += [f"{name:<18}{number_text(value)}{self._interval(name)}" for name, value in self.values.items()]
         columns = [metric.name for metric in class_metrics()]
-        width = 2 + max(5, *map(len, self.per_class))
+        width = 2 + max(5, *(len(plain_text(label)) for label in self.per_class))
         lines += ["", "class".ljust(width) + "".join(_cell(name, name) for name in [*columns, _SUPPORT])]
         for label, row in self.per_class.items():
             cells = {name: number_text(row.get(name, math.nan)) for name in columns}
             cells[_SUPPORT] = f"{row[_SUPPORT]:,.0f}"
-            lines.append(label.ljust(width) + "".join(_cell(text, name) for name, text in cells.items()))
+            lines.append(plain_text(label).ljust(width) + "".join(_cell(text, name) for name, text in cells.items()))
         if self.left_out:
             lines += ["", f"no positive or no negative image of: {', '.join(self.left_out)}"]
         return "\n".join(lines)

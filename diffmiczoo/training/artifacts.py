@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from diffmiczoo.data.checks import DataReport
+from diffmiczoo.data.duplicates import content_hash
+from diffmiczoo.data.trained_on import PictureSet
+from diffmiczoo.errors import warn
 from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
 from diffmiczoo.evaluation.evaluate import collect_scores, scores_and_dcg_logits
 from diffmiczoo.evaluation.results import LabelledPredictions
+from diffmiczoo.files import write_text
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, RECIPE_FILE
 from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
-from diffmiczoo.metrics.calibration import fit_thresholds
+from diffmiczoo.metrics.calibration import calibration_sentence, fit_thresholds, pseudo_images
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.table import overall_metrics
+from diffmiczoo.runtime.text import markdown_text
 from diffmiczoo.training.plan import Plan
 from diffmiczoo.training.trainer import Trainer
 
@@ -26,17 +32,41 @@ def write_artifacts(trainer: Trainer, plan: Plan, report: DataReport) -> Metrics
 
     Thresholds of a multi-label model are fitted here, as temperature and prior weight were during training.
     """
-    model, output = trainer.model, trainer.settings.output
-    measured = _measure(trainer) if model.trained else None
+    _remember_pictures(trainer)
+    measured = _measure(trainer) if trainer.model.trained else None
     _save_weights(trainer, plan, measured)
+    _write_page(trainer, plan, report, measured)
     if trainer.history and importlib.util.find_spec("matplotlib"):
-        from diffmiczoo.training.plots import draw_confusion, draw_curves
-
-        draw_curves(trainer.history, trainer.recipe.select, output / "curves.png")
-        if measured is not None and model.config.task == "multiclass":
-            draw_confusion(measured.probs, measured.targets, model.config.labels, output / "confusion.png")
-    (output / "README.md").write_text(_page(trainer, plan, report, measured), encoding="utf-8")
+        _draw(trainer, measured)
+        _write_page(trainer, plan, report, measured)
     return None if measured is None else measured.report.model
+
+
+def _remember_pictures(trainer: Trainer) -> None:
+    """Adds what was trained on to what the weights were trained on before, for `evaluate` to tell."""
+    if trainer.history:
+        contents = (content_hash(square) for square in trainer.data.train.squares.numpy())
+        trainer.model.training_pictures = PictureSet.of(contents).union(trainer.model.training_pictures)
+
+
+def _draw(trainer: Trainer, measured: _Measured | None) -> None:
+    """Draws the pictures of a run; one that fails is a warning, because everything else is on the disk by now."""
+    try:
+        from diffmiczoo.training.plots import draw_confusion, draw_curves
+    except Exception as error:
+        warn(f"no pictures of this run: matplotlib cannot be used ({type(error).__name__}: {error})")
+        return
+    output, config = trainer.settings.output, trainer.model.config
+    pictures = {"curves.png": partial(draw_curves, trainer.history, trainer.recipe.select)}
+    if measured is not None and config.task == "multiclass":
+        pictures["confusion.png"] = partial(draw_confusion, measured.probs, measured.targets, config.labels)
+    for name, draw in pictures.items():
+        try:
+            draw(output / name)
+        except Exception as error:
+            (output / name).unlink(missing_ok=True)
+            what = f"{output / name} could not be drawn ({type(error).__name__}: {error})"
+            warn(f"{what}; weights, metrics and README.md are complete")
 
 
 class _Measured:
@@ -55,7 +85,9 @@ def _measure(trainer: Trainer) -> _Measured:
     config, manifest = model.config, validation.manifest
     probs = scores_to_probs(scores, config, logits)
     if config.task == "multilabel":
-        model.config = config = config.replace(thresholds=fit_thresholds(probs, targets))
+        model.config = config = config.replace(
+            thresholds=fit_thresholds(probs, targets, pseudo_images=pseudo_images(len(probs)))
+        )
     predictions = PredictionsWithDcg(
         LabelledPredictions.of(manifest, probs, config, config.thresholds),
         LabelledPredictions.of(manifest, logits_to_probs(logits, config.task), config, None),
@@ -70,9 +102,9 @@ def _save_weights(trainer: Trainer, plan: Plan, measured: _Measured | None) -> N
     trainer.recipe.save(best / RECIPE_FILE)
     if measured is not None:
         values = {"val": measured.report.to_dict()}
-        (best / METRICS_FILE).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        write_text(best / METRICS_FILE, json.dumps(values, indent=1) + "\n")
     if not (best / CARD_FILE).exists():
-        (best / CARD_FILE).write_text(json.dumps(_card_facts(plan), indent=1) + "\n", encoding="utf-8")
+        write_text(best / CARD_FILE, json.dumps(_card_facts(plan), indent=1) + "\n")
     if trainer.last is None:
         return
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -102,28 +134,30 @@ def _split_sentence(plan: Plan) -> str:
     return "As given" + (f", {len(set(groups)):,} groups." if groups is not None else "; the images have no groups.")
 
 
-def _page(trainer: Trainer, plan: Plan, report: DataReport, measured: _Measured | None) -> str:
+def _write_page(trainer: Trainer, plan: Plan, report: DataReport, measured: _Measured | None) -> None:
     model, output = trainer.model, trainer.settings.output
+    weights = f"local-dir:{output.resolve()}/best"
     parts = [
-        f"# {output.name}\n\n`{plan.train.name}`, {model.config.task}, "
+        f"# {markdown_text(output.name)}\n\n{markdown_text(plan.train.name)}, {model.config.task}, "
         f"{len(model.config.labels)} classes, trained with diffmiczoo.",
         "```python\nimport diffmiczoo\n\n"
-        f'model = diffmiczoo.create_model("local-dir:{output.resolve()}/best", pretrained=True)\n'
+        f"model = diffmiczoo.create_model({json.dumps(weights, ensure_ascii=False)}, pretrained=True)\n"
         'print(model.predict("picture.jpg").labels)\n```',
         "## Validation\n\n" + _validation(trainer, measured),
         "## Data\n\n" + _split_sentence(plan) + "\n\n" + _counts(report),
     ]
     if report.warnings:
-        parts.append("Note:\n\n" + "\n".join(f"- {sentence}" for sentence in report.warnings))
+        parts.append("Note:\n\n" + "\n".join(f"- {markdown_text(sentence)}" for sentence in report.warnings))
     parts.append(f"## Recipe\n\n```json\n{json.dumps(trainer.recipe.to_dict(), indent=1)}\n```")
-    return "\n\n".join(parts) + "\n"
+    write_text(output / "README.md", "\n\n".join(parts) + "\n")
 
 
 def _validation(trainer: Trainer, measured: _Measured | None) -> str:
     best = [f"stage {row['stage']}: epoch {row['epoch']}" for row in trainer.history if row.get("best")]
     lines = [f"Best {trainer.recipe.select}: {', '.join(best)}." if best else "Nothing was trained."]
     if measured is not None:
-        report = measured.report
+        report, val = measured.report, trainer.data.val.manifest
+        lines += [markdown_text(calibration_sentence(val.counts, len(val))) + "."]
         rows = [
             f"| {metric.label} | {report.model.values[metric.name]:.3f} | {report.dcg.values[metric.name]:.3f} |"
             for metric in overall_metrics()
@@ -142,5 +176,7 @@ def _counts(report: DataReport) -> str:
     splits = list(report.counts)
     rows = [f"| class | {' | '.join(splits)} |", "|" + "---|" * (len(splits) + 1)]
     for label in report.counts[splits[0]]:
-        rows.append(f"| {label} | {' | '.join(f'{report.counts[split][label]:,}' for split in splits)} |")
+        rows.append(
+            f"| {markdown_text(label)} | {' | '.join(f'{report.counts[split][label]:,}' for split in splits)} |"
+        )
     return "\n".join(rows)

@@ -16,7 +16,9 @@ from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.checks import DataReport, check_data
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.split_table import write_split
-from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.errors import InvalidValueError, warn
+from diffmiczoo.files import check_directory
+from diffmiczoo.metrics.calibration import ENOUGH_IMAGES, calibration_sentence
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.malloc import keep_memory
@@ -26,6 +28,7 @@ from diffmiczoo.training.artifacts import write_artifacts
 from diffmiczoo.training.callbacks import Callback, TensorBoardCallback
 from diffmiczoo.training.checkpoint import load_checkpoint, remove_partial_checkpoints
 from diffmiczoo.training.distributed import Processes
+from diffmiczoo.training.epoch_log import EpochLog, log_interval
 from diffmiczoo.training.lock import exclusive
 from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, validation_manifest
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
@@ -36,9 +39,9 @@ from diffmiczoo.training.stages import create_stages
 from diffmiczoo.training.trainer import RunSettings, Trainer, TrainingData
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainingResult:
-    """What `fit` returns.
+    """What `fit` returns; `print` shows a summary.
 
     Attributes:
         model: with the best weights on validation data, calibrated.
@@ -51,6 +54,19 @@ class TrainingResult:
     history: list[dict[str, Any]]
     output: Path
     metrics: Metrics | None
+
+    def __repr__(self) -> str:
+        """Says how good the model is on validation images, and where its weights are."""
+        if self.metrics is None and self.history:
+            return "only the DCG was trained; set diffusion_epochs above 0 before predicting"
+        if self.metrics is None:
+            return "nothing was trained: the recipe has 0 epochs"
+        best = [f"{row['stage']} {row['epoch']}" for row in self.history if row.get("best")]
+        return (
+            f"on {self.metrics.num_images:,} validation images: {self.metrics.headline()}; best epochs: "
+            f"{', '.join(best) or 'none'}; more in {self.output}/README.md\n"
+            f'weights: {self.output}/best  (create_model("local-dir:{self.output}/best", pretrained=True))'
+        )
 
 
 @torch.inference_mode(False)
@@ -69,6 +85,7 @@ def fit(
     progress: bool | None = None,
     class_names: Any = None,
     classes: Any = None,
+    log_every: int | None = None,
 ) -> TrainingResult:
     """Trains the DCG, then the diffusion with the DCG frozen; takes the best epoch of each on validation data.
 
@@ -100,7 +117,9 @@ def fit(
         checkpoint_minutes: time between checkpoints within an epoch, ≥ 0; each epoch ends with one.
         tensorboard: write curves for TensorBoard into `output/tensorboard` too.
         callbacks: called before each step, after each epoch and after each checkpoint.
-        progress: show bars; by default where the standard error is a terminal.
+        progress: show bars; by default where the standard error is a terminal. False is silent.
+        log_every: write a line to the standard error every so many epochs, 0 for none; by default every epoch where
+            no bars are shown and `progress` is not False.
         class_names: the classes in order, and what the class numbers of the data stand for, 0 first, where they are
             numbers without names (or a dictionary of number → name); by default the data's own names.
         classes: names of those to learn; by default all. Images of others are left out.
@@ -117,6 +136,8 @@ def fit(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     settings = RunSettings(Path(output), resume, checkpoint_minutes, progress)
+    log_every = log_interval(log_every, progress)
+    check_directory(settings.output)
     processes = Processes(model.default_noise.device)
     plan = plan_run(model.config, train, val, recipe.seed if recipe else 0, class_names, classes)
     recipe = recipe or preset_recipe(model.config, len(plan.train))
@@ -128,10 +149,12 @@ def fit(
     # DataLoaders draw a seed from the global generator at each pass.
     with exclusive(settings.output, processes.rank.rank), torch.random.fork_rng(), _quiet_surroundings(model):
         data = _decoded(model, recipe, plan, settings.output, progress if processes.is_main else False)
-        report = _checked(plan, data, settings.output, processes)
+        report = _checked(plan, data, settings.output, processes, progress if processes.is_main else False)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if tensorboard and processes.is_main:
             callbacks = [*callbacks, TensorBoardCallback(settings.output / "tensorboard")]
+        if log_every and processes.is_main:
+            callbacks = [*callbacks, EpochLog(create_stages(recipe, model.config), recipe.select, log_every)]
         with keep_memory(), StopOnSignal() as stop:
             trainer = Trainer(model, recipe, data, processes, settings, stop, callbacks)
             _train(trainer)
@@ -176,6 +199,7 @@ def finetune(
     progress: bool | None = None,
     class_names: Any = None,
     classes: Any = None,
+    log_every: int | None = None,
 ) -> TrainingResult:
     """Trains pretrained weights on other images: `fit` with new classes and the fine-tuning recipe.
 
@@ -195,12 +219,15 @@ def finetune(
         progress: show bars.
         class_names: as for `fit`.
         classes: as for `fit`.
+        log_every: write a line every so many epochs.
 
     Raises:
         ValueError, ImageError, OSError, KeyboardInterrupt: as `fit` does.
     """
     # Before the model is touched: what these refuse would leave it with other classes.
     RunSettings(Path(output), resume, checkpoint_minutes, progress)
+    log_interval(log_every, progress)
+    check_directory(Path(output))
     manifest = training_manifest(train, model.config, None, class_names, classes)
     validation = validation_manifest(val, manifest, class_names, classes)
     adapt_classes(model, manifest.class_names, manifest.task, model.config.ordinal and manifest.ordered)
@@ -215,6 +242,7 @@ def finetune(
         tensorboard=tensorboard,
         callbacks=callbacks,
         progress=progress,
+        log_every=log_every,
     )
 
 
@@ -247,9 +275,9 @@ def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progres
     return TrainingData(training, validation, plan.digest())
 
 
-def _checked(plan: Plan, data: TrainingData, output: Path, processes: Processes) -> DataReport:
+def _checked(plan: Plan, data: TrainingData, output: Path, processes: Processes, progress: bool | None) -> DataReport:
     """Writes the report on the data, warns of what is odd and refuses what is wrong."""
-    report = check_data({"train": data.train, "val": data.val}, plan.whole, made=plan.made)
+    report = check_data({"train": data.train, "val": data.val}, plan.whole, made=plan.made, progress=progress)
     if processes.is_main:
         report.save(output / "data_report.json")
         if plan.made:
@@ -257,6 +285,7 @@ def _checked(plan: Plan, data: TrainingData, output: Path, processes: Processes)
     if report.problems:
         problems = "; ".join(report.problems)
         raise InvalidValueError(f"{plan.train.name}: {problems} (see {output / 'data_report.json'})")
-    for sentence in report.warnings:
-        warnings.warn(f"{plan.train.name}: {sentence}", UserWarning, stacklevel=3)
+    few = [calibration_sentence(plan.val.counts, len(plan.val))] if len(plan.val) < ENOUGH_IMAGES else []
+    for sentence in [*report.warnings, *few] if processes.is_main else []:
+        warn(f"{plan.train.name}: {sentence}")
     return report

@@ -14,6 +14,13 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from diffmiczoo.metrics.table import find_metric
+from diffmiczoo.runtime.text import drawn_as_written, plain_text
+
+#: Longest class name beside the confusion matrix.
+_LONGEST = 24
+
+#: Largest side of the confusion matrix in inches; with hundreds of classes the cells shrink.
+_LARGEST = 30.0
 
 _INK, _FAINT, _ACCENT, _SECOND = "#1b2733", "#6b7785", "#0f7b8a", "#c2571a"
 
@@ -27,12 +34,13 @@ def draw_curves(history: list[dict[str, Any]], select: str, path: Path) -> None:
         path: of the PNG.
     """
     stages = list(dict.fromkeys(row["stage"] for row in history))
-    figure = _figure(5.2 * len(stages), 3.6)
-    for place, stage in enumerate(stages, start=1):
-        axes = figure.add_subplot(1, len(stages), place)
-        _draw_stage(axes, [row for row in history if row["stage"] == stage], select, stage)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    with drawn_as_written():
+        figure = _figure(5.2 * len(stages), 3.6)
+        for place, stage in enumerate(stages, start=1):
+            axes = figure.add_subplot(1, len(stages), place)
+            _draw_stage(axes, [row for row in history if row["stage"] == stage], select, stage)
+        figure.tight_layout()
+        figure.savefig(path, dpi=120)
 
 
 def _draw_stage(axes: Axes, rows: list[dict[str, Any]], select: str, stage: str) -> None:
@@ -74,12 +82,21 @@ def draw_confusion(probs: Tensor, targets: Tensor, class_names: tuple[str, ...],
     confusion = torch.zeros(count, count, dtype=torch.long)
     confusion.index_put_((targets, probs.argmax(1)), torch.tensor(1), accumulate=True)
     share = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
-    side = 1.8 + 0.55 * count
+    with drawn_as_written():
+        figure = confusion_figure(confusion, share, [plain_text(name, _LONGEST) for name in class_names])
+        figure.tight_layout()
+        figure.savefig(path, dpi=120)
+
+
+def confusion_figure(confusion: Tensor, share: Tensor, names: list[str]) -> Figure:
+    """Returns the figure of counts and shares (C, C) of C classes; see `draw_confusion`."""
+    count = len(names)
+    side = 1.8 + min(0.55, _LARGEST / count) * count
     figure = _figure(side + 0.9, side)
     axes = figure.add_subplot()
     axes.imshow(share.numpy(), cmap="GnBu", vmin=0, vmax=1)
-    axes.set_xticks(range(count), class_names, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(count), class_names, fontsize=8)
+    axes.set_xticks(range(count), names, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(count), names, fontsize=8)
     axes.set_xlabel("predicted", color=_FAINT)
     axes.set_ylabel("true", color=_FAINT)
     if count <= 20:
@@ -88,9 +105,8 @@ def draw_confusion(probs: Tensor, targets: Tensor, class_names: tuple[str, ...],
                 colour = "white" if share[row, column] > 0.6 else _INK
                 text = str(int(confusion[row, column]))
                 axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    axes.set_title(f"{len(targets):,} validation images", color=_INK, fontsize=10, loc="left")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    axes.set_title(f"{int(confusion.sum()):,} validation images", color=_INK, fontsize=10, loc="left")
+    return figure
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -12,9 +12,10 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.fit import adapt_classes
-from diffmiczoo.training.plan import Plan, plan_run, training_manifest, validation_manifest
+from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, validation_manifest
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.sampler import Rank
 from diffmiczoo.zoo.factory import create_model, get_config
 
 
@@ -71,17 +72,20 @@ def prepare(
     for field in ("task", "class_names", "num_classes"):
         if field in fields:
             raise InvalidValueError(f"config field {field} comes from the data; give `task` or `class_names` instead")
+    # What takes no reading first: a mistyped field should not have to wait for a large table.
+    settings = Recipe.from_dict({**(recipe.to_dict() if recipe else {}), **(changes or {})}, source="recipe")
     own = get_config(name, pretrained)
     manifest = training_manifest(train, _asked(own, fields.get("ordinal")), task, class_names, classes)
     ordinal = bool(fields.get("ordinal", own.ordinal)) and manifest.ordered and manifest.task == "multiclass"
     names = manifest.class_names
-    settings = Recipe.from_dict({**(recipe.to_dict() if recipe else {}), **(changes or {})}, source="recipe")
     validation = validation_manifest(val, manifest, class_names, classes)
     fitted = {"task": manifest.task, "num_classes": len(names), "class_names": names, "ordinal": ordinal}
-    plan = plan_run(own.uncalibrated().replace(**fitted), manifest, validation, settings.seed)
+    plan_config = own.uncalibrated().replace(**fitted)
+    plan = plan_run(plan_config, manifest, validation, settings.seed)
     if recipe is None:
         preset = finetune_recipe if pretrained else preset_recipe
         settings = preset(own, len(plan.train)).replace(**(changes or {}))
+    check_recipe(settings, plan_config, plan.train, Rank(), torch.device(device))
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         if not pretrained:

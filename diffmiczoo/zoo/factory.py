@@ -19,7 +19,7 @@ from diffmiczoo.hub.names import parse_model_name
 from diffmiczoo.hub.serialization import load_model, read_config
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.architectures import ablation_fields, architectures
-from diffmiczoo.zoo.encoder_weights import fetch_efficientsam
+from diffmiczoo.zoo.encoder_weights import fetch_backbones, fetch_efficientsam
 from diffmiczoo.zoo.registry import list_models, pretrained_weights, resolve
 from diffmiczoo.zoo.timm_arguments import check_numbers, config_fields
 from diffmiczoo.zoo.weights import Weights
@@ -102,12 +102,11 @@ def create_model(
             f"there; create_model({name!r}, pretrained=True) loads the trained ones"
         )
     config = get_config(name, revision=revision, options=options).uncalibrated().replace(**overrides)
-    model = DiffMICv2(
-        _with_classes(config, num_classes, class_names, config_overrides.get("ordinal")),
-        pretrained_backbones=pretrained_backbones,
-    )
-    if pretrained_backbones:
-        fetch_efficientsam(model, options)
+    config = _with_classes(config, num_classes, class_names, config_overrides.get("ordinal"))
+    if not pretrained_backbones:
+        return DiffMICv2(config).to(device=device, dtype=dtype).eval()
+    model = DiffMICv2(config, pretrained_backbones=fetch_backbones(config, options))
+    fetch_efficientsam(model, options)
     return model.to(device=device, dtype=dtype).eval()
 
 

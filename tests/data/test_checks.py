@@ -27,7 +27,8 @@ def test_what_is_odd_about_data_is_reported(tmp_path) -> None:
     report = check_data(splits, manifest)
     assert report.counts == {"train": {"x": 4, "y": 0, "z": 0}, "val": {"x": 0, "y": 2, "z": 0}}
     assert report.problems == ["no training image shows y, z; a class cannot be learned without one"]
-    assert report.duplicates == [["1.png", "5.png"]] and report.contradictions == [["1.png", "5.png"]]
+    (same,) = report.duplicates
+    assert same.names == ("1.png", "5.png") and same.splits == ("train", "val") and report.contradictions == [same]
     assert report.leaks == {"train and val": ["g3"]}
     text = "\n".join(report.warnings)
     for part in ("1 group has images in train and val", "1 image is in more than one split", "no validation image"):

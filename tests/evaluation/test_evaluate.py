@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import diffmiczoo
 from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.evaluation.dcg_report import predict_with_dcg
 from diffmiczoo.evaluation.evaluate import evaluation_split, probabilities
+from diffmiczoo.metrics.report import Metrics
 
 
 def test_evaluate_takes_only_splits_that_there_are(manifest_csv, image_folder) -> None:
@@ -72,3 +74,21 @@ def test_one_class_is_enough_to_measure(image_folder) -> None:
     next((image_folder / "dark").iterdir()).rename(image_folder / "Purple" / "x.png")
     with pytest.warns(UserWarning, match="'Purple' as 'purple'"):
         assert sorted(set(evaluation_split(config, image_folder).targets().tolist())) == [0, 2]
+
+
+def test_pictures_of_the_training_are_counted(quick_run, common_manifest) -> None:
+    everything = read_manifest(common_manifest)
+    with pytest.warns(UserWarning, match="24 of 40 images were used to train these weights"):
+        metrics = diffmiczoo.evaluate(
+            quick_run.model, everything.with_records(replace(r, split=None) for r in everything.records),
+            bootstrap=0, progress=False,
+        )  # fmt: skip
+    assert metrics.num_trained_on == 24 and metrics.to_dict()["num_trained_on"] == 24
+    assert "24 of them were used to train these weights" in str(metrics)
+    loaded = diffmiczoo.create_model(f"local-dir:{quick_run.output}/best", pretrained=True)
+    assert loaded.training_pictures == quick_run.model.training_pictures and len(loaded.training_pictures) == 24
+    new = diffmiczoo.evaluate(loaded, common_manifest, bootstrap=0, progress=False)
+    assert new.num_trained_on == 0 and "train" not in str(new)
+    assert Metrics.from_dict(metrics.to_dict()).num_trained_on == 24
+    loaded.training_pictures = None
+    assert diffmiczoo.evaluate(loaded, common_manifest, bootstrap=0, progress=False).num_trained_on is None

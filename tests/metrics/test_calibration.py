@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.inference.probabilities import logits_to_probs, score_logits, scores_to_probs
 from diffmiczoo.metrics.calibration import (
+    EVEN_IMAGES,
     LARGEST_WEIGHT,
     TEMPERATURE_RANGE,
     expected_calibration_error,
     fit_calibration,
     fit_pool,
     fit_temperature,
+    fit_thresholds,
+    pseudo_images,
 )
 
 
@@ -176,10 +179,11 @@ def test_a_weight_that_changes_nothing_is_none(seed: int) -> None:
 def test_only_a_diffusion_is_pooled() -> None:
     logits, prior, targets = _pooled("multiclass", 0.7, 0.5, count=200)
     alone = fit_calibration(logits, prior, targets, DiffMICConfig(num_classes=4, predictor="dcg"))
-    assert alone == {"temperature": fit_temperature(logits, targets, task="multiclass")}
+    few = {"task": "multiclass", "pseudo_images": pseudo_images(200)}
+    assert alone == {"temperature": fit_temperature(logits, targets, **few)}
     config = DiffMICConfig(num_classes=4)
     pooled = fit_calibration(logits, prior, targets, config)
-    assert tuple(pooled.values()) == fit_pool(score_logits(logits, config), prior, targets, task="multiclass")
+    assert tuple(pooled.values()) == fit_pool(score_logits(logits, config), prior, targets, **few)
     assert config.replace(**pooled).uncalibrated() == config
 
 
@@ -242,3 +246,81 @@ def test_calibration_error_is_between_0_and_the_mean_gap(pairs: list[tuple[float
 def test_calibration_error_refuses(confidence: list[float], outcome: list[int], bins: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         expected_calibration_error(confidence, outcome, bins)
+
+
+# ---------------------------------------------------------------------- few validation images
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_without_images_nothing_changes(task: str) -> None:
+    """A million pseudo-images against two: the probabilities stay those before calibration."""
+    logits, prior, targets = (part[:2] for part in _pooled(task, 0.2, 2.0))
+    assert fit_temperature(logits, targets, task=task, pseudo_images=1e6) == pytest.approx(1, abs=1e-3)
+    assert fit_pool(logits, prior, targets, task=task, pseudo_images=1e6) == pytest.approx((1, 0), abs=1e-3)
+
+
+def test_pseudo_images_by_hand() -> None:
+    # One image, right by a lead of 1, and one pseudo-image with the probabilities at T = 1: p = (1 + p₁) / 2.
+    first = 1 / (1 + math.exp(-1))
+    wanted = (1 + first) / 2
+    temperature = 1 / math.log(wanted / (1 - wanted))
+    logits = torch.tensor([[1.0, 0.0]])
+    assert fit_temperature(logits, [0], task="multiclass", pseudo_images=1) == pytest.approx(temperature, rel=1e-9)
+
+
+@pytest.mark.parametrize("images", [3, 6, 15])
+def test_few_images_that_are_all_right_do_not_make_certain(images: int) -> None:
+    """Without an error there is no best T; six right answers must not turn the next one into 1.000."""
+    generator = torch.Generator().manual_seed(images)
+    targets = torch.randint(3, (images,), generator=generator)
+    logits = 2.0 * torch.nn.functional.one_hot(targets, 3) + 0.3 * torch.randn(images, 3, generator=generator)
+    config = DiffMICConfig(num_classes=3, predictor="dcg")
+    assert fit_temperature(logits, targets, task="multiclass") < 0.05
+    fitted = fit_calibration(logits, logits, targets, config)["temperature"]
+    before, after = (logits_to_probs(logits / t, "multiclass").max(1).values.mean() for t in (1.0, fitted))
+    assert fitted > 0.3 and before < after < 0.99
+
+
+def test_few_count_less_than_many() -> None:
+    assert pseudo_images(EVEN_IMAGES) == EVEN_IMAGES
+    assert pseudo_images(2 * EVEN_IMAGES) / (2 * EVEN_IMAGES) == pytest.approx(1 / 4)
+    assert pseudo_images(858) < 0.2
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_many_images_decide_by_themselves(task: str) -> None:
+    parts = _pooled(task, 0.7, 0.4, count=1000)
+    shrunk = fit_pool(*parts, task=task, pseudo_images=pseudo_images(1000))
+    assert shrunk == pytest.approx(fit_pool(*parts, task=task), rel=1e-3)
+
+
+def test_few_images_calibrate_better_than_none_and_never_much_worse() -> None:
+    """Held-out NLL over draws of n images from a model whose scores are too modest and whose DCG knows more."""
+    logits, prior, targets = _pooled("multiclass", 0.6, 0.5, count=2000)
+    test = logits[1000:], prior[1000:], targets[1000:]
+
+    def loss(temperature: float, weight: float) -> float:
+        return _nll(test[0] / temperature + weight * test[1], test[2], "multiclass", 1.0)
+
+    def mean_and_worst(count: int, few: float) -> tuple[float, float]:
+        rows = [slice(start, start + count) for start in range(0, 10 * count, count)]
+        fits = [fit_pool(logits[r], prior[r], targets[r], task="multiclass", pseudo_images=few) for r in rows]
+        found = [loss(*fitted) for fitted in fits]
+        return sum(found) / len(found), max(found)
+
+    before = loss(1.0, 0.0)
+    for count in (6, 16, 64):
+        mean, worst = mean_and_worst(count, pseudo_images(count))
+        assert mean < before and worst < before + 0.02, count
+    assert mean_and_worst(6, 0.0)[1] > before + 1
+
+
+def test_few_images_move_thresholds_less() -> None:
+    """Of 20 images those from 0.3 on have the label: that may be by chance, of a hundred times as many it is not."""
+    probs = torch.linspace(0.05, 0.95, 20).double()[:, None].expand(-1, 2)
+    targets = (probs > 0.3).long()
+    plain, few, many = (
+        fit_thresholds(probs.repeat(times, 1), targets.repeat(times, 1), pseudo_images=images)[0]
+        for times, images in ((1, 0.0), (1, 1000.0), (100, pseudo_images(2000)))
+    )
+    assert plain < few and plain == pytest.approx(many, abs=1e-6)

@@ -80,8 +80,10 @@ def test_torn_groups_and_repeated_images_are_warned_of(manifest_csv, tmp_path) -
         diffmiczoo.fit(tiny_model(), manifest_csv, recipe=BRIEF, output=tmp_path / "run", progress=False)
     said = [str(warning.message) for warning in caught if warning.category is UserWarning]
     assert any("1 group has images in train and val, first patient1" in message for message in said)
-    assert any("1 image is in more than one split, first 0.png = 26.png" in message for message in said)
-    assert "first 0.png = 26.png" in (tmp_path / "run" / "README.md").read_text()
+    same = "1 image is in more than one split (train and val), first 0.png (dark, train) = 26.png (dark, val)"
+    assert any(same in message for message in said)
+    assert any("8 validation images (dark 4, light 4) calibrate 2 classes: few" in message for message in said)
+    assert same in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_fit_takes_an_npz_and_a_dataset(tmp_path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -14,6 +19,7 @@ from torch import Tensor
 
 import diffmiczoo
 from diffmiczoo.hub.errors import HubError
+from diffmiczoo.hub.reachable import why_unreachable
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.zoo import encoder_weights as backbones
 from diffmiczoo.zoo.encoder_weights import BackboneWeights, load_backbone
@@ -150,15 +156,16 @@ def test_pretrained_backbones_come_from_the_hub(hub, hub_client, monkeypatch, tm
     source = BackboneWeights("org/sam", "efficient_sam_vitt.pt", "apache-2.0")
     monkeypatch.setitem(backbones.BACKBONES, "efficientsam_ti", source)
     encoders = {**SMALL_ENCODERS, "raw_encoder": "efficientsam_ti"}
-    # The others start without weights here: timm's own are on the real Hub.
-    monkeypatch.setattr(
-        "diffmiczoo.model.create_encoder", lambda name, size, index, pretrained: create_encoder(name, size, index)
-    )
+    small = timm.create_model("test_resnet")
+    hub.create_repo("timm/test_resnet.r160_in1k", {"model.safetensors": safetensors.torch.save(small.state_dict())})
     model = diffmiczoo.create_model("diffmicv2_resnet18", pretrained_backbones=True, **TINY, **encoders)
     stored = model.feature_prior.raw_encoder.model.state_dict()["blocks.3.attn.qkv.weight"]
     assert torch.equal(stored, tensors["image_encoder.blocks.3.attn.qkv.weight"])
+    weight = model.dcg.global_encoder.model.model.state_dict()["conv1.0.weight"]
+    assert torch.equal(weight, small.state_dict()["conv1.0.weight"])
     monkeypatch.setitem(backbones.BACKBONES, "efficientsam_ti", BackboneWeights("org/sam", "gone.pt", "apache-2.0"))
-    with pytest.raises(HubError, match=r"holds no gone\.pt.*load_backbone\(model, 'raw_encoder', PATH\)"):
+    shutil.rmtree(Path(os.environ["HF_HOME"]) / "hub" / "models--org--sam")
+    with pytest.raises(HubError, match=r"holds no gone\.pt"):
         diffmiczoo.create_model("diffmicv2_resnet18", pretrained_backbones=True, **TINY, **encoders)
 
 
@@ -177,3 +184,36 @@ def test_a_finished_model_never_fetches_a_backbone(monkeypatch: pytest.MonkeyPat
     model = small_model(raw_encoder="efficientsam_ti")
     model.save_pretrained(tmp_path)
     diffmiczoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
+
+
+@pytest.mark.parametrize("endpoint", ["http://no.such.host.invalid", "http://127.0.0.1:9"])
+def test_without_a_network_it_is_said_at_once_and_before_anything_is_built(endpoint: str, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    monkeypatch.setattr("diffmiczoo.zoo.factory.DiffMICv2", lambda *_, **__: pytest.fail("built"))
+    started = time.monotonic()
+    with pytest.raises(HubError) as caught:
+        diffmiczoo.create_model("diffmicv2_nano", pretrained_backbones=True, **TINY, **SMALL_ENCODERS)
+    assert time.monotonic() - started < 6
+    text = str(caught.value)
+    for part in ("pretrained_backbones=True needs the weights of test_resnet", "not in the cache", "cannot be reached"):
+        assert part in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("encoder", ["test_resnet", "efficientsam_ti"])
+@pytest.mark.parametrize("offline", ["HF_HUB_OFFLINE", "local_files_only"])
+def test_the_network_is_not_asked_where_it_may_not_be(encoder: str, offline: str, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline == "HF_HUB_OFFLINE")
+    monkeypatch.setattr(backbones, "why_unreachable", lambda address: pytest.fail("asked"))
+    encoders = {**SMALL_ENCODERS, "dcg_encoder": encoder}
+    with pytest.raises(HubError, match=f"weights of {encoder} .* the network may not be asked"):
+        diffmiczoo.create_model(
+            "diffmicv2_nano", pretrained_backbones=True, local_files_only=offline == "local_files_only",
+            **TINY, **encoders,
+        )  # fmt: skip
+
+
+def test_a_proxy_is_left_to_say_what_it_reaches(monkeypatch) -> None:
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "http://proxy.invalid:3128"})
+    monkeypatch.setattr("urllib.request.proxy_bypass", lambda host: False)
+    assert why_unreachable("https://no.such.host.invalid") is None

@@ -1,0 +1,241 @@
+"""Pictures that are copies of each other: the same pixels, or the same picture saved, resized, turned or lit anew.
+
+On arrays alone. A picture is described by a hash of its square and by its texture: a small grey picture without its
+slow changes and with the same contrast everywhere, because light and outline are what pictures of one kind (chests,
+fundi) share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Sides of the two small grey pictures that are compared: one to find pairs that may be copies, one to tell.
+COARSE, FINE = 32, 64
+
+#: Correlations of the coarse textures, of what turning leaves of them and of all, from which a pair is looked at; and
+#: how much lower than that of the fine textures the correlation of what turning leaves of them may be.
+_LEAST_INVARIANT, _LEAST_COARSE, _SLACK = 0.75, 0.8, 0.06
+
+#: Where the correlation of the fine textures of copies begins: so many standard deviations above that of pictures
+#: taken at random, within these bounds. docs/experiments/duplicates.md has the measurements.
+_DEVIATIONS, _BOUNDS = 6.0, (0.65, 0.92)
+
+#: Pairs taken at random, and the least number of pictures for it; fewer are compared with the lower bound.
+_RANDOM_PAIRS, _LEAST_PICTURES = 2000, 30
+
+#: In grey levels: what is added to the local contrast that texture is divided by, so that noise stays small, and the
+#: least contrast that a picture is compared at (black ones are no copies of each other).
+_NOISE, _LEAST_CONTRAST = 2.0, 0.5
+
+#: Of the signed bytes that hold a texture: steps of a standard deviation.
+_STEPS = 28.0
+
+#: Rows that are compared with all others at once, and pairs that are looked at at once; they bound the memory.
+_ROWS, _PAIRS = 2048, 16384
+
+#: What a picture may have become, in the order of `_turned`.
+TURNS = (
+    "",
+    "turned by 90°",
+    "turned by 180°",
+    "turned by 270°",
+    "mirrored",
+    "mirrored and turned by 90°",
+    "upside down",
+    "mirrored and turned by 270°",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Prints:
+    """What pictures are compared by.
+
+    Attributes:
+        contents: (N,) hashes of 16 bytes of the squares.
+        coarse: (N, `COARSE`, `COARSE`) int8 texture, 0 throughout where a picture has none.
+        fine: (N, `FINE`, `FINE`) int8, the same.
+    """
+
+    contents: np.ndarray
+    coarse: Tensor
+    fine: Tensor
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    @classmethod
+    def of(cls, squares: Iterable[Tensor]) -> Prints:
+        """Computes the prints of batches of squares (B, 3, S, S) uint8; one batch is in memory at a time."""
+        contents: list[bytes] = []
+        textures = [(_no_texture(COARSE), _no_texture(FINE))]
+        for batch in squares:
+            contents += [content_hash(square) for square in batch.numpy()]
+            textures.append(_textures(batch))
+        coarse, fine = (torch.cat(parts) for parts in zip(*textures, strict=True))
+        return cls(np.array(contents, dtype="V16"), coarse, fine)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Prints]) -> Prints:
+        """Puts prints behind each other."""
+        contents = np.concatenate([part.contents for part in parts])
+        return cls(contents, torch.cat([part.coarse for part in parts]), torch.cat([part.fine for part in parts]))
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A pair of pictures that show the same.
+
+    Attributes:
+        first, second: their places, first < second.
+        correlation: of their textures, at most 1.
+        turn: what the second one is besides, of `TURNS`.
+    """
+
+    first: int
+    second: int
+    correlation: float
+    turn: str = ""
+
+
+def content_hash(square: np.ndarray) -> bytes:
+    """Returns 16 bytes that tell a square (3, S, S) uint8 from all others."""
+    return hashlib.blake2b(np.ascontiguousarray(square).tobytes(), digest_size=16).digest()
+
+
+def same_content(prints: Prints) -> list[list[int]]:
+    """Returns the sets of places whose squares hold the same pixels, in order."""
+    found = defaultdict(list)
+    for place, content in enumerate(prints.contents):
+        found[content.tobytes()].append(place)
+    return [places for places in found.values() if len(places) > 1]
+
+
+def near_copies(prints: Prints, asked: Callable[[Tensor, Tensor], Tensor] | None = None) -> list[Copy]:
+    """Finds for each picture the earlier one that it was saved, resized, turned or lit anew from, if there is any.
+
+    Of several the most similar one is taken; pairs with equal pixels are left out. Every pair is compared by what
+    turning and mirroring leave of the coarse textures, 136 numbers, in blocks; pairs that are alike in it by what they
+    leave of the fine ones; pairs that still are by both textures in all 8 positions.
+
+    Args:
+        prints: of N pictures.
+        asked: places (P,) and places (P,) → whether each pair is of interest; all are by default.
+    """
+    least = least_correlation(prints)
+    best: dict[int, Copy] = {}
+    for block in _alike(prints, least - _SLACK):
+        places = block if asked is None else block[asked(*block.T)]
+        for part in places.split(_PAIRS):
+            for copy in _copies(prints, part, least):
+                equal = prints.contents[copy.first].tobytes() == prints.contents[copy.second].tobytes()
+                if not equal and (copy.second not in best or copy.correlation > best[copy.second].correlation):
+                    best[copy.second] = copy
+    return [best[place] for place in sorted(best)]
+
+
+def least_correlation(prints: Prints) -> float:
+    """Returns from which correlation of fine textures on two of these pictures are copies.
+
+    Pictures of one kind have something in common, fundi more than moles; so the place is found from pairs taken at
+    random (the same ones each time), on Fisher's scale, where correlations have an even spread.
+    """
+    low, high = _BOUNDS
+    count = len(prints)
+    if count < _LEAST_PICTURES:
+        return low
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(count, (_RANDOM_PAIRS,), generator=generator)
+    second = (first + torch.randint(1, count, (_RANDOM_PAIRS,), generator=generator)) % count
+    spread = torch.atanh((_flat(prints.fine[first]) * _flat(prints.fine[second])).sum(1).clamp(-0.999, 0.999))
+    # Quantiles: copies among the pairs must not move the bound.
+    middle, upper = spread.quantile(0.5), spread.quantile(0.84)
+    return min(max(float(torch.tanh(middle + _DEVIATIONS * (upper - middle))), low), high)
+
+
+def _textures(squares: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the coarse and the fine texture of squares (B, 3, S, S)."""
+    grey = squares.float().mean(1, keepdim=True)
+    coarse, fine = (_texture(F.interpolate(grey, size=(side, side), mode="area")) for side in (COARSE, FINE))
+    return coarse, fine
+
+
+def _texture(pictures: Tensor) -> Tensor:
+    """Returns pictures (B, 1, H, W) without their slow changes and with even contrast, as bytes (B, H, W)."""
+    changes = pictures - _blurred(pictures)
+    even = (changes / (_blurred(changes**2).sqrt() + _NOISE))[:, 0]
+    even = even - even.mean((1, 2), keepdim=True)
+    steps = _STEPS * even / even.std((1, 2), keepdim=True).clamp(min=1e-6)
+    contrast = changes[:, 0].std((1, 2), keepdim=True)
+    return torch.where(contrast < _LEAST_CONTRAST, torch.zeros(()), steps.clamp(-127, 127)).round().to(torch.int8)
+
+
+def _no_texture(side: int) -> Tensor:
+    return torch.zeros(0, side, side, dtype=torch.int8)
+
+
+def _flat(textures: Tensor) -> Tensor:
+    """Returns textures (P, H, W) as vectors (P, H · W) of length 1; 0 where there is none."""
+    return F.normalize(textures.float().flatten(1))
+
+
+def _blurred(pictures: Tensor) -> Tensor:
+    for _ in range(2):
+        pictures = F.avg_pool2d(F.pad(pictures, [2] * 4, mode="replicate"), 5, stride=1)
+    return pictures
+
+
+def _turned(pictures: Tensor) -> Iterator[Tensor]:
+    """Yields pictures (…, H, W) in all positions, in the order of `TURNS`."""
+    for one in (pictures, pictures.flip(-1)):
+        for quarter in range(4):
+            yield one.rot90(quarter, (-2, -1))
+
+
+def _invariants(textures: Tensor) -> Tensor:
+    """Returns what is equal for all positions of pictures (N, H, H), H · (H + 2) / 8 numbers of length 1, or 0."""
+    half = textures.shape[-1] // 2
+    rows, columns = torch.triu_indices(half, half)
+    # A point off the diagonal stands for two in its quarter.
+    weights = torch.where(rows == columns, 1.0, 2.0**0.5)
+    parts = [torch.zeros(0, len(weights))]
+    for block in textures.split(_ROWS):
+        mean = torch.stack(list(_turned(block.float()))).mean(0)
+        parts.append(F.normalize(mean[:, rows, columns] * weights))
+    return torch.cat(parts)
+
+
+def _alike(prints: Prints, least_fine: float) -> Iterator[Tensor]:
+    """Yields places (P, 2) of pairs whose invariants are alike, each once, for a block of rows at a time.
+
+    The coarse ones leave few pairs in most blocks, which makes the fine ones, four times as many numbers, cheap.
+    """
+    coarse, fine = _invariants(prints.coarse).split(_ROWS), _invariants(prints.fine).split(_ROWS)
+    for row in range(len(coarse)):
+        for column in range(row, len(coarse)):
+            similar = coarse[row] @ coarse[column].T >= _LEAST_INVARIANT
+            if row == column:
+                similar = similar.triu(1)
+            if similar.sum() > len(similar):
+                similar &= fine[row] @ fine[column].T >= least_fine
+            yield similar.nonzero() + torch.tensor([row, column]) * _ROWS
+
+
+def _copies(prints: Prints, places: Tensor, least: float) -> Iterator[Copy]:
+    """Yields those of some pairs (P, 2) that are copies in one of the 8 positions."""
+    first, second = (prints.coarse[column].float() for column in places.T)
+    one = _flat(first)
+    coarse, position = torch.stack([(one * _flat(turned)).sum(1) for turned in _turned(second)]).max(0)
+    chosen = (coarse >= _LEAST_COARSE).nonzero()[:, 0]
+    places, position = places[chosen], position[chosen]
+    turned = torch.stack(list(_turned(prints.fine[places[:, 1]])), dim=1)[torch.arange(len(places)), position]
+    fine = (_flat(prints.fine[places[:, 0]]) * _flat(turned)).sum(1)
+    for pair in (fine >= least).nonzero()[:, 0].tolist():
+        yield Copy(int(places[pair, 0]), int(places[pair, 1]), round(float(fine[pair]), 3), TURNS[int(position[pair])])
