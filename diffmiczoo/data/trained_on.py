@@ -79,7 +79,7 @@ def _decompressed(packed: bytes) -> bytes:
     machine = zlib.decompressobj()
     content = machine.decompress(packed, _MOST_BYTES)
     if machine.unconsumed_tail or not machine.eof:
-        raise ValueError("it is cut short, or too long")
+        raise InvalidValueError("it is cut short, or too long")
     return content
 
 
