@@ -11,15 +11,13 @@ from diffmiczoo.data.manifest import SPLITS
 from diffmiczoo.data.rows import Table
 from diffmiczoo.data.split_names import SKIP, split_of
 from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.images.containers import FILE_COLUMNS, bare
 
 #: Said of a column that is not to be used.
 NO_COLUMN = "none"
 
 #: Names of columns, in lower case and without signs. The first of each is the package's own.
-_FILES = (
-    "file filename filepath image imageid imageindex imagepath imagename imagefile imagefilename imagefilepath idcode "
-    "path img imgid imgpath imgname isicid"
-).split()
+_FILES = FILE_COLUMNS
 _LABELS = (
     "label labels class classes target targets dx diagnosis finding findings findinglabels y category classname"
 ).split()
@@ -298,16 +296,12 @@ def _named(table: Table, name: str, option: str) -> str:
     raise InvalidValueError(f"{table.path}: {option} {name}: there is no such column; found {list(table.columns)}")
 
 
-def _bare(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).lower()
-
-
 def _known(table: Table, names: Sequence[str]) -> list[str]:
-    return sorted((name for name in table.columns if _bare(name) in names), key=lambda name: names.index(_bare(name)))
+    return sorted((name for name in table.columns if bare(name) in names), key=lambda name: names.index(bare(name)))
 
 
 def _matching(table: Table, pattern: re.Pattern[str], used: set[str]) -> list[str]:
-    return [name for name in table.columns if name not in used and pattern.fullmatch(_bare(name))]
+    return [name for name in table.columns if name not in used and pattern.fullmatch(bare(name))]
 
 
 def _notes(table: Table, chosen: Columns) -> list[str]:

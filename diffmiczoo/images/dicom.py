@@ -118,12 +118,11 @@ def _inflated(name: str, file: BinaryIO) -> BinaryIO:
 
     pydicom inflates as a whole, a thousandfold at worst, so files that would fill the memory are refused here.
     """
-    from pydicom.filereader import read_file_meta_info
-
     file.seek(0)
-    start = file.read(144)
+    # The transfer syntax is among the first elements behind the preamble; pydicom's own reader of these wants a path.
+    start = file.read(4096)
     file.seek(0)
-    if start[128:132] != b"DICM" or read_file_meta_info(file.name).get("TransferSyntaxUID") != _DEFLATED:
+    if start[128:132] != b"DICM" or _DEFLATED.encode() not in start[132:]:
         return file
     place = file.seek(144 + int.from_bytes(start[140:144], "little"))
     size, inflater = 0, zlib.decompressobj(-zlib.MAX_WBITS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import glob
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from PIL import Image
@@ -18,12 +20,21 @@ from torch import Tensor
 
 from diffmiczoo.errors import DiffMICError, InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.images.batches import split_batch
+from diffmiczoo.images.containers import opened
 from diffmiczoo.images.listing import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
-from diffmiczoo.images.listing import Listing, scan_folder
+from diffmiczoo.images.listing import Listing, natural_key, scan_folder
+from diffmiczoo.images.remote import Content, contents_of_url, is_url
 
 _ACCEPTED = (
-    "a path, a directory, a PIL image, a NumPy array or a tensor (four dimensions are a batch), or a list of these"
+    "a path, a directory, a pattern, a URL, a PIL image, a NumPy array or a tensor (four dimensions are a batch), "
+    "bytes, an open file, a table with a column of files, a Dataset, or a list of these"
 )
+
+#: Ending of an archive → how its content is addressed, where it can be.
+_ARCHIVES = dict.fromkeys([".tar", ".tgz", ".gz", ".bz2", ".xz"], "tar") | {".zip": "zip", ".7z": "", ".rar": ""}
+
+#: Tables, which name pictures and are none.
+_TABLES = (".csv", ".tsv", ".parquet", ".xlsx", ".json", ".jsonl")
 
 
 class ImageError(InvalidValueError):
@@ -140,19 +151,22 @@ def _images_of_folder(name: str) -> list[Path]:
 
 
 def as_items(images: Any) -> list[Item]:
-    """Lists what users hand in as items, one per image; nothing is opened yet, but directories are listed.
+    """Lists what users hand in as items, one per image; pictures are not read yet, but directories are listed.
 
     Args:
-        images: a path, a directory, a PIL image, an array (H, W), (H, W, C), (C, H, W) or a batch of four dimensions,
-            a tensor (H, W), (C, H, W), (H, W, C) or a batch, an `Item`, or a list or tuple of these.
+        images: a path, a directory, a pattern ("scans/*.png"), a URL, a PIL image, an array (H, W), (H, W, C),
+            (C, H, W) or a batch of four dimensions, a tensor (H, W), (C, H, W), (H, W, C) or a batch, an `Item`, what
+            `diffmiczoo.images.containers.opened` takes (bytes, open files, tables, Datasets, iterators), or a list or
+            tuple of these.
 
     Returns:
         Items named by their path, or "images[3]" after their place in the result. A name that occurs again gets its
         count: "scan.png (2)".
 
     Raises:
-        TypeError: something else was handed in, such as bytes, a URL or None.
-        ValueError: there are no images; ImageError where a directory holds none.
+        TypeError: something else was handed in, such as None, a number or a set.
+        ValueError: there are no images, or a row of a table has none; ImageError where a directory holds none, no file
+            matches a pattern, or a path is that of an archive or table.
     """
     entries = images if isinstance(images, list | tuple) else [images]
     sources = [source for entry in entries for source in _sources(entry)]
@@ -168,24 +182,52 @@ def _sources(entry: Any) -> Sequence[Any]:
     """Returns the images of one entry of the list: those of a directory or a batch, else itself."""
     if isinstance(entry, str | os.PathLike):
         return _sources_of_path(entry)
-    if isinstance(entry, np.ndarray) and entry.dtype.kind in "OSUV":
-        raise InvalidTypeError(
-            f"an array of {entry.dtype} is not an image; expected {_ACCEPTED} (array.tolist() gives a list)"
-        )
-    if isinstance(entry, np.ndarray | Tensor):
+    if isinstance(entry, Tensor) or (isinstance(entry, np.ndarray) and entry.dtype.kind not in "OSUV"):
         return split_batch(entry)
     if isinstance(entry, Image.Image | Item):
         return [entry]
+    if isinstance(entry, bytes) and len(entry) < 4096 and os.path.exists(entry):
+        return _sources_of_path(os.fsdecode(entry))
+    inside = opened(entry)
+    if isinstance(inside, Content):
+        return [inside]
+    if inside is not None:
+        return [source for part in inside for source in ([part] if isinstance(part, Content) else _sources(part))]
     raise InvalidTypeError(f"{_shown(entry)} is not an image; expected {_ACCEPTED}")
 
 
 def _sources_of_path(entry: str | os.PathLike[str]) -> Sequence[Any]:
     path = os.fsdecode(entry)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", path):
-        raise InvalidTypeError(
-            f"{_shown(path)} is a URL, and URLs are not fetched; download it first and hand in its path"
-        )
-    return _images_of_folder(path) if os.path.isdir(path) else [path]
+    if path.startswith("~") and not os.path.exists(path):
+        path = os.path.expanduser(path)
+    if path.lower().startswith("file://"):
+        path = url2pathname(urlsplit(path).path)
+    if os.path.isdir(path):
+        return _images_of_folder(path)
+    if not os.path.exists(path) and is_url(path):
+        return contents_of_url(path)
+    if glob.has_magic(path) and not os.path.lexists(path):
+        return _matching(path)
+    ending = os.path.splitext(path)[1].lower()
+    if ending in _ARCHIVES or ending in _TABLES:
+        raise ImageError(path, _instead_of_file(path, ending))
+    return [path]
+
+
+def _matching(pattern: str) -> list[Path]:
+    found = sorted(map(Path, glob.glob(pattern, recursive=True)), key=natural_key)
+    if not found:
+        raise ImageError(pattern, "no file matches this pattern; check the path")
+    return [image for path in found for image in (_images_of_folder(str(path)) if path.is_dir() else [path])]
+
+
+def _instead_of_file(path: str, ending: str) -> str:
+    if ending in _TABLES:
+        return "is a table, not an image; pandas.read_csv or the like gives a DataFrame, which is taken"
+    if _ARCHIVES[ending] and (ending in (".zip", ".tar", ".tgz") or ".tar." in path.lower()):
+        inside = f'"{_ARCHIVES[ending]}://*.png::{path}"'
+        return f"is an archive, not an image; unpack it, or name the pictures in it: {inside}"
+    return "is a compressed file, not an image; unpack it"
 
 
 def _shown(value: Any) -> str:
@@ -208,4 +250,6 @@ def _names(sources: Sequence[Any]) -> Iterator[str]:
 def _name(source: Any, index: int) -> str:
     if isinstance(source, Item):
         return source.name
+    if isinstance(source, Content):
+        return source.name or f"images[{index}]"
     return (os.fsdecode(source) or "''") if isinstance(source, str | os.PathLike) else f"images[{index}]"

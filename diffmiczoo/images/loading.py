@@ -17,6 +17,7 @@ from torch import Tensor
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.images.items import ImageError, Item
 from diffmiczoo.images.preprocessing import read_square
+from diffmiczoo.images.remote import Content
 
 #: From this number of files on, several threads read them.
 WORTH_THREADS = 16
@@ -39,7 +40,7 @@ def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tenso
     Yields:
         (3, S, S), uint8 or float32 in [0, 1], or the error.
     """
-    files = all(isinstance(item.source, str | os.PathLike) for item in items)
+    files = all(isinstance(item.source, str | os.PathLike | Content) for item in items)
     with _threads(len(items) if files else 0) as pool:
         if pool is None:
             yield from (_square(item, config) for item in items)

@@ -7,17 +7,20 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from io import BytesIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 from diffmiczoo.images import dicom, pixels, tiff
 from diffmiczoo.images.deep import joined, lower_half
 from diffmiczoo.images.items import ImageError, Item, one_line, reading_errors
 from diffmiczoo.images.pixels import Planes, array_of_tensor, check_size, planes_of_array, to_rgb
 from diffmiczoo.images.quiet import quiet_decoders
+from diffmiczoo.images.remote import Content
 from diffmiczoo.images.sniffing import START, is_dicom
 
 #: Pillow's formats that are tried; others are left out because they start programs (EPS) or hold no photographs.
@@ -75,7 +78,9 @@ def read_image(item: Item, min_side: int | None = None) -> Tensor:
 
 def _planes(item: Item, min_side: int | None) -> Planes:
     source = item.source
-    if callable(source):
+    if isinstance(source, Content):
+        source = _read_content(item.name, source)
+    elif callable(source):
         with reading_errors(item.name, "the function or data set that it comes from failed"):
             source = source()
     if isinstance(source, Tensor):
@@ -85,10 +90,22 @@ def _planes(item: Item, min_side: int | None) -> Planes:
     if isinstance(source, Image.Image):
         with quiet_decoders():
             return _planes_of_pillow(item.name, source)
-    if not isinstance(source, str | bytes | os.PathLike):
+    if isinstance(source, bytes):
+        if not source:
+            raise ImageError(item.name, "is empty (0 bytes); expected the content of an image file")
+        return _planes_of_open_file(item.name, BytesIO(source), min_side)
+    if not isinstance(source, str | os.PathLike):
         kind = type(source).__name__
         raise ImageError(item.name, f"is a {kind}; expected a path, a PIL image, an array or a tensor")
     return _planes_of_file(item.name, os.fsdecode(source), min_side)
+
+
+def _read_content(name: str, content: Content) -> Any:
+    with reading_errors(name, content.advice):
+        try:
+            return content.read()
+        except (InvalidValueError, InvalidTypeError) as error:
+            raise ImageError(name, str(error)) from error
 
 
 # ---------------------------------------------------------------------- Pillow
@@ -158,13 +175,17 @@ def _frames(image: Image.Image) -> int:
 
 def _planes_of_file(name: str, path: str, min_side: int | None) -> Planes:
     with _opened(name, path) as file:
-        with reading_errors(name):
-            start = file.read(START)
-        if is_dicom(start):
-            with quiet_decoders():
-                return dicom.read_planes(name, file)
+        return _planes_of_open_file(name, file, min_side)
+
+
+def _planes_of_open_file(name: str, file: BinaryIO, min_side: int | None) -> Planes:
+    with reading_errors(name):
+        start = file.read(START)
+    if is_dicom(start):
         with quiet_decoders():
-            return _planes_of_image_file(name, file, start, min_side)
+            return dicom.read_planes(name, file)
+    with quiet_decoders():
+        return _planes_of_image_file(name, file, start, min_side)
 
 
 def _opened(name: str, path: str) -> BinaryIO:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-from io import BytesIO
 
 import numpy as np
 import pytest
@@ -39,24 +38,11 @@ def test_items_of_everything(tmp_path, picture):
 
 
 @pytest.mark.parametrize(
-    "wrong", [None, b"x.png", {"image": 1}, 3, {"a.png"}, iter(["a.png"]), BytesIO(b"x"), [["a.png"]]]
+    "wrong", [None, {"image": 1}, 3, [["a.png"]], object(), np.array([b"a.png"]), np.array([["a.png"]])], ids=str
 )
 def test_items_of_something_else(wrong):
-    with pytest.raises(TypeError, match="a path, a directory, a PIL image, a NumPy array or a tensor"):
+    with pytest.raises(TypeError, match="a path, a directory, a pattern, a URL, a PIL image, a NumPy array or a"):
         as_items(wrong)
-
-
-@pytest.mark.parametrize(
-    "url", ["http://x.org/a.png", "https://x.org/a.png", "s3://b/a.png", "data:image/png;base64,iVBO"]
-)
-def test_urls_are_not_fetched(url):
-    with pytest.raises(TypeError, match="URLs are not fetched; download it first"):
-        as_items([url])
-
-
-def test_an_array_of_paths_says_how_to_list_it():
-    with pytest.raises(TypeError, match="tolist"):
-        as_items(np.array(["a.png", "b.png"]))
 
 
 @pytest.mark.parametrize("empty", [[], (), np.zeros((0, 8, 8, 3), np.uint8), torch.zeros(0, 3, 8, 8)])
