@@ -29,6 +29,7 @@ from diffmiczoo.cli.prediction_file import STREAMED, PredictionFile
 from diffmiczoo.cli.run_record import RunRecord
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import check_file, is_stream
+from diffmiczoo.images.remote import is_url
 
 if TYPE_CHECKING:
     from diffmiczoo.data.columns import ColumnChoice
@@ -148,7 +149,7 @@ def checked_items(files: list[str], images: tuple[str, ...], output: Path | None
     """
     from diffmiczoo.images.items import ImageError, as_items
 
-    missing = [path for path in files if not os.path.lexists(path)]
+    missing = [path for path in files if not os.path.lexists(path) and not is_url(path)]
     if len(missing) == len(files):
         more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
         raise ImageError("images", f"none could be read: no such file: {', '.join(missing[:5])}{more}")
@@ -190,7 +191,8 @@ def image_files(images: tuple[str, ...], split: str | None, choice: ColumnChoice
             raise InvalidValueError(
                 f"{text}: --split {split} needs a CSV with a column split, for example {text}/labels.csv"
             )
-        found = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) and not Path(text).exists() else [text]
+        pattern = glob.has_magic(text) and not Path(text).exists() and not is_url(text)
+        found = sorted(glob.glob(text, recursive=True)) if pattern else [text]
         if not found:
             raise InvalidValueError(f"{text}: no file matches this pattern")
         files += found

@@ -112,8 +112,9 @@ class ImageClassifier:
         memory for as long as it runs, unless DIFFMICZOO_KEEP_MEMORY=0 is in the environment (`runtime.malloc`).
 
         Args:
-            images: a path, a directory, a PIL image, an array or a tensor (uint8, or float in [0, 1]; HWC, CHW or
-                grey; four dimensions are a batch), or a list of these.
+            images: a path, a directory, a pattern, a URL, a PIL image, an array or a tensor (uint8, or float in [0, 1];
+                HWC, CHW or grey; four dimensions are a batch), bytes, an open file, a table with a column of files, a
+                Dataset, an iterator, or a list of these; see `diffmiczoo.images.items.as_items`.
             steps: of the sampler, 1..T; the config's `sampling_steps` by default.
             batch_size: images computed at once, ≥ 1.
             num_samples: runs of the sampler to average, ≥ 1; the config's `num_samples` by default.

@@ -8,12 +8,14 @@ import io
 import json
 import os
 import tempfile
+import zipfile
+from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from factories import animal_prediction, run_command, tiny_model
+from factories import animal_prediction, run_command, small_model, tiny_model, write_images
 from PIL import Image
 
 import diffmiczoo
@@ -264,3 +266,14 @@ def test_the_table_shows_labels_by_their_thresholds(few, tmp_path) -> None:
         0
     ]
     assert json.loads(line)["labels"] == [] and json.loads(line)["thresholds"] == {"effusion": 0.999, "mass": 0.999}
+
+
+def test_addresses_are_neither_patterns_nor_missing_files(tmp_path: Path) -> None:
+    write_images(tmp_path, ["1.png", "2.png"])
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        archive.write(tmp_path / "1.png", "in/1.png")
+    small_model(trained=True).save_pretrained(tmp_path / "weights")
+    inside, file = f"zip://in/*.png::{tmp_path}/scans.zip", (tmp_path / "2.png").as_uri()
+    result = run_command("predict", inside, file, "--model", f"local-dir:{tmp_path}/weights", "--format", "csv")
+    names = [line.split(",")[0] for line in result.stdout.splitlines()[1:]]
+    assert names == [inside.replace("*", "1"), str(tmp_path / "2.png")] and result.exit_code == 0
