@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import warn
 from diffmiczoo.images.items import ImageError, Item
 from diffmiczoo.images.preprocessing import read_square
 from diffmiczoo.images.remote import Content
@@ -22,6 +23,7 @@ from diffmiczoo.images.remote import Content
 #: From this number of files on, several threads read them.
 WORTH_THREADS = 16
 _MOST_THREADS = 8
+_IMPORTED_IN = os.getpid()
 # Images that each thread is ahead; what bounds the memory.
 _AHEAD = 16
 
@@ -40,6 +42,7 @@ def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tenso
     Yields:
         (3, S, S), uint8 or float32 in [0, 1], or the error.
     """
+    _survive_fork()
     files = all(isinstance(item.source, str | os.PathLike | Content) for item in items)
     with _threads(len(items) if files else 0) as pool:
         if pool is None:
@@ -51,6 +54,16 @@ def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tenso
         while begun:
             yield begun.popleft().result()
             begun.extend(pool.submit(_square, item, config) for item in islice(rest, 1))
+
+
+def _survive_fork() -> None:
+    """Computes with one thread in a process that was forked, as by `gunicorn --preload`.
+
+    Such a process has none of the threads that torch computed with before, and would wait for them for ever.
+    """
+    if os.getpid() != _IMPORTED_IN and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        warn("this process was forked after torch was loaded, so torch computes with one thread; spawn it for more")
 
 
 def _square(item: Item, config: DiffMICConfig) -> Tensor | ImageError:

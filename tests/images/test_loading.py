@@ -107,6 +107,23 @@ def test_in_any_kind_of_process(files) -> None:
             quiet._decoding.threads -= 1
 
 
+def test_in_a_process_that_is_forked_after_torch_computed(files) -> None:
+    """As `gunicorn --preload` does after a prediction: torch's threads are not there any more."""
+    before, numbers = torch.get_num_threads(), torch.ones(2_000_000)
+
+    def within() -> tuple[list[int], float, int]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return greys(files), float(numbers.sum()), torch.get_num_threads()
+
+    torch.set_num_threads(2)
+    try:
+        numbers.sum()
+        assert child(within) == (list(range(20)), 2_000_000.0, 1)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_with_few_descriptors_and_without_shared_memory(files, monkeypatch) -> None:
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
