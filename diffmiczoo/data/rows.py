@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Table:
         repeated: names that more than one column has.
         unnamed: the columns without a name, such as the index of a DataFrame.
         unit: what messages call the number of a row.
+        unpaired: lines whose quotation marks have no pair and are read as they stand.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Table:
     repeated: frozenset[str] = frozenset()
     unnamed: frozenset[str] = frozenset()
     unit: str = "line"
+    unpaired: frozenset[int] = frozenset()
 
     def where(self, line: int) -> str:
         """Returns what messages call a row."""
@@ -106,7 +108,8 @@ def _csv_table(path: Path) -> Table:
         for what, numbers in (("rows that are empty or the header again", empty), ("comments", comments + more))
         if numbers
     ]
-    return _table(path, header.cells, rows, tuple(notes), tuple(skipped))
+    table = _table(path, header.cells, rows, tuple(notes), tuple(skipped))
+    return replace(table, unpaired=frozenset(unpaired))
 
 
 def _preamble(lines: Sequence[str]) -> tuple[int, str | None, list[int]]:

@@ -92,8 +92,14 @@ def _with_rows(table: Table) -> Table:
 
 
 def _check_text(table: Table, columns: Columns) -> None:
-    """Refuses cells that are not UTF-8, but for files, whose names may be anything."""
+    """Refuses cells that hold half of a pair of quotation marks, or are not UTF-8; names of files may be anything."""
     for line, row in table.rows:
+        half = [name for name in columns.of_all() if line in table.unpaired and '"' in row[name]]
+        if half:
+            raise InvalidValueError(
+                f"{table.where(line)}: column {half[0]} holds {row[half[0]]!r}, a quotation mark without its pair; "
+                'close it, or write it twice ("") where it is part of the text'
+            )
         for name in columns.of_all() - {columns.file}:
             if is_undecoded(row[name]):
                 raise InvalidValueError(

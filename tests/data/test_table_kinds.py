@@ -69,6 +69,15 @@ def test_a_quote_that_cannot_be_paired_is_refused_with_its_line(folder, text: st
         read(folder, text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['file,label\nimg0.png,"a\nimg1.png,b\nimg2.png,a\n', 'file,label\nimg0.png,"a" x\nimg1.png,b\nimg2.png,a\n'],
+)
+def test_half_a_pair_of_quotes_is_no_part_of_a_label(folder, text: str) -> None:
+    with pytest.raises(ValueError, match=r"line 2: column label holds '.a.*', a quotation mark without its pair"):
+        read(folder, text)
+
+
 def test_a_quoted_text_of_several_lines_is_one_cell(folder) -> None:
     text = 'file,label,comment\nimg0.png,a,"seen twice,\nonce in May, once in June,\n\nthen no more"\nimg1.png,b,ok\n'
     assert labels(read(folder, text)) == ["a", "b"]
