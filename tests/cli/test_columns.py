@@ -35,7 +35,7 @@ def test_fit_tells_what_it_trains_on_before_it_starts(table, tmp_path, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(diffmiczoo, "fit", stand_in, raising=False)
-    small = ["--config", "image_size=64", "--output", tmp_path / "run"]
+    small = ["--config", "image_size=64", "--set", "batch_size=2", "--output", tmp_path / "run"]
     result = run_command("fit", "--model", "diffmicv2_nano", "--train", table, *LABELLED, *small)
     assert result.stderr.splitlines()[:8] == [
         "t: 12 images, 2 classes, multiclass",
