@@ -41,6 +41,9 @@ _STEPS = 28.0
 #: Rows that are compared with all others at once, and pairs that are looked at at once; they bound the memory.
 _ROWS, _PAIRS = 2048, 16384
 
+#: Pairs of a block of rows that are looked at more closely; it bounds the time.
+_MOST_PAIRS = 32768
+
 #: What a picture may have become, in the order of `_turned`.
 TURNS = (
     "",
@@ -224,7 +227,11 @@ def _alike(prints: Prints, least_fine: float) -> Iterator[Tensor]:
             if row == column:
                 similar = similar.triu(1)
             if similar.sum() > len(similar):
-                similar &= fine[row] @ fine[column].T >= least_fine
+                alike = fine[row] @ fine[column].T
+                similar &= alike >= least_fine
+                # Where nearly all pictures are alike the copies among them are the most alike.
+                if (values := alike[similar]).numel() > _MOST_PAIRS:
+                    similar &= alike >= values.topk(_MOST_PAIRS).values[-1]
             yield similar.nonzero() + torch.tensor([row, column]) * _ROWS
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from factories import SMALL_ENCODERS, TINY, run_command
 
+from diffmiczoo.cli import main
 from diffmiczoo.cli.common import Names
+from diffmiczoo.errors import warn
 
 
 def test_fit_and_predict(image_folder, tmp_path, weights) -> None:
@@ -85,3 +87,40 @@ def test_names_and_some_of_the_classes_are_checked_before_training(image_folder,
         result = run_command(*command, *options)
         assert result.exit_code == 2 and message in result.stderr, result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_other_programs_words_are_understood(image_folder, tmp_path) -> None:
+    common = ["fit", "--train", image_folder, "--output", tmp_path / "run", "--model", "diffmicv2_nano"]
+    for given, meant in [
+        ("epochs=3", "did you mean dcg_epochs, diffusion_epochs"),
+        ("num_epochs=3", "did you mean dcg_epochs, diffusion_epochs"),
+        ("learning_rate=1", "did you mean dcg_lr, diffusion_lr, encoder_lr"),
+        ("workers=1", "did you mean num_workers"),
+    ]:
+        result = run_command(*common, "--set", given)
+        assert result.exit_code == 2 and meant in result.stderr, result.output
+
+
+def test_what_is_wrong_is_said_before_a_model_is_built(image_folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("diffmiczoo.training.prepare.create_model", lambda *_, **__: pytest.fail("built"))
+    (tmp_path / "file").write_text("")
+    model = ["--model", "diffmicv2_nano", "--train", image_folder]
+    for arguments, message in [
+        (["--output", tmp_path / "file" / "run"], "cannot be a directory"),
+        (["--output", tmp_path / "run", "--set", "select=kappa"], "select"),
+        (["--output", tmp_path / "run", "--set", "batch_size=64"], "do not fill one batch of 64"),
+    ]:
+        result = run_command("fit", *model, *arguments)
+        assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr, result.output
+
+
+def test_warnings_are_a_line_and_threads_are_set(weights, monkeypatch) -> None:
+    import torch
+
+    counts = []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    monkeypatch.setattr(main.commands["info"], "callback", lambda **_: warn("a\nword"))
+    warn_line = run_command("info", weights).stderr
+    assert warn_line == "warning: a\nword\n"
+    result = run_command("evaluate", "/no/such/data", "--model", "diffmicv2_nano", "--threads", "1")
+    assert result.exit_code == 2 and counts == [1]
