@@ -277,6 +277,7 @@ def animal_prediction(config: DiffMICConfig = ANIMALS, scores: torch.Tensor = SC
         "seed": 0,
         "num_samples": 1,
         "trained": True,
+        "sizes": [(80, 100)] * count,
     }
     return Prediction(**values | changes)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -17,8 +19,10 @@ from torch import Tensor
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import warn
 from diffmiczoo.images.items import ImageError, Item
-from diffmiczoo.images.preprocessing import read_square
+from diffmiczoo.images.preprocessing import Square, read_sized_square, read_square
 from diffmiczoo.images.remote import Content
+
+Read = TypeVar("Read")
 
 #: From this number of files on, several threads read them.
 WORTH_THREADS = 16
@@ -29,31 +33,39 @@ _AHEAD = 16
 
 
 def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tensor | ImageError]:
-    """Yields the square of every item, or what is wrong with it, in order; few are in memory at a time.
-
-    Threads, not processes: decoders give up Python's lock while they work, so little is lost, and a thread needs no
-    shared memory or file descriptors for what it hands over, ends with its process, dies with it and never alone, asks
-    nothing of the caller's script or of the kind of process it runs in, and inherits no locks that nobody opens again.
+    """Yields the square of every item, (3, S, S), uint8 or float32 in [0, 1], or what is wrong with it, in order.
 
     Args:
         items: as `as_items` gives them.
         config: the model's, for image size and crop.
+    """
+    yield from _read(items, partial(read_square, config=config))
 
-    Yields:
-        (3, S, S), uint8 or float32 in [0, 1], or the error.
+
+def read_sized_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Square | ImageError]:
+    """Does what `read_squares` does and keeps how large each image was."""
+    yield from _read(items, partial(read_sized_square, config=config))
+
+
+def _read(items: Sequence[Item], read: Callable[[Item], Read]) -> Iterator[Read | ImageError]:
+    """Yields what is read of every item, or what is wrong with it, in order; few are in memory at a time.
+
+    Threads, not processes: decoders give up Python's lock while they work, so little is lost, and a thread needs no
+    shared memory or file descriptors for what it hands over, ends with its process, dies with it and never alone, asks
+    nothing of the caller's script or of the kind of process it runs in, and inherits no locks that nobody opens again.
     """
     _survive_fork()
     files = all(isinstance(item.source, str | os.PathLike | Content) for item in items)
     with _threads(len(items) if files else 0) as pool:
         if pool is None:
-            yield from (_square(item, config) for item in items)
+            yield from (_tried(read, item) for item in items)
             return
-        rest, begun = iter(items), deque[Future[Tensor | ImageError]]()
+        rest, begun = iter(items), deque[Future[Read | ImageError]]()
         for item in islice(rest, _AHEAD * _processors()):
-            begun.append(pool.submit(_square, item, config))
+            begun.append(pool.submit(_tried, read, item))
         while begun:
             yield begun.popleft().result()
-            begun.extend(pool.submit(_square, item, config) for item in islice(rest, 1))
+            begun.extend(pool.submit(_tried, read, item) for item in islice(rest, 1))
 
 
 def _survive_fork() -> None:
@@ -66,9 +78,9 @@ def _survive_fork() -> None:
         warn("this process was forked after torch was loaded, so torch computes with one thread; spawn it for more")
 
 
-def _square(item: Item, config: DiffMICConfig) -> Tensor | ImageError:
+def _tried(read: Callable[[Item], Read], item: Item) -> Read | ImageError:
     try:
-        return read_square(item, config)
+        return read(item)
     except ImageError as error:
         return error
 

@@ -24,11 +24,13 @@ class Planes:
         values: (C, H, W) of any type, C = 1..4.
         frames: how many frames or pages the source has; this is the first.
         negative: zero is white.
+        reduction: by what factor it was decoded smaller than the source is.
     """
 
     values: np.ndarray
     frames: int = 1
     negative: bool = False
+    reduction: int = 1
 
 
 def check_size(name: str, height: int, width: int, samples: int = 1) -> None:

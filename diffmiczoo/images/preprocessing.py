@@ -12,7 +12,19 @@ from torchvision.transforms.v2 import functional as F
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 from diffmiczoo.images.items import Item, as_items
-from diffmiczoo.images.reading import read_image
+from diffmiczoo.images.reading import read_reduced
+
+
+class Square(NamedTuple):
+    """An image as the square of the model's size.
+
+    Attributes:
+        pixels: (3, S, S), uint8 or float in [0, 1].
+        size: (H, W) of the image that it was made of, upright.
+    """
+
+    pixels: Tensor
+    size: tuple[int, int]
 
 
 class _Placement(NamedTuple):
@@ -56,8 +68,14 @@ def read_square(item: Item, config: DiffMICConfig) -> Tensor:
     Raises:
         ImageError: see `read_image`.
     """
+    return read_sized_square(item, config).pixels
+
+
+def read_sized_square(item: Item, config: DiffMICConfig) -> Square:
+    """Does what `read_square` does and keeps how large the image was."""
     # Twice the size that is needed, so that how a JPEG is made smaller hardly shows in the square.
-    return resize_to_square(read_image(item, min_side=2 * config.image_size), config)
+    image, reduction = read_reduced(item, 2 * config.image_size)
+    return Square(resize_to_square(image, config), (image.shape[-2] * reduction, image.shape[-1] * reduction))
 
 
 def _resized(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:

@@ -7,6 +7,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -68,12 +69,17 @@ def read_image(item: Item, min_side: int | None = None) -> Tensor:
         ImageError: the source is missing, not an image, broken, too large or outside its range; where a library
             refused it, its exception is the `__cause__`.
     """
+    return read_reduced(item, min_side)[0]
+
+
+def read_reduced(item: Item, min_side: int | None) -> tuple[Tensor, int]:
+    """Returns what `read_image` does, and by what factor it is smaller than the source: 1, 2, 4 or 8."""
     planes = _planes(item, min_side)
     image = to_rgb(item.name, planes.values, planes.negative)
     if planes.frames > 1:
         used = f"has {planes.frames} frames or pages; only the first is used"
-        warnings.warn(f"{item.name}: {used}", UserWarning, stacklevel=2)
-    return image
+        warnings.warn(f"{item.name}: {used}", UserWarning, stacklevel=3)
+    return image, planes.reduction
 
 
 def _planes(item: Item, min_side: int | None) -> Planes:
@@ -220,11 +226,13 @@ def _planes_of_image_file(name: str, file: BinaryIO, start: bytes, min_side: int
             raise ImageError(name, _unknown_content(name, file, start)) from error
     with image:
         check_size(name, image.height, image.width)
+        width = image.width
         if min_side is not None:
-            factor = _reduction(image.width, image.height, min_side)
+            factor = _reduction(width, image.height, min_side)
             with _pillow_errors(name):
-                image.draft(None, (image.width // factor, image.height // factor))
-        return _planes_of_pillow(name, image)
+                image.draft(None, (width // factor, image.height // factor))
+        reduction = width // image.width
+        return replace(_planes_of_pillow(name, image), reduction=reduction)
 
 
 def _check_limit(image: Image.Image) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from diffmiczoo.files import replaced, write_text
+from diffmiczoo.inference.records import html_of, original_boxes, record_of, table_rows
 from diffmiczoo.inference.table import csv_text, table_columns
 from diffmiczoo.inference.tensors import TENSORS
 from diffmiczoo.runtime.text import drawn_as_written
@@ -36,7 +37,7 @@ class Prediction:
         probs: (B, C) in [0, 1], see `diffmiczoo.inference.probabilities.scores_to_probs`.
         uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing, see `inference.probabilities.uncertainty`.
         rois: (B, K, 4) left, top, right, bottom in pixels of the model's S×S input; right and bottom are exclusive.
-            `diffmiczoo.images.preprocessing.square_to_original_box` maps them to the picture as it was handed in.
+            `rois_original` has them in pixels of the picture.
         roi_attention: (B, K) in [0, 1], rows sum to 1.
         saliency: (B, C, h, w) logits.
         items: B objects with `.name` and `.source`: what was given for each row, kept alive for `plot`.
@@ -45,6 +46,7 @@ class Prediction:
         steps, seed, num_samples: of the sampler.
         trained: whether the model's weights come from training.
         model_name: the name of the weights, or where they were loaded from; empty where they have neither.
+        sizes: B pairs (height, width) of the pictures in pixels, upright; empty where nobody knows.
         class_labels: class name → what it means in words ("mel": "melanoma"), of classes where that is known.
 
     All tensors are float32 on the CPU.
@@ -71,6 +73,7 @@ class Prediction:
     trained: bool
     model_name: str = ""
     class_labels: dict[str, str] = field(default_factory=dict)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         classes, rois = self.config.num_classes, self.config.num_rois
@@ -152,7 +155,8 @@ class Prediction:
         rows = list(range(len(self))[key]) if isinstance(key, slice) else [self._row(key)]
         selected = {field: getattr(self, field)[torch.tensor(rows, dtype=torch.long)] for field in TENSORS}
         names, items = [self.names[row] for row in rows], [self.items[row] for row in rows]
-        return dataclasses.replace(self, names=names, items=items, **selected)
+        sizes = [self.sizes[row] for row in rows] if self.sizes else []
+        return dataclasses.replace(self, names=names, items=items, sizes=sizes, **selected)
 
     def _row(self, key: int | str) -> int:
         if not isinstance(key, str):
@@ -188,6 +192,10 @@ class Prediction:
         named = "  ".join(f"{name} {value:.3f}" for name, value in pairs[: min(count, most)])
         return named + (f"  + {count - most}" if count > most else "")
 
+    def _repr_html_(self) -> str:
+        """Returns the table that notebooks show."""
+        return html_of(self)
+
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """Returns the k most probable classes of each image as (name, probability), the most probable first.
 
@@ -214,12 +222,12 @@ class Prediction:
         "thresholds" are those of "multilabel" by class name, else None.
 
         A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores" and
-        "dcg_logits" by class name, and "rois": box (left, top, right, bottom in pixels of the square of "image_size")
-        and attention.
+        "dcg_logits" by class name, "size" (height and width of the upright picture) and "rois": box (left, top, right,
+        bottom in pixels of the square of "image_size"), box_original (in pixels of the picture) and attention.
         """
         labels: list[Any] = list(self.labels)
         return {
-            "images": [self._record(row, label) for row, label in enumerate(labels)],
+            "images": [record_of(self, row, label) for row, label in enumerate(labels)],
             "errors": dict(self.errors),
             "task": self.config.task,
             "class_names": list(self.class_names),
@@ -232,22 +240,25 @@ class Prediction:
             "trained": self.trained,
         }
 
-    def _record(self, row: int, label: Any) -> dict[str, Any]:
-        boxes = zip(self.rois[row].tolist(), self.roi_attention[row].tolist(), strict=True)
-        return {
-            "name": self.names[row],
-            "label" if self.config.task == "multiclass" else "labels": label,
-            "uncertainty": self.uncertainty[row].item(),
-            "probs": dict(zip(self.class_names, self.probs[row].tolist(), strict=True)),
-            "scores": dict(zip(self.class_names, self.scores[row].tolist(), strict=True)),
-            "dcg_logits": dict(zip(self.class_names, self.dcg_logits[row].tolist(), strict=True)),
-            "rois": [{"box": box, "attention": attention} for box, attention in boxes],
-        }
+    @property
+    def rois_original(self) -> Tensor:
+        """(B, K, 4) left, top, right, bottom of `rois` in pixels of the pictures, upright as their EXIF data say.
 
-    def to_frame(self) -> DataFrame:
+        What is in the square but not in the picture, such as a border, is cut off.
+
+        Raises:
+            ValueError: the sizes of the pictures are not known.
+        """
+        boxes = [original_boxes(self, row) for row in range(len(self))]
+        return torch.stack(boxes) if boxes else self.rois
+
+    def to_frame(self, *, rois: bool = False) -> DataFrame:
         """Returns a pandas table: name, label (several joined by "|"), uncertainty, and prob_<class> per class.
 
         Its `attrs["thresholds"]` are those that labels had to reach.
+
+        Args:
+            rois: add height and width of the picture and, in its pixels, its ROIs with their attention.
 
         Raises:
             ImportError: pandas is not installed.
@@ -256,29 +267,25 @@ class Prediction:
             from pandas import DataFrame
         except ImportError as error:
             raise MissingExtraError('to_frame needs pandas: pip install "diffmiczoo[pandas]"') from error
-        frame = DataFrame(self._table_rows(), columns=table_columns(self.config))
+        frame = DataFrame(table_rows(self, rois), columns=table_columns(self.config, rois))
         frame.attrs["thresholds"] = self.thresholds
         return frame
 
-    def to_csv(self, path: str | os.PathLike[str] | None = None, *, header: bool = True) -> str:
+    def to_csv(self, path: str | os.PathLike[str] | None = None, *, header: bool = True, rois: bool = False) -> str:
         """Returns the table of `to_frame` as CSV text, with 6 decimals, and writes it to a file if one is given.
 
         Args:
             path: of the file; names that are not UTF-8 keep their bytes.
             header: begin with the names of the columns.
+            rois: as for `to_frame`.
 
         Raises:
             OSError: the file cannot be written.
         """
-        text = csv_text(table_columns(self.config), self._table_rows(), header=header)
+        text = csv_text(table_columns(self.config, rois), table_rows(self, rois), header=header)
         if path is not None:
             write_text(Path(path), text)
         return text
-
-    def _table_rows(self) -> list[list[Any]]:
-        labels = [label if isinstance(label, str) else "|".join(label) for label in self.labels]
-        rows = zip(self.names, labels, self.uncertainty.tolist(), self.probs.tolist(), strict=True)
-        return [[name, label, uncertainty, *probs] for name, label, uncertainty, probs in rows]
 
     # ------------------------------------------------------------------ for people
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 from diffmiczoo.images.items import ImageError, Item
-from diffmiczoo.images.loading import read_squares
+from diffmiczoo.images.loading import read_sized_squares
+from diffmiczoo.images.preprocessing import Square
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.tensors import PredictionTensors
 from diffmiczoo.runtime.malloc import keep_memory
@@ -72,11 +73,13 @@ class Batch:
 
     Attributes:
         items: those that could be read.
+        sizes: (H, W) of each of these, upright.
         errors: name → message of the others.
         tensors: of the prediction, a row per item; None without items.
     """
 
     items: list[Item]
+    sizes: list[tuple[int, int]]
     errors: dict[str, str]
     tensors: PredictionTensors | None
 
@@ -121,7 +124,8 @@ class Predictor:
         if not tensors:
             raise ImageError("images", "none could be read: " + "; ".join(errors.values()))
         read = [item for batch in batches for item in batch.items]
-        return self._prediction(read, errors, PredictionTensors.concatenated(tensors))
+        sizes = [size for batch in batches for size in batch.sizes]
+        return self._prediction(read, sizes, errors, PredictionTensors.concatenated(tensors))
 
     def predict_batches(self, items: list[Item]) -> Iterator[tuple[Prediction | None, dict[str, str]]]:
         """Does what `predict` does, one batch after the other: memory does not grow with the number of images.
@@ -131,13 +135,15 @@ class Predictor:
             could not.
         """
         for batch in self._batches(items):
-            tensors = batch.tensors
-            yield None if tensors is None else self._prediction(batch.items, batch.errors, tensors), batch.errors
+            found, tensors = None, batch.tensors
+            if tensors is not None:
+                found = self._prediction(batch.items, batch.sizes, batch.errors, tensors)
+            yield found, batch.errors
 
     def _batches(self, items: list[Item]) -> Iterator[Batch]:
         options = self.options
         keeps_memory = options.runtime.keep_memory and len(items) >= WORTH_KEEPING_MEMORY
-        squares = read_squares(items, self.config)
+        squares = read_sized_squares(items, self.config)
         with (
             keep_memory() if keeps_memory else nullcontext(),
             progress_bar(len(items), "predict", "img", options.progress) as bar,
@@ -146,14 +152,15 @@ class Predictor:
                 yield self._batch(pairs)
                 bar.update(len(pairs))
 
-    def _batch(self, pairs: list[tuple[Item, Tensor | ImageError]]) -> Batch:
+    def _batch(self, pairs: list[tuple[Item, Square | ImageError]]) -> Batch:
         failed = {item.name: square for item, square in pairs if isinstance(square, ImageError)}
         if failed and self.options.on_error == "raise":
             raise next(iter(failed.values()))
         errors = {name: str(error) for name, error in failed.items()}
-        squares = [square for _, square in pairs if isinstance(square, Tensor)]
-        items = [item for item, square in pairs if isinstance(square, Tensor)]
-        return Batch(items, errors, self._predict_within_memory(_stacked(squares)) if squares else None)
+        squares = [square for _, square in pairs if isinstance(square, Square)]
+        items = [item for item, square in pairs if isinstance(square, Square)]
+        pixels, sizes = [square.pixels for square in squares], [square.size for square in squares]
+        return Batch(items, sizes, errors, self._predict_within_memory(_stacked(pixels)) if pixels else None)
 
     def _predict_within_memory(self, squares: Tensor) -> PredictionTensors:
         """Predicts a batch; where memory runs out, half as many images at once from then on."""
@@ -183,10 +190,13 @@ class Predictor:
                 raise
         return None
 
-    def _prediction(self, items: list[Item], errors: dict[str, str], tensors: PredictionTensors) -> Prediction:
+    def _prediction(
+        self, items: list[Item], sizes: list[tuple[int, int]], errors: dict[str, str], tensors: PredictionTensors
+    ) -> Prediction:
         return Prediction(
             names=[item.name for item in items],
             items=items,
+            sizes=sizes,
             errors=errors,
             config=self.config,
             steps=self.steps,

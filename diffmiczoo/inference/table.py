@@ -9,9 +9,18 @@ from collections.abc import Iterable, Sequence
 from diffmiczoo.config import DiffMICConfig
 
 
-def table_columns(config: DiffMICConfig) -> list[str]:
-    """Returns the columns of a table of predictions: name, label, uncertainty, and prob_<class> per class."""
-    return ["name", "label", "uncertainty", *(f"prob_{name}" for name in config.labels)]
+def table_columns(config: DiffMICConfig, rois: bool = False) -> list[str]:
+    """Returns the columns of a table of predictions: name, label, uncertainty, and prob_<class> per class.
+
+    Args:
+        config: the model's.
+        rois: add height and width of the picture, and its ROIs: roi1_left, roi1_top, …, roi1_attention, roi2_left, ….
+    """
+    columns = ["name", "label", "uncertainty", *(f"prob_{name}" for name in config.labels)]
+    if not rois:
+        return columns
+    parts = ("left", "top", "right", "bottom", "attention")
+    return [*columns, "height", "width", *(f"roi{n + 1}_{part}" for n in range(config.num_rois) for part in parts)]
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str | float]], *, header: bool) -> str:

@@ -182,7 +182,10 @@ def test_to_dict_through_json() -> None:
     assert record["scores"] == pytest.approx({"cat": 0.2, "dog": 0.3, "eel": 0.9})
     assert list(record["dcg_logits"].values()) == pytest.approx(prediction.dcg_logits[1].tolist())
     assert record["uncertainty"] == pytest.approx(prediction.uncertainty[1].item())
-    assert record["rois"][1] == {"box": [32, 48, 48, 64], "attention": 0.75}
+    # A picture of 100 × 80 pixels, its middle 80 × 80.
+    original = {"box_original": [50, 60, 70, 80]}
+    assert record["rois"][1] == {"box": [32, 48, 48, 64], "attention": 0.75, **original}
+    assert record["size"] == {"height": 80, "width": 100}
     rest = {key: value for key, value in values.items() if key != "images"}
     assert rest == {
         "errors": {"bad.png": "bad.png: is empty"},
