@@ -33,6 +33,28 @@ def test_every_page_is_in_the_navigation():
     assert len(listed) == len(set(listed))
 
 
+def test_readers_fetch_nothing_from_elsewhere():
+    """Fonts, styles and scripts are the site's own; a repo_url would make each browser ask a host for its stars."""
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
+    assert config["theme"]["font"] is False
+    assert "repo_url" not in config and "extra_javascript" not in config
+    for style in config["extra_css"]:
+        text = (ROOT / "docs" / style).read_text("utf-8")
+        assert "//" not in style and "url(" not in text and "@import" not in text
+    pictures = re.compile(r"!\[[^]]*\]\((?:https?:)?//|<(?:img|script|iframe|link)\b")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert not pictures.search(page.read_text("utf-8")), page
+
+
+def test_the_glossary_is_in_order_and_has_the_words_that_tables_use():
+    words = re.findall(r"^\| \*\*([^*]+)\*\* \|", (ROOT / "docs" / "glossary.md").read_text("utf-8"), re.M)
+    plain = [word.replace("κ", "kappa").lower() for word in words]
+    assert plain == sorted(plain)
+    assert {"DCG", "ROI", "ECE", "NLL", "AUROC", "saliency", "uncertainty", "temperature"} <= set(words)
+    short = re.findall(r"^\*\[(\w+)\]: .+$", (ROOT / "docs" / "abbreviations.txt").read_text("utf-8"), re.M)
+    assert {word.removesuffix("s") for word in short} <= set(words)
+
+
 def test_the_reference_has_every_public_name():
     shown = re.findall(r"^::: diffmiczoo\.(\w+)$", (API / "index.md").read_text("utf-8"), flags=re.MULTILINE)
     assert sorted(shown) == sorted(set(diffmiczoo.__all__) - {"__version__"})
