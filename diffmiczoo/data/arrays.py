@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def _npz_split(path: Path, split: str, arrays: dict[str, np.ndarray], names: tup
     if labels is None or len(labels) != len(images):
         found = "no" if labels is None else len(labels)
         raise InvalidValueError(f"{path}: {split}_labels holds {found} labels for {len(images)} images")
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3, 4))):
         raise InvalidValueError(
             f"{path}: {split}_images is {images.dtype} {images.shape}; expected uint8 (N, H, W[, 3])"
         )
@@ -86,6 +86,8 @@ def dataset_records(dataset: Any, named: bool = False) -> Reading:
         TypeError: it is not such a dataset.
         ValueError: a label is not a class.
     """
+    if isinstance(dataset, Mapping):
+        raise InvalidTypeError(f"a {type(dataset).__name__} is not read; hand in a list of pairs (image, label)")
     if hasattr(dataset, "to_csv"):
         raise InvalidTypeError(f"a {type(dataset).__name__} is not read; save it with to_csv and hand in the file")
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):

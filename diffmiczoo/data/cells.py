@@ -6,6 +6,7 @@ import ast
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,25 @@ _MISSING = frozenset(
     [*"nan -nan na n/a n.a. null <na> #n/a #na nat #null! #value! #ref! #div/0! #name?".split(), "#n/a n/a"]
 )
 
+#: Signs that no screen shows, which copying from web pages and spreadsheets leaves in texts.
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200e\u200f\u2060\ufeff\u00ad"))
+
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)(\.0+)?")
 
 _WRAPPED = re.compile(r"(?:array|frozenset|set|tuple|list)\((.*?)(?:,\s*dtype=[^()]*)?\)", re.DOTALL)
+
+
+def composed(text: str) -> str:
+    """Returns a text without invisible signs, and with every letter as one sign.
+
+    macOS writes ä in names of files as a and two dots (Unicode's NFD), other systems as one sign (NFC).
+    """
+    return unicodedata.normalize("NFC", text.translate(_INVISIBLE))
+
+
+def plain_text(text: str) -> str:
+    """Returns a name as it is compared: `composed`, without blanks around it."""
+    return composed(text).strip()
 
 
 def is_missing(text: str) -> bool:

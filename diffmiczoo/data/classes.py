@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.cells import plain_text
 from diffmiczoo.data.labels import names_of, number_text
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.errors import InvalidValueError, warn
@@ -71,7 +72,7 @@ def own_names(names: Iterable[str], own: Sequence[str]) -> dict[str, str] | None
 
 
 def _plain(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter not in " -_")
+    return "".join(letter for letter in plain_text(name).casefold() if letter not in " -_")
 
 
 def _places(manifest: Manifest, config: DiffMICConfig) -> dict[str, str] | None:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from diffmiczoo.data.cells import is_empty
+from diffmiczoo.data.cells import is_empty, plain_text
 from diffmiczoo.data.manifest import SPLITS
 from diffmiczoo.data.rows import Table
 from diffmiczoo.data.split_names import SKIP, split_of
+from diffmiczoo.data.zeros_and_ones import all_zero_or_one, checked_zeros_and_ones
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.images.containers import FILE_COLUMNS, bare
 
@@ -19,7 +20,8 @@ NO_COLUMN = "none"
 #: Names of columns, in lower case and without signs. The first of each is the package's own.
 _FILES = FILE_COLUMNS
 _LABELS = (
-    "label labels class classes target targets dx diagnosis finding findings findinglabels y category classname"
+    "label labels class classes target targets dx diagnosis diagnostic finding findings findinglabels y category "
+    "classname gtlabel"
 ).split()
 _GROUP = re.compile(
     r"(group|groups|groupid|(\w*(patient|lesion|subject|participant|person)s?)(id|uid|code|nr|no|num|number|name)?"
@@ -31,8 +33,6 @@ _SPLIT = re.compile(
 )
 
 _LOOKS_LIKE_FILE = re.compile(r"\.(png|jpe?g|tiff?|bmp|dcm|dicom|webp)$", re.IGNORECASE)
-
-_YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,8 @@ def _file_hint(table: Table) -> str:
     looks = _LOOKS_LIKE_FILE
     if any(looks.search(name) for name in table.columns):
         return "; its first line looks like a row, put the names of the columns above it"
+    if len(table.columns) == 1 and " " in table.columns[0]:
+        return "; columns are separated by commas, tabs, semicolons or |, not by blanks, and named in the first line"
     fitting = [name for name in table.columns if all(looks.search(row[name].strip()) for _, row in table.rows)]
     return f"; if column {fitting[0]} holds the files, say --file-column {fitting[0]}" if len(fitting) == 1 else ""
 
@@ -192,7 +194,8 @@ def choose_split(table: Table, choice: ColumnChoice, used: set[str]) -> str | No
     if "split" in table.columns:
         return "split" if _holds_something(table, "split") else None
     found = [name for name in _matching(table, _SPLIT, used) if _holds_something(table, name)]
-    found = found or [name for name in table.columns if name not in used and _holds_splits(table, name)]
+    others = set(table.columns) - used - {*choice.labels, *_known(table, _LABELS)}
+    found = found or [name for name in table.columns if name in others and _holds_splits(table, name)]
     clear = [name for name in found if _strange_split(table, name, choice) is None]
     if len(clear) == 1:
         return clear[0]
@@ -205,15 +208,16 @@ def choose_split(table: Table, choice: ColumnChoice, used: set[str]) -> str | No
         raise InvalidValueError(f"{table.path}: columns {' and '.join(clear)} look like splits; {advice}")
     raise InvalidValueError(
         f"{table.path}, {table.unit} {strange[0]}: column {name} looks like a split and holds {strange[1]!r}, which is "
-        f"none of {', '.join(SPLITS)}; say what it is with --map-split {strange[1] or 'WORD'}=test and so on, or "
+        f"none of {', '.join(SPLITS)}; say what it is with --map-split {strange[1] or 'WORD'}=test (or train, val, "
+        f"{SKIP}) and so on, or "
         f"--split-column {NO_COLUMN} (map_split and split_column in Python)"
     )
 
 
 def _holds_splits(table: Table, name: str) -> bool:
-    """Whether a column of any name holds words for splits in all rows, and train among them."""
-    splits = {split_of(row[name]) for _, row in table.rows}
-    return "train" in splits and None not in splits and len(splits) > 1
+    """Whether a column of any name holds a word for train and others."""
+    words = {row[name] for _, row in table.rows}
+    return len(words) > 1 and any(split_of(word) == "train" for word in words)
 
 
 def _strange_split(table: Table, name: str, choice: ColumnChoice) -> tuple[int, str] | None:
@@ -228,13 +232,14 @@ def _choose_labels(
     table: Table, choice: ColumnChoice, class_names: Sequence[str] | None, used: set[str]
 ) -> tuple[str, ...]:
     if choice.labels:
-        return tuple(_named(table, name, "--label-column") for name in choice.labels)
+        named = tuple(_named(table, name, "--label-column") for name in choice.labels)
+        return named if len(named) == 1 else checked_zeros_and_ones(table, named)
     if "label" in table.columns:
         return ("label",)
-    known = [name for name in _known(table, _LABELS) if name not in used]
+    known = [name for name in _label_names(table) if name not in used]
     if class_names and set(class_names) <= set(table.columns):
-        return tuple(class_names)
-    if len(known) == 1 and not _is_one_of_several(table, known[0], used):
+        return checked_zeros_and_ones(table, tuple(class_names))
+    if len(known) == 1 and not all_zero_or_one(table, used):
         return (known[0],)
     if known:
         known = known if len(known) > 1 else [known[0], "all columns of 0 and 1"]
@@ -245,10 +250,11 @@ def _choose_labels(
     return _columns_of_zero_and_one(table, class_names, used)
 
 
-def _is_one_of_several(table: Table, name: str, used: set[str]) -> bool:
-    """Whether a column holds 0 and 1 like all others that are not used, and may be one label of several."""
-    others = [other for other in table.columns if other not in used | table.unnamed]
-    return len(others) > 1 and all(is_zero_or_one(row[other]) for _, row in table.rows for other in others)
+def _label_names(table: Table) -> list[str]:
+    """Returns the columns that are called like labels; a y is a coordinate beside an x, if there is another one."""
+    names = [name for name in _known(table, _LABELS) if bare(name) != "y" or name.lower() == "y"]
+    others = [name for name in names if name.lower() != "y"]
+    return others if others and any(name.lower() == "x" for name in table.columns) else names
 
 
 def _columns_of_zero_and_one(table: Table, class_names: Sequence[str] | None, used: set[str]) -> tuple[str, ...]:
@@ -265,32 +271,19 @@ def _columns_of_zero_and_one(table: Table, class_names: Sequence[str] | None, us
             f"{table.path}: needs the columns file and label, or a column of 0 and 1 for each label; found "
             f"{list(table.columns)}; say which column holds the labels with --label-column (label_column in Python)"
         )
-    for name in columns:
-        wrong = next(((line, row[name]) for line, row in table.rows if not is_zero_or_one(row[name])), None)
-        if wrong is not None:
-            raise InvalidValueError(
-                f"{table.where(wrong[0])}: column {name} holds {wrong[1]!r}; without a column label, every column "
-                "besides file, split, group is a label of 0 and 1. Remove it, or name the labels with "
-                "--label-column (label_column or class_names in Python)"
-            )
-    return tuple(columns)
-
-
-def is_zero_or_one(cell: str) -> bool:
-    """Whether a cell of a column of 0 and 1 can be read; an empty one can."""
-    return is_empty(cell) or cell.strip().lower() in _YES | _NO
-
-
-def is_one(cell: str) -> bool:
-    """Whether a cell of a column of 0 and 1 gives the label."""
-    return cell.strip().lower() in _YES
+    return checked_zeros_and_ones(
+        table,
+        tuple(columns),
+        "without a column label, every column besides file, split, group is a label of 0 and 1. Remove it, or name the "
+        "labels with --label-column (label_column or class_names in Python)",
+    )
 
 
 def _named(table: Table, name: str, option: str) -> str:
     """Returns a column by the name that the user gives, in any case if that is clear."""
     if name in table.columns:
         return name
-    alike = [column for column in table.columns if column.casefold() == name.strip().casefold()]
+    alike = [column for column in table.columns if column.casefold() == plain_text(name).casefold()]
     if len(alike) == 1:
         return alike[0]
     raise InvalidValueError(f"{table.path}: {option} {name}: there is no such column; found {list(table.columns)}")

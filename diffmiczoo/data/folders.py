@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from diffmiczoo.data.cells import composed
+from diffmiczoo.data.folder_tree import FolderTree
 from diffmiczoo.data.label_cells import spelling_key
-from diffmiczoo.data.manifest import Reading, Record, Skipped
+from diffmiczoo.data.manifest import Reading, Record
 from diffmiczoo.data.rows import TABLE_EXTENSIONS
-from diffmiczoo.data.split_names import SKIP, split_of
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.images.items import list_folder
-from diffmiczoo.images.listing import Listing
 
 #: Sub-folders that only hold what their parent is about.
 _PLAIN = frozenset("images image imgs img pictures data jpg jpeg png".split())
@@ -23,7 +22,9 @@ _PLAIN = frozenset("images image imgs img pictures data jpg jpeg png".split())
 _FOLD = re.compile(r"(cv|k)?[ _-]?folds?[ _-]?\d*", re.IGNORECASE)
 
 
-def folder_records(folder: Path, map_split: Mapping[str, str] | None = None) -> Reading:
+def folder_records(
+    folder: Path, map_split: Mapping[str, str] | None = None, class_names: Sequence[str] | None = None
+) -> Reading:
     """Reads a folder with a sub-folder per class, with such folders in `train`, `val` and `test`, or these in classes.
 
     Split folders may have any usual name in any case. Masks and thumbnails of pictures that lie there too, hidden
@@ -32,12 +33,13 @@ def folder_records(folder: Path, map_split: Mapping[str, str] | None = None) -> 
     Args:
         folder: where to look; one folder that holds all others is looked into.
         map_split: further names of split folders → train, val, test, or skip for folders that are left out.
+        class_names: the classes, where they are known.
 
     Raises:
         ImageError: there is no image.
         ValueError: there are not at least two classes, or what is a class and what a split cannot be told.
     """
-    tree = _Tree(folder, list_folder(folder, may_be_empty=True, follow_links=True), dict(map_split or {}))
+    tree = FolderTree(folder, list_folder(folder, may_be_empty=True, follow_links=True), dict(map_split or {}))
     root = tree.unwrapped()
     inside = tree.with_images(root)
     splits = [entry for entry in inside if tree.split_of(entry) is not None]
@@ -50,118 +52,12 @@ def folder_records(folder: Path, map_split: Mapping[str, str] | None = None) -> 
         records = _splits_in_classes(tree, root, inside)
     else:
         records = _of_classes(tree, root, inside, None)
+        _check_outer(tree, inside, class_names or ())
     records = _same_spelling(tree, records)
-    return Reading(tuple(records), tuple(tree.notes), tree.skipped())
+    return Reading(tuple(_each_once(tree, records)), tuple(tree.notes), tree.skipped())
 
 
-@dataclass
-class _Tree:
-    """What lies in a folder, and what is found out about it.
-
-    Attributes:
-        root: the folder.
-        listing: what lies in it.
-        words: further names of splits.
-        notes: what was decided.
-        left: reason → what is left out for it.
-    """
-
-    root: Path
-    listing: Listing
-    words: dict[str, str]
-    notes: list[str] = field(default_factory=list)
-    left: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-
-    def __post_init__(self) -> None:
-        self._direct: dict[Path, list[Path]] = defaultdict(list)
-        self._below: dict[Path, list[Path]] = defaultdict(list)
-        self._children: dict[Path, list[Path]] = defaultdict(list)
-        for path in self.listing.images:
-            self._direct[path.parent].append(path)
-            for parent in path.parents:
-                self._below[parent].append(path)
-                if parent == self.root:
-                    break
-        for entry in self.listing.folders:
-            self._children[entry.parent].append(entry)
-        belonging = (*self.listing.masks, *self.listing.thumbnails)
-        self._of_masks = {parent for path in belonging for parent in path.parents}
-        self.leave("masks of pictures that lie there too", self.listing.masks)
-        self.leave("thumbnails of pictures that lie there too", self.listing.thumbnails)
-        self.leave("files that are no images", self.listing.others)
-        self.leave("hidden or system files and folders", self.listing.system)
-
-    def leave(self, reason: str, paths: Iterable[Path]) -> None:
-        """Notes what is left out."""
-        for path in paths:
-            self.left[reason].append(path)
-
-    def skipped(self) -> tuple[Skipped, ...]:
-        """Returns what is left out, by reason, with paths as they lie in the folder."""
-        return tuple(
-            Skipped(reason, tuple(str(path.relative_to(self.root)) for path in paths))
-            for reason, paths in self.left.items()
-        )
-
-    def name(self, path: Path) -> str:
-        """Returns what a message calls a folder."""
-        return f"{path.relative_to(self.root)}/"
-
-    def names(self, paths: Sequence[Path]) -> str:
-        """Returns what a message calls some folders."""
-        return " and ".join(self.name(path) for path in paths[:4]) + (" and others" if len(paths) > 4 else "")
-
-    def below(self, folder: Path) -> list[Path]:
-        """Returns the pictures in a folder and its sub-folders."""
-        return self._below.get(folder, [])
-
-    def direct(self, folder: Path) -> list[Path]:
-        """Returns the pictures that lie in a folder itself."""
-        return self._direct.get(folder, [])
-
-    def with_images(self, folder: Path) -> list[Path]:
-        """Returns the sub-folders that hold pictures, but for those that are mapped to skip."""
-        inside = [entry for entry in self._children.get(folder, []) if self.below(entry)]
-        return sorted(entry for entry in inside if split_of(entry.name, self.words) != SKIP)
-
-    def empty(self, folder: Path) -> list[Path]:
-        """Returns the sub-folders without pictures; those of masks aside, which are said already."""
-        inside = self._children.get(folder, [])
-        return sorted(entry for entry in inside if not self.below(entry) and entry not in self._of_masks)
-
-    def mapped_to_skip(self, folder: Path) -> list[Path]:
-        """Returns the sub-folders that somebody wants to be left out."""
-        return [entry for entry in self._children.get(folder, []) if split_of(entry.name, self.words) == SKIP]
-
-    def split_of(self, folder: Path) -> str | None:
-        """Returns the split that a folder's name stands for."""
-        return split_of(folder.name, self.words)
-
-    def has_splits(self, folder: Path) -> bool:
-        """Whether a folder holds folders of splits."""
-        return any(self.split_of(entry) is not None for entry in self.with_images(folder))
-
-    def unwrapped(self) -> Path:
-        """Returns the folder that holds classes or splits: the root, or the one folder that holds everything."""
-        folder = self.root
-        while True:
-            inside = self.with_images(folder)
-            if len(inside) != 1 or self.split_of(inside[0]) is not None or not self.with_images(inside[0]):
-                break
-            self.leave_beside(folder)
-            folder = inside[0]
-        if folder != self.root:
-            self.notes.append(f"classes are looked for in {self.name(folder)}, the one folder that holds images")
-        return folder
-
-    def leave_beside(self, folder: Path) -> None:
-        """Leaves out what lies beside the folders that are used."""
-        self.leave("images beside the folders", self.direct(folder))
-        self.leave("folders without images", self.empty(folder))
-        self.leave(f"folders that are mapped to {SKIP}", self.mapped_to_skip(folder))
-
-
-def _of_splits(tree: _Tree, root: Path, labelled: Sequence[Path]) -> list[Record]:
+def _of_splits(tree: FolderTree, root: Path, labelled: Sequence[Path]) -> list[Record]:
     """Reads split folders with a folder per class."""
     others = [entry for entry in tree.with_images(root) if entry not in labelled]
     unlabelled = [entry for entry in others if tree.split_of(entry) is not None]
@@ -188,7 +84,7 @@ def _of_splits(tree: _Tree, root: Path, labelled: Sequence[Path]) -> list[Record
     return records
 
 
-def _beside_unlabelled_splits(tree: _Tree, root: Path, splits: Sequence[Path]) -> list[Record]:
+def _beside_unlabelled_splits(tree: FolderTree, root: Path, splits: Sequence[Path]) -> list[Record]:
     """Reads classes beside which lie split folders without classes, such as a `test` of unknown ones."""
     classes = [entry for entry in tree.with_images(root) if entry not in splits]
     if len(classes) < 2 or any(tree.split_of(entry) == "train" for entry in splits):
@@ -201,7 +97,7 @@ def _beside_unlabelled_splits(tree: _Tree, root: Path, splits: Sequence[Path]) -
     return _of_classes(tree, root, classes, None)
 
 
-def _splits_in_classes(tree: _Tree, root: Path, classes: Sequence[Path]) -> list[Record]:
+def _splits_in_classes(tree: FolderTree, root: Path, classes: Sequence[Path]) -> list[Record]:
     """Reads a folder per class with split folders in it."""
     without = [entry for entry in classes if not _only_splits(tree, entry)]
     if without:
@@ -220,19 +116,19 @@ def _splits_in_classes(tree: _Tree, root: Path, classes: Sequence[Path]) -> list
     tree.leave_beside(root)
     tree.notes.append("splits are read from the folders inside the classes")
     return [
-        Record(path, (entry.name,), tree.split_of(part))
+        Record(path, (composed(entry.name),), tree.split_of(part))
         for entry in classes
         for part in tree.with_images(entry)
         for path in tree.below(part)
     ]
 
 
-def _only_splits(tree: _Tree, folder: Path) -> bool:
+def _only_splits(tree: FolderTree, folder: Path) -> bool:
     inside = tree.with_images(folder)
     return bool(inside) and not tree.direct(folder) and all(tree.split_of(entry) is not None for entry in inside)
 
 
-def _of_classes(tree: _Tree, root: Path, classes: Sequence[Path], split: str | None) -> list[Record]:
+def _of_classes(tree: FolderTree, root: Path, classes: Sequence[Path], split: str | None) -> list[Record]:
     """Reads a folder per class; what lies deeper belongs to the class."""
     copies = [entry for entry in classes if _holds_all(tree, entry, classes)]
     tree.leave("folders that hold all classes once more", copies)
@@ -258,29 +154,68 @@ def _of_classes(tree: _Tree, root: Path, classes: Sequence[Path], split: str | N
             f"images lie in sub-folders of classes, such as {tree.name(below)}, and belong to the class; if these are "
             "patients, hand in a table with a column group instead, so that no patient is on two sides of a split"
         )
-    return [Record(path, (entry.name,), split) for entry in classes for path in tree.below(entry)]
+    return [Record(path, (composed(entry.name),), split) for entry in classes for path in tree.below(entry)]
 
 
-def _holds_all(tree: _Tree, folder: Path, classes: Sequence[Path]) -> bool:
+def _check_outer(tree: FolderTree, classes: Sequence[Path], class_names: Sequence[str]) -> None:
+    """Refuses folders that are told apart by numbers and hold the same folders: patients or sites around classes."""
+    inside = [{entry.name for entry in tree.with_images(folder)} for folder in classes]
+    inner = set().union(*inside)
+    shared = all(sum(name in names for names in inside) > 1 for name in inner)
+    numbered = len({re.sub(r"\d+", "0", entry.name) for entry in classes}) == 1
+    if len(classes) < 2 or len(inner) < 2 or not (shared and numbered) or any(map(tree.direct, classes)):
+        return
+    if {composed(entry.name) for entry in classes} <= set(class_names):
+        return
+    within = " and ".join(sorted(inner)[:4])
+    raise InvalidValueError(
+        f"{tree.root}: {tree.names(classes)} hold folders of the same names, {within}, so that either may be the "
+        f"classes; if {within} are, hand in a table with the columns file, label and group, or put the images into one "
+        "folder per class; if the outer ones are, name them: class_names=[...] (--class-names)"
+    )
+
+
+def _each_once(tree: FolderTree, records: Sequence[Record]) -> Sequence[Record]:
+    """Takes an image once that links show under several names."""
+    if not any(entry.is_symlink() for entry in tree.listing.folders):
+        return records
+    first: dict[Path, Record] = {}
+    for record in records:
+        other = first.setdefault(record.path.resolve(), record)
+        if (other.labels, other.split) != (record.labels, record.split):
+            one, two = tree.plain_name(other.path), tree.plain_name(record.path)
+            raise InvalidValueError(
+                f"{tree.root}: {one} and {two} are the same file, by a link, in two classes or splits; remove one"
+            )
+    once = list(first.values())
+    kept = {record.path for record in once}
+    tree.leave("links to images that are there already", [r.path for r in records if r.path not in kept])
+    return once
+
+
+def _holds_all(tree: FolderTree, folder: Path, classes: Sequence[Path]) -> bool:
     """Whether a folder holds nothing but folders named like all the others, as some archives hold everything twice."""
     others = {entry.name for entry in classes if entry != folder}
     inside = {entry.name for entry in tree.with_images(folder)}
     return len(others) > 1 and others <= inside and not tree.direct(folder)
 
 
-def _too_few(tree: _Tree, root: Path, classes: Sequence[Path]) -> str:
+def _too_few(tree: FolderTree, root: Path, classes: Sequence[Path]) -> str:
     found = [f"{len(tree.direct(root))} images without a folder"] if tree.direct(root) else []
     found += [f"the folder {tree.name(entry)}" for entry in classes]
     found += [f"{tree.name(entry)} without images" for entry in tree.empty(root)[:4]]
-    tables = sorted(path.name for path in tree.root.iterdir() if path.suffix.lower() in TABLE_EXTENSIONS)
-    hint = f"; if {tables[0]} lists the images, hand in {tree.root / tables[0]}" if tables else ""
+    tables = [path for path in tree.listing.others if path.suffix.lower() in (*TABLE_EXTENSIONS, ".json", ".jsonl")]
+    unlikely = (".jsonl", ".json", ".txt")  # JSON is not read, and a text may be anything
+    likely = sorted(tables, key=lambda path: unlikely.index(path.suffix) if path.suffix in unlikely else -1)
+    hint = f"; if {tree.plain_name(likely[0])} lists the images, hand in {likely[0]}" if likely else ""
+    hint += " after saving it as CSV" if likely and likely[0].suffix.lower() in (".json", ".jsonl") else ""
     return (
         f"{tree.root}: expected a labels.csv, or at least two sub-folders with images, one per class; found "
         f"{', '.join(found) or 'nothing'}{hint}"
     )
 
 
-def _same_spelling(tree: _Tree, records: Sequence[Record]) -> list[Record]:
+def _same_spelling(tree: FolderTree, records: Sequence[Record]) -> list[Record]:
     """Gives classes that differ in case and blanks between splits the spelling of the first; training goes first."""
     spelled: dict[str, dict[str, set[str | None]]] = defaultdict(lambda: defaultdict(set))
     for record in records:

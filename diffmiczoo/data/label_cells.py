@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffmiczoo.data.cells import is_missing, join_cell, list_cell, listed_values, split_cell, whole_numbers
+from diffmiczoo.data.cells import is_missing, join_cell, list_cell, listed_values, plain_text, split_cell, whole_numbers
 from diffmiczoo.errors import InvalidValueError
 
 #: What joins several labels besides `|`, if the labels themselves show that it does.
@@ -45,6 +45,7 @@ def read_labels(
             message names the cell and how to write it.
     """
     known = frozenset(class_names or ())
+    cells = [cell if cell in known or cell.startswith("[") else plain_text(cell) for cell in cells]
     found = [_certain(text, place, known) for text, place in zip(cells, where, strict=True)]
     open_places = [index for index, labels in enumerate(found) if labels is _OPEN]
     texts = whole_numbers([cells[index].strip() for index in open_places])
@@ -184,9 +185,10 @@ def _check_vectors(cells: Sequence[str], found: Sequence[tuple[str, ...] | None]
     lists = [
         (labels, cell, place)
         for labels, cell, place in zip(found, cells, where, strict=True)
-        if labels and len(labels) > 1 and cell.strip()[:1] in ("[", "(", "{", "a")
+        if labels and cell.strip()[:1] in ("[", "(", "{", "a")
     ]
-    if lists and all(set(labels) <= {"0", "1"} for labels, _, _ in lists):
+    lengths = {len(labels) for labels, _, _ in lists}
+    if len(lengths) == 1 and min(lengths) > 1 and all(set(labels) <= {"0", "1"} for labels, _, _ in lists):
         raise InvalidValueError(
             f"{lists[0][2]}: label {lists[0][1]!r} may be a vector of 0 and 1 or a list of class numbers; give a "
             "column of 0 and 1 for each label, or the names of the labels"
@@ -200,14 +202,15 @@ def _check_twice(cells: Sequence[str], found: Sequence[tuple[str, ...] | None], 
 
 
 def label_cells(labels: Sequence[tuple[str, ...]]) -> list[str]:
-    """Writes the labels of images as cells that `read_labels` reads back as they are.
+    """Writes the labels of images as cells that `read_labels` reads back as they are, whatever task somebody names.
 
     Args:
         labels: of each image.
     """
     cells = [join_cell(each) for each in labels]
+    tasks = (None, "multiclass", "multilabel")
     try:
-        same = read_labels(cells, [""] * len(cells)).labels == tuple(labels)
+        same = all(read_labels(cells, [""] * len(cells), task=task).labels == tuple(labels) for task in tasks)
     except InvalidValueError:
         same = False
     return cells if same else [list_cell(each) if each else "" for each in labels]

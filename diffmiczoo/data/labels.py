@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffmiczoo.data.cells import plain_text
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 
 #: Class number → name.
@@ -81,7 +82,7 @@ def _name(where: str, value: Any) -> str:
     if isinstance(value, str):
         if not value.strip():
             raise InvalidValueError(f"{where} is empty; give every class a name")
-        return value.strip()
+        return plain_text(value)
     number = None if isinstance(value, bool | np.bool_) else _number(value)
     if number is None:
         raise InvalidTypeError(f"{where}={value!r} is no name; expected a text, or a whole number")
@@ -143,7 +144,7 @@ def label_names(label: Any, numbering: Numbering | None, where: str) -> tuple[st
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")
     if values.dtype.kind == "U":
-        texts = [str(text).strip() for text in values.reshape(-1)]
+        texts = [plain_text(str(text)) for text in values.reshape(-1)]
         return tuple(_named_text(text, numbering, where) for text in texts if text)
     if values.dtype.kind not in "biuf":
         raise InvalidTypeError(f"{where}: label {_shown(label)} is no class number and no name of a class")

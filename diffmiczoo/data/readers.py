@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from diffmiczoo.data.downloads import download_records, recognized_download
 from diffmiczoo.data.folders import folder_records
 from diffmiczoo.data.labels import canonical_labels, is_bare, label_order, names_of, numbering_of
 from diffmiczoo.data.manifest import Manifest, Reading, Record
-from diffmiczoo.data.rows import SPREADSHEETS, TABLE_EXTENSIONS
+from diffmiczoo.data.rows import SPREADSHEETS, TABLE_EXTENSIONS, read_table
 from diffmiczoo.data.split_names import check_split_words
 from diffmiczoo.data.tables import table_records
 from diffmiczoo.errors import InvalidValueError, MissingFileError
@@ -115,9 +114,13 @@ def _read(path: Path, choice: ColumnChoice, class_names: Any, task: str | None, 
     names = None if class_names is None else names_of(class_names)
     reading = None
     if names is None and known and not path.is_dir() and _is_table(path):
-        with suppress(InvalidValueError):  # not all of a model's labels have a column
+        try:
             reading = _reading(path, choice, known, task)
-    reading = reading or _reading(path, choice, names, task)
+        except InvalidValueError:
+            if set(known) <= set(read_table(path).columns):
+                raise
+    if reading is None:
+        reading = _reading(path, choice, known if names is None and path.is_dir() else names, task)
     if path != folder:
         reading = replace(reading, notes=(f"{path.name} in the folder says what the images are", *reading.notes))
     return _checked_manifest(_data_set_name(path), path, reading, class_names, task, known)
@@ -132,15 +135,15 @@ def _reading(path: Path, choice: ColumnChoice, class_names: Sequence[str] | None
         return table_records(path, class_names, task, choice)
     _refuse_columns(path, choice)
     if path.is_dir():
-        return _folder(path, choice)
+        return _folder(path, choice, class_names)
     if path.suffix.lower() == ".npz":
         return npz_records(path)
     raise InvalidValueError(f"{path}: expected a table ({', '.join(TABLE_EXTENSIONS)}), an .npz or a folder of images")
 
 
-def _folder(path: Path, choice: ColumnChoice) -> Reading:
+def _folder(path: Path, choice: ColumnChoice, class_names: Sequence[str] | None) -> Reading:
     if recognized_download(path) is None:
-        return folder_records(path, choice.map_split)
+        return folder_records(path, choice.map_split, class_names)
     records, names, task = download_records(path)
     return Reading(records, names=names, task=task, ordered=True)
 

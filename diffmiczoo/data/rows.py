@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from diffmiczoo.data.cells import plain_text
 from diffmiczoo.data.csv_lines import CsvRecord, csv_records, find_delimiter, text_lines
 from diffmiczoo.data.manifest import Skipped
 from diffmiczoo.data.table_text import is_undecoded, table_text
@@ -188,7 +189,7 @@ def _table(
     names: list[str] = []
     unnamed, repeated, used = set(), set(), []
     for place, text in enumerate(header):
-        name = text.strip()
+        name = plain_text(text)
         if not name and not any(cells[place].strip() for _, cells in rows):
             continue
         if is_undecoded(name):

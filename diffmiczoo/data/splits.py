@@ -76,7 +76,7 @@ def _deal(manifest: Manifest, shares: np.ndarray, seed: int) -> list[int]:
     owners = manifest.groups() or [str(number) for number in range(len(manifest))]
     of_image, count = group_numbers(owners)
     if count < len(shares):
-        raise InvalidValueError(f"{manifest.name}: {count} groups cannot fill {len(shares)} splits")
+        raise InvalidValueError(_too_few(manifest, count, len(shares)))
     held = _class_counts(manifest.records, manifest.class_names, of_image, count)
     total = held.sum(0)
     quota = np.maximum(shares[:, None] * total, 1e-9)
@@ -90,6 +90,19 @@ def _deal(manifest: Manifest, shares: np.ndarray, seed: int) -> list[int]:
         lacking[side[group]] -= held[group]
     _fill_empty(side, len(shares), order)
     return [int(side[group]) for group in of_image]
+
+
+def _too_few(manifest: Manifest, count: int, splits: int) -> str:
+    if manifest.groups() is None:
+        return (
+            f"{manifest.name}: {count} images cannot fill {splits} splits; hand in more, or validation data (val=...)"
+        )
+    groups = f"{count} {'group' if count == 1 else 'groups'}"
+    return (
+        f"{manifest.name}: all {len(manifest)} images belong to {groups}, too few for {splits} splits that keep groups "
+        "together; give a column of splits, or hand in validation data of other groups (val=...). If they are no "
+        "groups, say --group-column none (group_column in Python)"
+    )
 
 
 def _class_counts(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from diffmiczoo.data.cells import single_cell, whole_number
 from diffmiczoo.data.rows import Table
@@ -72,7 +75,8 @@ class TableFiles:
         Raises:
             ValueError: several files have that name or id.
         """
-        for text in dict.fromkeys((cell, cell.strip(), single_cell(cell))):
+        forms = [unicodedata.normalize(form, cell.strip()) for form in ("NFC", "NFD")]
+        for text in dict.fromkeys((cell, cell.strip(), single_cell(cell), *forms)):
             if text and _is_file(self.folder / text):
                 return Hit(self.folder / text)
         text = cell.strip()
@@ -89,8 +93,8 @@ class TableFiles:
         """Looks for the name, then for the id, in the folder that the cell names, then below the table."""
         has_extension = name.suffix.lower() in IMAGE_EXTENSIONS
         key, how = (name.name, BY_NAME) if has_extension else (name.name, BY_ID)
-        candidates = (self._names if has_extension else self._stems).get(key.casefold(), [])
-        above = tuple(part.casefold() for part in name.parts[:-1])
+        candidates = (self._names if has_extension else self._stems).get(_alike(key), [])
+        above = tuple(map(_alike, name.parts[:-1]))
         fitting = [path for path in candidates if _parents(path)[len(_parents(path)) - len(above) :] == above]
         exact = [path for path in fitting if (path.name if has_extension else path.stem) == key]
         near = [path for path in exact or fitting if path.parent == self.folder / name.parent]
@@ -110,7 +114,7 @@ class TableFiles:
     def _by(self, attribute: str) -> dict[str, list[Path]]:
         found = defaultdict(list)
         for path in self._images:
-            found[getattr(path, attribute).casefold()].append(path)
+            found[_alike(getattr(path, attribute))].append(path)
         return found
 
     @cached_property
@@ -121,25 +125,42 @@ class TableFiles:
         """Says why a cell names no file, as far as that can be seen; the empty text where it cannot."""
         text = cell.strip()
         posix = text.replace("\\", "/")
-        name = PurePosixPath(posix)
+        name, here = PurePosixPath(posix), self.folder
         if text.startswith("<"):
             return f"; the column holds {text.strip('<>')}, not the paths of image files"
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
             return "; URLs are not fetched, download the files first"
         if len(text) > 4000:
             return ""
-        if (self.folder / posix).is_dir():
+        if (here / posix).is_dir():
             return "; it is a folder, give a row for each of its files"
-        same_name = self._names.get(name.name.casefold(), [])
+        same_name = self._names.get(_alike(name.name), [])
         if _is_elsewhere(posix):
-            here = f"; {same_name[0].relative_to(self.folder)} lies here" if same_name else ""
-            return f": a path of another machine{here}. Make the paths relative to {self.folder}"
-        alike = self._stems.get(name.stem.casefold(), [])
+            known = f"; {same_name[0].relative_to(here)} lies here" if same_name else ""
+            return f": a path of another machine{known}. Make the paths relative to {here}"
+        alike = self._stems.get(_alike(name.stem), [])
         if alike:
-            return f"; {alike[0].relative_to(self.folder)} lies there, with another extension"
+            return f"; {alike[0].relative_to(here)} lies there, with another extension"
+        decoded = unquote(posix)
+        if decoded != posix and self.exists(decoded):
+            return f"; {decoded} lies there, write blanks and the like as they are, not as %20"
+        nearby = self._nearby(posix)
+        if nearby is not None:
+            written = os.path.relpath(nearby, here.resolve())
+            return f"; {nearby} does. Paths are relative to the table: move it, or write {written}"
         if name.suffix.lower() not in IMAGE_EXTENSIONS:
-            return f"; no image of that name with any extension lies in {self.folder} or below it"
+            return f"; no image of that name with any extension lies in {here} or below it"
         return ""
+
+    def _nearby(self, posix: str) -> Path | None:
+        """Returns the one file that a path means in the folder above the table's, or in a folder beside it."""
+        above = self.folder.resolve().parent
+        try:
+            places = [above, *sorted(entry for entry in above.iterdir() if entry.is_dir())]
+        except OSError:
+            return None
+        found = [place / posix for place in places if _is_file(place / posix)]
+        return found[0] if len(found) == 1 else None
 
 
 def find_files(
@@ -189,7 +210,12 @@ def how_found(found: Sequence[Found]) -> tuple[str, ...]:
 
 
 def _parents(path: Path) -> tuple[str, ...]:
-    return tuple(part.casefold() for part in path.parent.parts)
+    return tuple(map(_alike, path.parent.parts))
+
+
+def _alike(name: str) -> str:
+    """Returns what names have in common that differ in case, or in how letters with marks are written."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _is_file(path: Path) -> bool:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffmiczoo.data.cells import is_empty, single_cell, whole_numbers
-from diffmiczoo.data.columns import ColumnChoice, Columns, choose_columns, choose_file, choose_split, is_one, read_split
+from diffmiczoo.data.columns import ColumnChoice, Columns, choose_columns, choose_file, choose_split, read_split
 from diffmiczoo.data.label_cells import LabelColumn, read_labels
 from diffmiczoo.data.manifest import SPLITS, Reading, Record
 from diffmiczoo.data.rows import Row, Table, read_table
 from diffmiczoo.data.table_files import TableFiles, find_files, how_found
 from diffmiczoo.data.table_lines import Line, Lines
 from diffmiczoo.data.table_text import is_undecoded
+from diffmiczoo.data.zeros_and_ones import is_one
 from diffmiczoo.errors import InvalidValueError
 
 
@@ -49,8 +50,26 @@ def table_records(
     records = tuple(Record(line.path, line.labels or (), line.split, line.group) for line in lines.kept)
     _check_all_or_none(path, records, "split", f"give all of them one ({', '.join(SPLITS)}), or none")
     _check_all_or_none(path, records, "group", "give each one (of its own where it is alone), or none")
-    notes = (*table.notes, *columns.notes, *labels.notes, *how_found(found), *lines.account())
-    return Reading(records, notes, (*table.skipped, *lines.skipped))
+    names, without = _names_of_columns(columns, records, task)
+    notes = (*table.notes, *columns.notes, *labels.notes, *without, *how_found(found), *lines.account())
+    return Reading(records, notes, (*table.skipped, *lines.skipped), names)
+
+
+def _names_of_columns(
+    columns: Columns, records: Sequence[Record], task: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the classes that columns of 0 and 1 name, sorted, and a sentence on columns without any 1.
+
+    Of several labels one that no image has is still a label; a class of one label each that no image shows is none.
+    """
+    shown = {label for record in records for label in record.labels}
+    without = [name for name in columns.labels if name not in shown] if len(columns.labels) > 1 else []
+    if len(columns.labels) < 2:
+        return (), ()
+    if task == "multilabel" or any(len(record.labels) != 1 for record in records):
+        said = f"no image has the label {', '.join(without)}" if without else ""
+        return tuple(sorted(columns.labels)), (said,) if said else ()
+    return (), (f"no image shows {', '.join(without)}: not a class",) if without else ()
 
 
 def read_files(source: Path | str, split: str | None = None, choice: ColumnChoice | None = None) -> Reading:

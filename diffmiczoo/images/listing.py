@@ -64,7 +64,7 @@ def scan_folder(folder: str, *, follow_links: bool = False) -> Listing:
 
     Args:
         folder: where to look.
-        follow_links: look into links to folders too, into each folder once.
+        follow_links: look into links to folders too, but for those to a folder that holds them.
 
     Raises:
         OSError: it, or a part of it, cannot be listed.
@@ -72,10 +72,9 @@ def scan_folder(folder: str, *, follow_links: bool = False) -> Listing:
     found: list[Path] = []
     system: list[Path] = []
     inside: list[Path] = []
-    seen = {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=follow_links):
         system += [Path(parent, entry) for entry in folders if is_system(entry)]
-        folders[:] = [entry for entry in folders if not is_system(entry) and _is_new(os.path.join(parent, entry), seen)]
+        folders[:] = [entry for entry in folders if not is_system(entry) and not _is_circle(folder, parent, entry)]
         inside += [Path(parent, entry) for entry in folders]
         found += [Path(parent, entry) for entry in files if not is_system(entry)]
         hidden = [Path(parent, entry) for entry in files if is_system(entry)]
@@ -97,13 +96,14 @@ def scan_folder(folder: str, *, follow_links: bool = False) -> Listing:
     )
 
 
-def _is_new(folder: str, seen: set[str]) -> bool:
-    """Whether a folder was not looked into yet under another name; links may lead in circles."""
-    place = os.path.realpath(folder)
-    if place in seen:
+def _is_circle(root: str, parent: str, entry: str) -> bool:
+    """Whether a folder is a link to one that holds it, where it lies or on the way from the root."""
+    path = Path(parent, entry)
+    if not path.is_symlink():
         return False
-    seen.add(place)
-    return True
+    place = path.resolve()
+    way = [Path(parent), *(above for above in Path(parent).parents if above.is_relative_to(root))]
+    return Path(parent).resolve().is_relative_to(place) or any(above.resolve() == place for above in way)
 
 
 def _is_image(path: Path, start: bytes) -> bool:

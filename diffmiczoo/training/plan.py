@@ -164,8 +164,18 @@ def plan_run(
             "that the model is not trained on"
         )
     whole = _joined(training, validation)
+    notes = (*whole.notes, *_not_used(given, whole, "val"), *_not_used(other, whole, "train"))
+    whole = replace(whole, notes=notes)
     log_manifest(whole)
     return Plan(training, validation, whole, "")
+
+
+def _not_used(given: Manifest, whole: Manifest, split: str) -> list[str]:
+    """Says how many images of a split are passed over because another data set stands for it."""
+    passed = [record for record in given.records if record.split == split] if given.has_splits else []
+    used = {record.identity for record in whole.records} if passed else set()
+    count = sum(record.identity not in used for record in passed)
+    return [f"{given.name}: its {count:,} images of split {split} are not used"] if count else []
 
 
 def _joined(training: Manifest, validation: Manifest) -> Manifest:

@@ -54,6 +54,10 @@ def test_an_npz_with_several_labels(tmp_path) -> None:
             {"train_images": np.zeros((2, 8, 8), np.float32), "train_labels": np.zeros((2, 1), int)},
             r"float32 \(2, 8, 8\); expected uint8",
         ),
+        *(
+            ({"train_images": np.zeros(shape, np.uint8), "train_labels": np.zeros((2, 1), int)}, "expected uint8")
+            for shape in ((2, 3, 8, 8), (2, 28, 28, 28), (2, 8, 8, 2))  # channels first, volumes, two colours
+        ),
         ({"train_images": np.array([{}]), "train_labels": np.zeros((1, 1), int)}, "not a file of plain arrays"),
     ],
 )
@@ -61,6 +65,11 @@ def test_a_wrong_npz(tmp_path, arrays, message: str) -> None:
     np.savez(tmp_path / "m.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         read_manifest(tmp_path / "m.npz")
+
+
+def test_a_dictionary_is_no_dataset() -> None:
+    with pytest.raises(TypeError, match=r"a dict is not read; hand in a list of pairs \(image, label\)"):
+        as_manifest({"a.png": "x", "b.png": "y"})
 
 
 def test_a_dataset_of_torch() -> None:

@@ -209,6 +209,36 @@ def test_links_to_classes_are_followed_but_not_in_circles(tmp_path) -> None:
     assert counts(read_manifest(tmp_path / "set")) == {("a", None): 3, ("b", None): 3}
 
 
+def test_links_are_read_in_any_order_and_no_image_twice(tmp_path) -> None:
+    write(tmp_path, *BOTH, "c/1.png")
+    (tmp_path / "a/again").symlink_to(tmp_path / "a")
+    (tmp_path / "c/more").mkdir()
+    (tmp_path / "c/linked").symlink_to(tmp_path / "c/more")
+    write(tmp_path, "c/more/2.png")
+    manifest = read_manifest(tmp_path)
+    assert counts(manifest) == {("a", None): 3, ("b", None): 3, ("c", None): 2}
+    assert len(left_out(manifest)["links to images that are there already"]) == 1
+    for name in ("0_before", "z_after"):
+        (tmp_path / name).symlink_to(tmp_path / "a")
+        with pytest.raises(ValueError, match=r"1\.png and .*/1\.png are the same file, by a link, in two classes"):
+            read_manifest(tmp_path)
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("second", ["na\u0308vus", "n\u00e4vus", "n\u00e4vus\u200b"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_one_name_in_two_ways_of_unicode_is_one_class(tmp_path, second: str, split: str) -> None:
+    manifest = read_manifest(write(tmp_path, "train/n\u00e4vus/1.png", "train/b/1.png", f"{split}/{second}/2.png"))
+    assert manifest.counts == {"b": 1, "n\u00e4vus": 2}
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "images/metadata.csv", "ids.parquet", "metadata.jsonl"])
+def test_a_table_that_may_list_the_images_is_named(tmp_path, name: str) -> None:
+    write(tmp_path, "images/1.png", "images/2.png", "notes.txt", name)
+    with pytest.raises(ValueError, match=f"if {name} lists the images, hand in {tmp_path / name}"):
+        read_manifest(tmp_path)
+
+
 def test_an_archive_that_holds_everything_twice(tmp_path) -> None:
     manifest = read_manifest(write(tmp_path, *BOTH, *(f"brain_tumor_dataset/{name}" for name in BOTH)))
     assert counts(manifest) == {("a", None): 3, ("b", None): 3}

@@ -436,3 +436,60 @@ def test_files_of_a_table_without_labels(folder) -> None:
     assert [record.path.name for record in every.records] == ["img0.png", "img1.png", "img2.png"]
     assert "4 rows: 3 read, 1 left out" in every.notes
     assert [record.path.name for record in read_files(folder / "t.csv", "test").records] == ["img1.png"]
+
+
+# ------------------------------------------------------------------------- names and places of files
+
+COMPOSED, APART = "n\u00e4vus", "na\u0308vus"
+
+
+@pytest.mark.parametrize("other", [APART, f"{COMPOSED}\u200b", f"\ufeff{COMPOSED} ", f"{COMPOSED}\u00a0"])
+def test_labels_that_look_the_same_are_the_same(folder, other: str) -> None:
+    manifest = read(folder, rows([COMPOSED, other, "b"]))
+    assert manifest.counts == {"b": 1, COMPOSED: 2}
+    assert read_manifest(folder / "t.csv", class_names=["b", other]).class_names == ("b", COMPOSED)
+    columns = read(folder, f"file,{other},b\nimg0.png,1,0\nimg1.png,0,1\n", class_names=[COMPOSED, "b"])
+    assert columns.counts == {COMPOSED: 1, "b": 1}
+
+
+@pytest.mark.parametrize(("disk", "cell"), [(COMPOSED, APART), (APART, COMPOSED)])
+@pytest.mark.parametrize("written", ["{}.png", "{}", "sub/{}.png"])
+def test_names_of_files_from_a_mac(tmp_path, disk: str, cell: str, written: str) -> None:
+    path = tmp_path / ("sub" if "/" in written else "deep") / f"{disk}.png"
+    path.parent.mkdir()
+    path.touch()
+    (tmp_path / "b.png").touch()
+    manifest = read(tmp_path, f"file,label\n{written.format(cell)},a\nb.png,b\n")
+    assert manifest.records[0].path == path
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "message"),
+    [
+        ("labels/t.csv", "my%20a.png", "my a\\.png lies there, write blanks and the like as they are, not as %20"),
+        ("labels/t.csv", "b.png", r"/pictures/b\.png does.*or write \.\./pictures/b\.png"),
+        ("labels/t.csv", "pictures/b.png", r"/pictures/b\.png does.*or write \.\./pictures/b\.png"),
+    ],
+)
+def test_files_that_lie_nearby_are_named(tmp_path, name: str, cell: str, message: str) -> None:
+    for path in ("labels/my a.png", "pictures/b.png"):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).touch()
+    with pytest.raises(FileNotFoundError, match=message):
+        read(tmp_path, f"file,label\n{cell},a\n", name)
+
+
+@pytest.mark.parametrize("text", ["img0.png 0\nimg1.png 1\n", "file label\nimg0.png 0\n"])
+def test_columns_separated_by_blanks(folder, text: str) -> None:
+    with pytest.raises(ValueError, match=r"separated by commas, tabs, semicolons or \|, not by blanks"):
+        read(folder, text, "t.txt")
+
+
+@pytest.mark.parametrize(("first", "second", "clear"), [("[0, 1]", "[1]", True), ("[0, 1]", "[1, 0]", False)])
+def test_lists_of_numbers_that_are_no_vectors(folder, first: str, second: str, clear: bool) -> None:
+    text = f'file,label\nimg0.png,"{first}"\nimg1.png,"{second}"\n'
+    if clear:
+        assert labels(read(folder, text)) == ["0|1", "1"]
+    else:
+        with pytest.raises(ValueError, match=r"line 2: label .* may be a vector of 0 and 1"):
+            read(folder, text)

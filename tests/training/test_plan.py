@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,13 @@ def test_validation_data_with_splits_give_their_validation_images(manifest_csv, 
     plan = plan_run(model.config, manifest_csv, manifest_csv, seed=0)
     assert {record.split for record in plan.train.records} == {"train"}
     assert {record.split for record in plan.val.records} == {"val"}
+    assert not any("are not used" in line for line in plan.lines())
+    others = read_manifest(manifest_csv).split("test")
+    beside = plan_run(
+        model.config, manifest_csv, others.with_records(replace(r, split=None) for r in others.records), 0
+    )
+    count = len(read_manifest(manifest_csv).split("val"))
+    assert f"{plan.whole.name}: its {count} images of split val are not used" in beside.lines()
     unsplit = edited(manifest_csv, lambda lines: [",".join(line.split(",")[:2]) for line in lines])
     with pytest.raises(ValueError, match=r"24 images are in the training and in the validation data, first .*\.png"):
         diffmiczoo.fit(model, manifest_csv, unsplit, QUICK, output=tmp_path / "run")
