@@ -39,7 +39,8 @@ class Overlay:
 
     Attributes:
         name: of the image.
-        picture: (H, W, 3), uint8 or float in [0, 1]: upright and in its own aspect.
+        picture: (H, W, 3), uint8 or float in [0, 1]: upright and in its own aspect, perhaps smaller than it is.
+        caption: what stands above it.
         marks: what is drawn on it.
         answer: what the model says.
         model: what the model is called.
@@ -47,6 +48,7 @@ class Overlay:
 
     name: str
     picture: Tensor
+    caption: str
     marks: Marks
     answer: Answer
     model: str
@@ -75,7 +77,10 @@ def overlay_of(prediction: Prediction, row: int, item: Any, show_saliency: bool)
         rois=square_to_original_box(prediction.rois[row], size, config),
         roi_attention=prediction.roi_attention[row],
     )
-    return Overlay(prediction.names[row], picture.permute(1, 2, 0), marks, answer, prediction.model_name)
+    caption = "picture"
+    if prediction.sizes and item is prediction.items[row]:
+        caption += f", {prediction.sizes[row][1]:,} × {prediction.sizes[row][0]:,} pixels"
+    return Overlay(prediction.names[row], picture.permute(1, 2, 0), caption, marks, answer, prediction.model_name)
 
 
 def class_saliency(prediction: Prediction, row: int, name: str) -> Tensor:
@@ -110,7 +115,7 @@ def draw_overlay(overlay: Overlay) -> Figure:
         FigureCanvasAgg(figure)
         page = figure.add_axes((0, 0, 1, 1), facecolor="none")
         page.axis("off")
-        draw_pictures(figure, page, overlay.picture, overlay.marks)
+        draw_pictures(figure, page, overlay.picture, overlay.caption, overlay.marks)
         draw_answer(page, overlay.answer)
         _write_frame(page, height, overlay)
         page.set(xlim=(0, WIDTH), ylim=(height, 0))

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from diffmiczoo.runtime.text import plain_text
+from diffmiczoo.inference.overlay_words import shortened
 
 #: Saliency at which a line is drawn, and its width in points.
 CONTOURS = {0.5: 1.1, 0.9: 2.2}
@@ -53,13 +53,13 @@ class Marks:
     roi_attention: Tensor
 
 
-def draw_pictures(figure: Figure, page: Axes, picture: Tensor, marks: Marks) -> None:
+def draw_pictures(figure: Figure, page: Axes, picture: Tensor, caption: str, marks: Marks) -> None:
     """Draws the clean and the marked picture beside or above each other, whichever is larger, and the legend."""
     height, width = picture.shape[:2]
     corners, size = panels(width, height)
     shown = _fitted(picture, size)
-    for corner, caption in zip(corners, ("picture", "where the model looked"), strict=True):
-        page.text(corner[0], corner[1] - 6, caption, fontsize=9, color=_FAINT)
+    for corner, text in zip(corners, (caption, "where the model looked"), strict=True):
+        page.text(corner[0], corner[1] - 6, text, fontsize=9, color=_FAINT)
         axes = _axes(figure, *corner, *size)
         # Pixels are drawn as areas, so that a box's exclusive edge falls on the line between two pixels.
         axes.imshow(shown, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
@@ -175,7 +175,7 @@ def draw_legend(page: Axes, top: float, marks: Marks) -> None:
     row = top + 14
     if marks.saliency is not None:
         _draw_scale(page, row)
-        what = f"saliency of {plain_text(marks.saliency_of, 54)} at each place, lines at 0.5 and 0.9"
+        what = f"saliency of {shortened(marks.saliency_of, 44)}, lines at 0.5 and 0.9"
         page.text(_LEFT + 214, row, what, fontsize=9, color=_INK)
         row += 40
     order = enumerate(_by_attention(marks), start=1)

@@ -16,7 +16,7 @@ BARS = 8
 # Where the bars are, in pixels from the left and the top of the figure.
 _LEFT, _TOP, _WIDTH, _STEP = 836, 90, 344, 46
 _FULL = 280  # a bar of 100 %
-_LONGEST = 44
+_LONGEST = 44  # letters of a title in bold, which are wider
 
 _INK, _FAINT, _ACCENT, _GREY, _TRACK = "#1b2733", "#5b6773", "#0f7b8a", "#a9b4bd", "#eceff1"
 
@@ -70,9 +70,9 @@ def headline(answer: Answer) -> str:
     if not predicted:
         return "no finding above its threshold"
     if len(predicted) == 1:
-        return f"{_shortened(predicted[0].title, 60)}   {percent(predicted[0].probability)}"
+        return f"{shortened(predicted[0].title, 60)}   {percent(predicted[0].probability)}"
     rest = f"  + {len(predicted) - 3}" if len(predicted) > 3 else ""
-    return "  ·  ".join(_shortened(bar.title, 22) for bar in predicted[:3]) + rest
+    return "  ·  ".join(shortened(bar.title, 22) for bar in predicted[:3]) + rest
 
 
 def draw_answer(page: Axes, answer: Answer) -> None:
@@ -97,7 +97,14 @@ def answer_end(answer: Answer) -> int:
 
 def _draw_bar(page: Axes, top: float, bar: Bar) -> None:
     ink, colour, weight = (_INK, _ACCENT, "bold") if bar.predicted else (_FAINT, _GREY, "normal")
-    page.text(_LEFT, top + 12, _shortened(bar.title, _LONGEST), fontsize=9, color=ink, weight=weight)
+    page.text(
+        _LEFT,
+        top + 12,
+        shortened(bar.title, _LONGEST if bar.predicted else _LONGEST + 3),
+        fontsize=9,
+        color=ink,
+        weight=weight,
+    )
     page.add_patch(Rectangle((_LEFT, top + 18), _FULL, 12, facecolor=_TRACK, linewidth=0, gid="track"))
     filled = Rectangle((_LEFT, top + 18), _FULL * bar.probability, 12, facecolor=colour, linewidth=0, gid="bar")
     page.add_patch(filled)
@@ -137,7 +144,7 @@ def percent(probability: float) -> str:
     return "> 99.9 %" if 0.999 < probability < 1 else f"{100 * probability:.1f} %"
 
 
-def _shortened(title: str, length: int) -> str:
+def shortened(title: str, length: int) -> str:
     """Cuts a title, but keeps the name in brackets at its end."""
     plain = plain_text(title)
     start = plain.rfind(" (") if plain.endswith(")") else -1
