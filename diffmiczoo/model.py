@@ -18,10 +18,10 @@ from diffmiczoo.diffusion.schedule import NoiseSchedule
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.hub.mixin import PretrainedModel
 from diffmiczoo.images.preprocessing import check_batch, normalize
-from diffmiczoo.inference.classifier import ImageClassifier
 from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
 from diffmiczoo.inference.tensors import PredictionTensors
 from diffmiczoo.inference.timm_interface import TimmInterface, check_pool
+from diffmiczoo.metrics.calibrate import CalibratedModel
 from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
 from diffmiczoo.nn.condition import Condition, Priors
 from diffmiczoo.nn.dcg import DCG
@@ -33,7 +33,7 @@ from diffmiczoo.runtime.modes import eval_mode, frozen, seeded_generator
 from diffmiczoo.runtime.settings import Runtime, using
 
 
-class DiffMICv2(TimmInterface, ImageClassifier, PretrainedModel):
+class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
     """DiffMIC-v2 classifier: a DCG model guides a diffusion over labels, conditioned on image features.
 
     Args:

@@ -14,6 +14,7 @@ from diffmiczoo.data.catalog import class_labels
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, IncompleteCardError, missing_facts
 from diffmiczoo.hub.client import DownloadOptions, weights_directory_of
+from diffmiczoo.hub.described_state import DescribedState
 from diffmiczoo.hub.names import parse_directory_or_repository
 from diffmiczoo.hub.publish import COMMIT_MESSAGE, push_directory
 from diffmiczoo.hub.serialization import StorableModel, load_model, read_config, same_tensors, save_directory
@@ -21,7 +22,7 @@ from diffmiczoo.hub.serialization import StorableModel, load_model, read_config,
 Self = TypeVar("Self", bound="PretrainedModel")
 
 
-class PretrainedModel(StorableModel):
+class PretrainedModel(DescribedState, StorableModel):
     """A model that goes to and comes from directories and the Hub; built from a `DiffMICConfig` alone."""
 
     @property

@@ -94,7 +94,7 @@ def weights_state(name: str) -> str:
     named, found = resolve(name)[1], pretrained_weights(name)
     if found is None:
         return "none" if named is None else "not published"
-    state = "on the Hub" if found.directory is None else "shipped"
+    state = "shipped" if found.ships else "on the Hub"
     return state if named is not None else f"{state} as {found.name}"
 
 

@@ -15,7 +15,7 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.architectures import architectures
 from diffmiczoo.zoo.factory import create_model, get_config
 from diffmiczoo.zoo.registry import list_models, pretrained_weights
-from diffmiczoo.zoo.weights import WEIGHTS
+from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY
 
 #: Architecture → the weights that timm may list; timm looks for this name in the module of an entry point.
 default_cfgs: dict[str, DefaultCfg] = {}
@@ -77,9 +77,9 @@ def _default_cfg(name: str) -> DefaultCfg:
 
 def _pretrained_cfg(name: str) -> PretrainedCfg:
     config, weights = get_config(name), pretrained_weights(name)
-    shipped = None if weights is None else weights.directory
+    shipped = weights is not None and weights.ships
     return PretrainedCfg(
-        file=None if shipped is None else str(shipped / "model.safetensors"),
+        file=str(WEIGHTS_DIRECTORY.joinpath(weights.name, "model.safetensors")) if weights and shipped else None,
         hf_hub_id=None if weights is None or shipped else weights.repository,
         input_size=(3, config.image_size, config.image_size),
         interpolation=config.interpolation,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -12,11 +16,11 @@ from typing import Any
 from diffmiczoo.data.catalog import DATASETS, DatasetInfo
 from diffmiczoo.hub.checksums import FileHash
 
-#: Holds a directory for each entry whose weights ship with the package.
-WEIGHTS_DIRECTORY = Path(str(resources.files("diffmiczoo"))) / "weights"
+#: Holds a directory for each entry whose weights ship with the package; inside of an archive where the package is.
+WEIGHTS_DIRECTORY: Any = resources.files("diffmiczoo").joinpath("weights")
 
 #: Hashes of the files, and commits on the Hub, of finished weights; `tools/release_weights.py` writes it.
-INDEX = WEIGHTS_DIRECTORY / "index.json"
+INDEX: Any = WEIGHTS_DIRECTORY.joinpath("index.json")
 
 INTENDED_USE = (
     "Comparing methods, teaching, and as a start for fine-tuning on other images of the same kind, within the licences."
@@ -75,17 +79,38 @@ class Weights:
 
     @property
     def directory(self) -> Path | None:
-        """The directory of the package that holds the weights, or None where they do not ship."""
-        directory = WEIGHTS_DIRECTORY / self.name
-        return directory if (directory / "model.safetensors").is_file() else None
+        """The directory of the package that holds the weights, or None where they do not ship.
+
+        Of a package that is imported from an archive it is a copy, which is removed when the process ends.
+        """
+        directory = WEIGHTS_DIRECTORY.joinpath(self.name)
+        if not self.ships:
+            return None
+        return directory if isinstance(directory, Path) else _unpacked(self.name)
+
+    @property
+    def ships(self) -> bool:
+        """Whether the weights come with the package."""
+        return bool(WEIGHTS_DIRECTORY.joinpath(self.name, "model.safetensors").is_file())
 
     @property
     def exists(self) -> bool:
         """Whether the weights ship or are published."""
-        return self.directory is not None or self.revision is not None
+        return self.ships or self.revision is not None
 
 
 _INDEX: dict[str, Any] = json.loads(INDEX.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _unpacked(name: str) -> Path:
+    """Copies the weights of an entry out of the archive that the package lies in; they are mapped from a file."""
+    target = Path(tempfile.mkdtemp(prefix="diffmiczoo-")) / name
+    atexit.register(shutil.rmtree, target.parent, ignore_errors=True)
+    target.mkdir()
+    for entry in WEIGHTS_DIRECTORY.joinpath(name).iterdir():
+        (target / entry.name).write_bytes(entry.read_bytes())
+    return target
 
 
 def _weights(architecture: str, dataset: str, **overrides: Any) -> Weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,18 @@ def test_example_pictures_are_classified_offline() -> None:
     torch.testing.assert_close(prediction.probs.sum(-1), torch.ones(len(prediction)))
     assert set(prediction.labels) <= set(model.config.labels)
     assert (prediction.model_name, prediction.class_labels["mel"]) == ("diffmicv2_nano.ham10000", "melanoma")
+
+
+def test_weights_of_a_package_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "diffmicv2_nano.busi"
+    with zipfile.ZipFile(tmp_path / "package.zip", "w") as archive:
+        for path in (WEIGHTS_DIRECTORY / name).iterdir():
+            archive.write(path, f"diffmiczoo/weights/{name}/{path.name}")
+    picture = np.random.default_rng(0).integers(0, 255, (200, 220, 3), dtype=np.uint8)
+    expected = diffmiczoo.create_model(name, pretrained=True).predict(picture)
+    inside = zipfile.Path(tmp_path / "package.zip", "diffmiczoo/weights/")
+    monkeypatch.setattr("diffmiczoo.zoo.weights.WEIGHTS_DIRECTORY", inside)
+    model = diffmiczoo.create_model("diffmicv2_busi", pretrained=True)
+    assert model.loaded_from.name == name and model.loaded_from.parent.name.startswith("diffmiczoo-")
+    assert torch.equal(model.predict(picture).probs, expected.probs)
+    assert diffmiczoo.list_pretrained() == ["diffmicv2_busi", "diffmicv2_nano", name]

@@ -1,0 +1,73 @@
+"""`DescribedState`: a state dict that says which config its weights belong to, without a key more than its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import warn
+
+#: Where torch keeps what belongs to a state dict besides tensors; `torch.save` writes it, safetensors does not.
+_KEY = "diffmiczoo"
+
+#: Fields that no tensor holds and that are fitted to the weights.
+_FITTED = ("temperature", "prior_weight", "thresholds")
+
+#: Fields that change what the same weights say.
+_MEANING = ("task", "class_names", "image_size", "crop_mode", "interpolation", "mean", "std", "predictor", "guidance")
+
+
+class DescribedState(nn.Module):
+    """A module whose `state_dict` carries its config and whether it is trained, for `load_state_dict` to compare.
+
+    Attributes:
+        config: what it is; may be set.
+        trained: whether its weights come from training.
+    """
+
+    config: DiffMICConfig
+    trained: bool
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the weights; see `torch.nn.Module.state_dict`.
+
+        The calibration is no weight but part of the config. Both travel in the dict's `_metadata`, as far as it does:
+        through `torch.save` and copies of the dict itself, not through safetensors or a dict that is built from its
+        items. `save_pretrained` and `torch.save(model)` keep all in any case.
+        """
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        if (metadata := getattr(state, "_metadata", None)) is not None and prefix[:-1] in metadata:
+            metadata[prefix[:-1]][_KEY] = {"trained": self.trained, "config": self.config.to_dict()}
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads weights; see `torch.nn.Module.load_state_dict`.
+
+        A model that is neither trained nor calibrated takes over the calibration that comes with the weights, names of
+        classes where it has none, and that they are trained, so that it predicts the same.
+
+        Warns:
+            UserWarning: the weights are of a model with other classes, another task, other pre-processing, or another
+                calibration than the model's own, which is kept.
+        """
+        fresh = not self.trained and self.config == self.config.uncalibrated()
+        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
+        described = (getattr(state_dict, "_metadata", None) or {}).get("", {}).get(_KEY)
+        if described is None or result.missing_keys or result.unexpected_keys:
+            return result
+        theirs = DiffMICConfig.from_dict(described["config"], source="state_dict")
+        if fresh:
+            names = self.config.class_names or theirs.class_names
+            fitted = {name: getattr(theirs, name) for name in _FITTED} if theirs.task == self.config.task else {}
+            self.config = self.config.replace(class_names=names, **fitted)
+            self.trained = described["trained"]
+        own, compared = self.config, _MEANING if fresh else (*_MEANING, *_FITTED)
+        other = [name for name in compared if getattr(own, name) != getattr(theirs, name)]
+        if other:
+            shown = "; ".join(f"{name} {getattr(theirs, name)}, here {getattr(own, name)}" for name in other)
+            warn(f"the weights are of a model with another {shown}: predictions will not be those of that model")
+        return result

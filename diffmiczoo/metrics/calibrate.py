@@ -1,0 +1,85 @@
+"""`CalibratedModel`: calibration of a model that was trained in a loop of one's own."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+
+from diffmiczoo.data.classes import match_classes
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.data.readers import as_manifest
+from diffmiczoo.errors import InvalidValueError, warn
+from diffmiczoo.inference.classifier import ImageClassifier
+from diffmiczoo.inference.probabilities import scores_to_probs
+from diffmiczoo.metrics.calibration import (
+    ENOUGH_IMAGES,
+    calibration_sentence,
+    fit_calibration,
+    fit_thresholds,
+    pseudo_images,
+)
+
+Self = TypeVar("Self", bound="CalibratedModel")
+
+
+class CalibratedModel(ImageClassifier):
+    """A classifier whose probabilities can be fitted to labelled images."""
+
+    def calibrate(
+        self: Self,
+        data: Any,
+        *,
+        split: str | None = None,
+        class_names: Any = None,
+        batch_size: int = 32,
+        progress: bool | None = None,
+    ) -> Self:
+        """Fits temperature, prior weight and thresholds to labelled images, as `fit` does, and marks the model trained.
+
+        For models from a training loop of one's own: the weights stay, `config` changes. Use images that the model has
+        not learned from.
+
+        Args:
+            data: anything that `fit` and `evaluate` take.
+            split: which images; by default "val" where the data have splits, else all.
+            class_names: what class numbers stand for, as for `evaluate`.
+            batch_size: images computed at once.
+            progress: show a bar; by default where the standard error is a terminal.
+
+        Returns:
+            The model itself.
+
+        Warns:
+            UserWarning: there are few images; the message tells how many calibrate how many classes.
+
+        Raises:
+            ValueError: the data's classes are not among the model's, or no image belongs to the split.
+            ImageError: an image cannot be read.
+        """
+        manifest = self._calibration_images(data, split, class_names)
+        before, self.trained = self.trained, True  # or predict would warn of what is just being settled
+        try:
+            items = [record.item() for record in manifest.records]
+            found = self.predict(items, batch_size=batch_size, progress=progress)
+            targets = torch.from_numpy(manifest.targets())
+            config = self.config.uncalibrated()
+            config = config.replace(**fit_calibration(found.scores, found.dcg_logits, targets, config))
+            if config.task == "multilabel":
+                probs, few = scores_to_probs(found.scores, config, found.dcg_logits), pseudo_images(len(targets))
+                config = config.replace(thresholds=fit_thresholds(probs, targets, pseudo_images=few))
+            self.config = config
+        except BaseException:
+            self.trained = before
+            raise
+        if len(manifest.records) < ENOUGH_IMAGES:
+            warn(calibration_sentence(manifest.counts, len(manifest.records)))
+        return self
+
+    def _calibration_images(self, data: Any, split: str | None, class_names: Any) -> Manifest:
+        config = self.config
+        manifest = as_manifest(data, class_names=class_names, task=config.task, known=config.labels)
+        if manifest.task != config.task:
+            raise InvalidValueError(f"{manifest.name} is {manifest.task}, the model {config.task}")
+        manifest = match_classes(manifest, config)
+        return manifest.split(split or "val") if split is not None or manifest.has_splits else manifest
