@@ -1,0 +1,66 @@
+"""Figures that README and docs quote are those of the weights that ship."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT / "diffmiczoo" / "weights"
+README = (ROOT / "README.md").read_text("utf-8")
+FAQ = (ROOT / "docs" / "faq.md").read_text("utf-8")
+EVALUATE = (ROOT / "docs" / "evaluate.md").read_text("utf-8")
+PLAIN = json.loads((ROOT / "tools" / "facts" / "plain_baselines.json").read_text("utf-8"))["metrics"]
+
+#: What README says that the diffusion adds to its DCG.
+ADDED = {
+    "aptos2019": ("nll", "brier", "auroc"),
+    "ham10000": ("brier",),
+    "chestxray14": ("nll", "brier", "ece"),
+    "busi": (),
+}
+
+
+def metrics_of(name: str) -> dict[str, Any]:
+    return json.loads((WEIGHTS / f"diffmicv2_nano.{name}" / "metrics.json").read_text("utf-8"))["test"]
+
+
+
+
+def signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def interval(values: list[float]) -> str:
+    return f"{signed(values[0])} [{signed(values[1])}, {signed(values[2])}]"
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_readme_claims_what_excludes_zero_and_nothing_else(name: str) -> None:
+    difference = metrics_of(name)["difference"]
+    text = " ".join(README.split())
+    for metric in ADDED[name]:
+        assert interval(difference[metric]) in text, metric
+    # Ends that round to 0 are no claim; README names the one there is.
+    clear = {metric for metric, (_, low, high) in difference.items() if low * high > 0 and abs(high) >= 5e-5}
+    unclear = {"nll"} if name == "ham10000" else set()
+    assert clear - unclear == set(ADDED[name])
+    if unclear:
+        assert f"ends at 0 ({interval(difference['nll'])})" in text
+
+
+@pytest.mark.parametrize(("row", "name"), [("HAM10000", "ham10000"), ("APTOS2019", "aptos2019"), ("BUSI", "busi")])
+def test_the_questions_quote_the_plain_classifiers(row: str, name: str) -> None:
+    plain, model = PLAIN[f"diffmicv2_nano.{name}"], metrics_of(name)["model"]["values"]
+    cells = [f"{values['auroc']:.3f}, {values['ece']:.3f}" for values in (plain, model)]
+    assert f"| {row} | {cells[0]} | {cells[1]} |" in FAQ
+
+
+def test_the_page_on_ece_quotes_the_cards() -> None:
+    model = metrics_of("aptos2019")["model"]
+    low, high = model["intervals"]["ece"]
+    assert f"{model['values']['ece']:.4f}, interval [{low:.4f}, {high:.4f}]" in " ".join(EVALUATE.split())
+    assert model["values"]["ece"] < low
