@@ -96,7 +96,7 @@ class Optimization:
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
+            self.average.module.load_state_dict(dict(state["average"]))
         self.updates = state["updates"]
 
     def training_step(self, images: Tensor, targets: Tensor, epoch: int, batch: int) -> float:

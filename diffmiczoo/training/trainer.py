@@ -146,7 +146,8 @@ class Trainer:
                 f"{self.processes.rank.world_size}; start as many, or {again}"
             )
         self.history = checkpoint.history
-        self.model.load_state_dict(checkpoint.model)
+        # Tensors alone: the trainer sets the calibration itself.
+        self.model.load_state_dict(dict(checkpoint.model))
         self._resumed = checkpoint
 
     def train(self) -> None:
