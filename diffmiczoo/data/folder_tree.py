@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from diffmiczoo.data.label_cells import spelling_key
 from diffmiczoo.data.manifest import Skipped
 from diffmiczoo.data.split_names import SKIP, split_of
 from diffmiczoo.images.listing import Listing
@@ -20,6 +21,7 @@ class FolderTree:
         root: the folder.
         listing: what lies in it.
         words: further names of splits.
+        known: `spelling_key` of the classes, where they are known.
         notes: what was decided.
         left: reason → what is left out for it.
     """
@@ -27,6 +29,7 @@ class FolderTree:
     root: Path
     listing: Listing
     words: dict[str, str]
+    known: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
     left: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
 
@@ -99,6 +102,10 @@ class FolderTree:
         """Returns the split that a folder's name stands for."""
         return split_of(folder.name, self.words)
 
+    def is_known(self, folder: Path) -> bool:
+        """Whether a folder is called like a class that is known."""
+        return spelling_key(folder.name) in self.known
+
     def has_splits(self, folder: Path) -> bool:
         """Whether a folder holds folders of splits."""
         return any(self.split_of(entry) is not None for entry in self.with_images(folder))
@@ -109,6 +116,8 @@ class FolderTree:
         while True:
             inside = self.with_images(folder)
             if len(inside) != 1 or self.split_of(inside[0]) is not None or not self.with_images(inside[0]):
+                break
+            if self.is_known(inside[0]):
                 break
             self.leave_beside(folder)
             folder = inside[0]

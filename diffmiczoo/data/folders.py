@@ -39,7 +39,8 @@ def folder_records(
         ImageError: there is no image.
         ValueError: there are not at least two classes, or what is a class and what a split cannot be told.
     """
-    tree = FolderTree(folder, list_folder(folder, may_be_empty=True, follow_links=True), dict(map_split or {}))
+    known = frozenset(map(spelling_key, class_names or ()))
+    tree = FolderTree(folder, list_folder(folder, may_be_empty=True, follow_links=True), dict(map_split or {}), known)
     root = tree.unwrapped()
     inside = tree.with_images(root)
     splits = [entry for entry in inside if tree.split_of(entry) is not None]
@@ -52,7 +53,7 @@ def folder_records(
         records = _splits_in_classes(tree, root, inside)
     else:
         records = _of_classes(tree, root, inside, None)
-        _check_outer(tree, inside, class_names or ())
+        _check_outer(tree, inside)
     records = _same_spelling(tree, records)
     return Reading(tuple(_each_once(tree, records)), tuple(tree.notes), tree.skipped())
 
@@ -133,7 +134,7 @@ def _of_classes(tree: FolderTree, root: Path, classes: Sequence[Path], split: st
     copies = [entry for entry in classes if _holds_all(tree, entry, classes)]
     tree.leave("folders that hold all classes once more", copies)
     classes = [entry for entry in classes if entry not in copies]
-    if split is None and len(classes) < 2:
+    if split is None and len(classes) < 2 and not any(map(tree.is_known, classes)):
         raise InvalidValueError(_too_few(tree, root, classes))
     for entry in classes:
         if _FOLD.fullmatch(entry.name):
@@ -157,7 +158,7 @@ def _of_classes(tree: FolderTree, root: Path, classes: Sequence[Path], split: st
     return [Record(path, (composed(entry.name),), split) for entry in classes for path in tree.below(entry)]
 
 
-def _check_outer(tree: FolderTree, classes: Sequence[Path], class_names: Sequence[str]) -> None:
+def _check_outer(tree: FolderTree, classes: Sequence[Path]) -> None:
     """Refuses folders that are told apart by numbers and hold the same folders: patients or sites around classes."""
     inside = [{entry.name for entry in tree.with_images(folder)} for folder in classes]
     inner = set().union(*inside)
@@ -165,7 +166,7 @@ def _check_outer(tree: FolderTree, classes: Sequence[Path], class_names: Sequenc
     numbered = len({re.sub(r"\d+", "0", entry.name) for entry in classes}) == 1
     if len(classes) < 2 or len(inner) < 2 or not (shared and numbered) or any(map(tree.direct, classes)):
         return
-    if {composed(entry.name) for entry in classes} <= set(class_names):
+    if all(map(tree.is_known, classes)):
         return
     within = " and ".join(sorted(inner)[:4])
     raise InvalidValueError(

@@ -6,7 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffmiczoo.data.cells import is_missing, join_cell, list_cell, listed_values, plain_text, split_cell, whole_numbers
+from diffmiczoo.data.cells import (
+    composed,
+    is_missing,
+    join_cell,
+    list_cell,
+    listed_values,
+    plain_text,
+    split_cell,
+    whole_numbers,
+)
 from diffmiczoo.errors import InvalidValueError
 
 #: What joins several labels besides `|`, if the labels themselves show that it does.
@@ -177,7 +186,7 @@ def _spelled_alike(
 
 def spelling_key(label: str) -> str:
     """Returns what two spellings of a name have in common that differ in case and blanks only."""
-    return "".join(label.split()).casefold()
+    return "".join(composed(label).split()).casefold()
 
 
 def _check_vectors(cells: Sequence[str], found: Sequence[tuple[str, ...] | None], where: Sequence[str]) -> None:

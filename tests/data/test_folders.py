@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffmiczoo.data.manifest import Manifest
-from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.data.readers import as_manifest, read_manifest
 from diffmiczoo.data.summary import count_lines, log_manifest, reading_lines
 
 
@@ -223,6 +223,14 @@ def test_links_are_read_in_any_order_and_no_image_twice(tmp_path) -> None:
         with pytest.raises(ValueError, match=r"1\.png and .*/1\.png are the same file, by a link, in two classes"):
             read_manifest(tmp_path)
         (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("names", [("a/1.png",), ("a/p1/1.png", "a/p1/2.png"), ("A /1.png",)])
+def test_one_class_is_enough_where_classes_are_known(tmp_path, names: tuple[str, ...]) -> None:
+    manifest = as_manifest(write(tmp_path, *names), known=("b", "a"))
+    assert {label.lower() for label in manifest.counts} == {"a"} and len(manifest) == len(names)
+    with pytest.raises(ValueError, match="at least two sub-folders with images"):
+        as_manifest(tmp_path, known=("b", "c"))
 
 
 @pytest.mark.parametrize("second", ["na\u0308vus", "n\u00e4vus", "n\u00e4vus\u200b"])
