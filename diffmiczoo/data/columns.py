@@ -305,7 +305,7 @@ def _notes(table: Table, chosen: Columns) -> list[str]:
     told = [f"{name} as {role}" for role, name in own.items() if name is not None and name != role]
     if len(chosen.labels) > 1:
         told.append(f"{len(chosen.labels)} columns of 0 and 1 as labels ({', '.join(chosen.labels)})")
-    unused = [name for name in table.columns if name not in chosen.of_all()]
+    unused = [name for name in table.columns if name not in chosen.of_all() and _holds_something(table, name)]
     notes = [f"columns used: {', '.join(told)}"] if told else []
     return notes + ([f"columns not used: {', '.join(unused)}"] if unused else [])
 

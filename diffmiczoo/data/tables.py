@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from diffmiczoo.data.table_lines import Line, Lines
 from diffmiczoo.data.table_text import is_undecoded
 from diffmiczoo.data.zeros_and_ones import is_one
 from diffmiczoo.errors import InvalidValueError
+
+#: Names of folders that hold what belongs together.
+_PATIENT = re.compile(r"(patient|pat|subject|sub|participant|person|case|lesion|p)s?[ _-]?\d+", re.IGNORECASE)
 
 
 def table_records(
@@ -51,8 +56,24 @@ def table_records(
     _check_all_or_none(path, records, "split", f"give all of them one ({', '.join(SPLITS)}), or none")
     _check_all_or_none(path, records, "group", "give each one (of its own where it is alone), or none")
     names, without = _names_of_columns(columns, records, task)
-    notes = (*table.notes, *columns.notes, *labels.notes, *without, *how_found(found), *lines.account())
+    patients = _patients_in_paths(records) if choice.group is None else ()
+    notes = (*table.notes, *columns.notes, *labels.notes, *without, *how_found(found), *patients, *lines.account())
     return Reading(records, notes, (*table.skipped, *lines.skipped), names)
+
+
+def _patients_in_paths(records: Sequence[Record]) -> tuple[str, ...]:
+    """Says so where folders are called like patients with several images, and no column says which belong together."""
+    if any(record.group is not None for record in records):
+        return ()
+    found = Counter(part for record in records for part in record.path.parent.parts if _PATIENT.fullmatch(part))
+    # A folder around all images tells nothing apart.
+    several = [name for name, count in found.items() if 1 < count < len(records)]
+    if not several:
+        return ()
+    return (
+        f"images lie in folders such as {several[0]}, and no column says which belong together; if these are patients, "
+        "add a column group, so that none is on two sides of a split",
+    )
 
 
 def _names_of_columns(

@@ -38,12 +38,16 @@ CHEXPERT = "CheXpert/train/patient{}/study1/view1_frontal.jpg"
 def test_chexpert_has_paths_from_above_and_marks_what_is_uncertain(tmp_path) -> None:
     names = [CHEXPERT.format(number) for number in range(3)]
     head = "Path,Sex,No Finding,Edema\n"
+    names[1] = CHEXPERT.format(0).replace("view1", "view2")
     certain = f"{head}{names[0]},Female,1.0,\n{names[1]},Male,,1.0\n{names[2]},Male,,0.0\n"
     path = write(tmp_path, "CheXpert/train.csv", certain, *names)
     columns = ["No Finding", "Edema"]
     manifest = read_manifest(path, label_column=columns, task="multilabel")
     assert [record.labels for record in manifest.records] == [("No Finding",), ("Edema",), ()]
     assert [str(record.path.relative_to(tmp_path)) for record in manifest.records] == names
+    assert manifest.notes[-1].startswith("images lie in folders such as patient0, and no column says which belong")
+    quiet = read_manifest(path, label_column=columns, task="multilabel", group_column="none")
+    assert not any("lie in folders" in note for note in quiet.notes)
     path.write_text(certain.replace(",0.0\n", ",-1.0\n"))
     for options in ({"label_column": columns}, {"class_names": columns}):
         with pytest.raises(ValueError, match=r"line 4: column Edema holds '-1\.0'; a column per label holds 0 and 1"):

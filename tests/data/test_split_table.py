@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,14 @@ def test_folders_of_odd_classes_are_read_back_from_split_csv(tmp_path, name: str
     write_split(marked, tmp_path / "split.csv")
     assert read_manifest(tmp_path / "split.csv").records == marked.records
     (tmp_path / "split.csv").read_text(encoding="utf-8")
+
+
+def test_a_table_of_ones_own_is_read_without_a_word(tmp_path) -> None:
+    manifest = manifest_of(tmp_path, [("a",), ("b",), ("a",)], ["1", "2", "3"], ["a.png"] * 3, "multiclass")
+    ungrouped = manifest.with_records(replace(record, group=None) for record in manifest.records)
+    write_split(ungrouped, tmp_path / "split.csv")
+    again = read_manifest(tmp_path / "split.csv")
+    assert (again.notes, again.skipped, again.groups()) == ((), (), None)
 
 
 def test_plain_names_are_written_plainly(tmp_path) -> None:
