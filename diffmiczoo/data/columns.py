@@ -7,30 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from diffmiczoo.data.cells import is_empty, plain_text
+from diffmiczoo.data.column_names import (
+    FILES,
+    group_columns,
+    holds_something,
+    is_id,
+    known_columns,
+    label_columns,
+    never_labels,
+    split_columns,
+)
 from diffmiczoo.data.manifest import SPLITS
 from diffmiczoo.data.rows import Table
 from diffmiczoo.data.split_names import SKIP, split_of
-from diffmiczoo.data.zeros_and_ones import all_zero_or_one, checked_zeros_and_ones
+from diffmiczoo.data.zeros_and_ones import all_zero_or_one, checked_zeros_and_ones, is_zero_or_one
 from diffmiczoo.errors import InvalidValueError
-from diffmiczoo.images.containers import FILE_COLUMNS, bare
 
 #: Said of a column that is not to be used.
 NO_COLUMN = "none"
-
-#: Names of columns, in lower case and without signs. The first of each is the package's own.
-_FILES = FILE_COLUMNS
-_LABELS = (
-    "label labels class classes target targets dx diagnosis diagnostic finding findings findinglabels y category "
-    "classname gtlabel"
-).split()
-_GROUP = re.compile(
-    r"(group|groups|groupid|(\w*(patient|lesion|subject|participant|person)s?)(id|uid|code|nr|no|num|number|name)?"
-    r"|(\w*(case|study|series|exam))(id|uid|nr|num|number|instanceuid)|mrn|pid)"
-)
-_SPLIT = re.compile(
-    r"\w*split\w*|sets?|\w*folds?|foldid|partition|subset|(is)?(train|test|valid)(ing)?|(is)?(val|validation|holdout)"
-    r"|traintest|trainvaltest|trainorvalid"
-)
 
 _LOOKS_LIKE_FILE = re.compile(r"\.(png|jpe?g|tiff?|bmp|dcm|dicom|webp)$", re.IGNORECASE)
 
@@ -93,7 +87,7 @@ def choose_columns(
     group = _choose_group(table, choice, {file})
     split = choose_split(table, choice, {file, group or file})
     chosen = Columns(file, (), group, split)
-    labels = _choose_labels(table, choice, class_names, chosen.of_all())
+    labels = _choose_labels(table, choice, class_names, chosen.of_all() | never_labels(table, file))
     chosen = replace(chosen, labels=labels)
     repeated = sorted(chosen.of_all() & table.repeated)
     if repeated:
@@ -119,7 +113,7 @@ def choose_file(
         return _named(table, choice.file, "--file-column")
     if "file" in table.columns:
         return "file"
-    known = _known(table, _FILES)
+    known = known_columns(table, FILES)
     if len(known) > 1:
         there = [name for name in known if any(exists(row[name]) for _, row in table.rows[:20])]
         known = there or known
@@ -144,19 +138,25 @@ def _file_hint(table: Table) -> str:
     if len(table.columns) == 1 and " " in table.columns[0]:
         return "; columns are separated by commas, tabs, semicolons or |, not by blanks, and named in the first line"
     fitting = [name for name in table.columns if all(looks.search(row[name].strip()) for _, row in table.rows)]
-    return f"; if column {fitting[0]} holds the files, say --file-column {fitting[0]}" if len(fitting) == 1 else ""
+    if len(fitting) == 1:
+        return f"; if column {fitting[0]} holds the files, say --file-column {fitting[0]}"
+    if fitting:
+        return f"; {' and '.join(fitting)} may hold the files: say which does with --file-column {fitting[0]}"
+    return "; say which column holds the files with --file-column NAME (file_column in Python)"
 
 
 def _choose_group(table: Table, choice: ColumnChoice, used: set[str]) -> str | None:
     if choice.group is not None:
         return None if choice.group == NO_COLUMN else _named(table, choice.group, "--group-column")
     if "group" in table.columns:
-        return "group" if _holds_something(table, "group") else None
-    found = [name for name in _matching(table, _GROUP, used) if _holds_something(table, name)]
+        return "group" if holds_something(table, "group") else None
+    found = [name for name in group_columns(table, used) if holds_something(table, name)]
     # A column with one value for all tells nothing apart.
     found = [name for name in found if len({row[name] for _, row in table.rows}) > 1] or found[:1]
     if not found:
         return None
+    if not choice.labels and not label_columns(table):
+        _check_no_label(table, found)
     coarsest = [name for name in found if all(_holds_whole(table, name, other) for other in found)]
     if not coarsest:
         raise InvalidValueError(
@@ -173,8 +173,14 @@ def _choose_group(table: Table, choice: ColumnChoice, used: set[str]) -> str | N
     return name
 
 
-def _holds_something(table: Table, name: str) -> bool:
-    return any(not is_empty(row[name]) for _, row in table.rows)
+def _check_no_label(table: Table, groups: Sequence[str]) -> None:
+    """Refuses a column such as "lesion" of 0 and 1 in a table without a column of labels: it may be one of several."""
+    for name in groups:
+        if not is_id(name) and all(is_zero_or_one(row[name]) for _, row in table.rows):
+            raise InvalidValueError(
+                f"{table.path}: column {name} may be a group, or a label of 0 and 1; say --group-column {name} or "
+                f"--group-column {NO_COLUMN} (group_column in Python)"
+            )
 
 
 def _holds_whole(table: Table, whole: str, part: str) -> bool:
@@ -192,9 +198,9 @@ def choose_split(table: Table, choice: ColumnChoice, used: set[str]) -> str | No
     if choice.split is not None:
         return None if choice.split == NO_COLUMN else _named(table, choice.split, "--split-column")
     if "split" in table.columns:
-        return "split" if _holds_something(table, "split") else None
-    found = [name for name in _matching(table, _SPLIT, used) if _holds_something(table, name)]
-    others = set(table.columns) - used - {*choice.labels, *_known(table, _LABELS)}
+        return "split" if holds_something(table, "split") else None
+    found = [name for name in split_columns(table, used) if holds_something(table, name)]
+    others = set(table.columns) - used - {*choice.labels, *label_columns(table)}
     found = found or [name for name in table.columns if name in others and _holds_splits(table, name)]
     clear = [name for name in found if _strange_split(table, name, choice) is None]
     if len(clear) == 1:
@@ -236,7 +242,7 @@ def _choose_labels(
         return named if len(named) == 1 else checked_zeros_and_ones(table, named)
     if "label" in table.columns:
         return ("label",)
-    known = [name for name in _label_names(table) if name not in used]
+    known = [name for name in label_columns(table) if name not in used]
     if class_names and set(class_names) <= set(table.columns):
         return checked_zeros_and_ones(table, tuple(class_names))
     if len(known) == 1 and not all_zero_or_one(table, used):
@@ -248,13 +254,6 @@ def _choose_labels(
             f"{known[0]} (label_column in Python)"
         )
     return _columns_of_zero_and_one(table, class_names, used)
-
-
-def _label_names(table: Table) -> list[str]:
-    """Returns the columns that are called like labels; a y is a coordinate beside an x, if there is another one."""
-    names = [name for name in _known(table, _LABELS) if bare(name) != "y" or name.lower() == "y"]
-    others = [name for name in names if name.lower() != "y"]
-    return others if others and any(name.lower() == "x" for name in table.columns) else names
 
 
 def _columns_of_zero_and_one(table: Table, class_names: Sequence[str] | None, used: set[str]) -> tuple[str, ...]:
@@ -289,14 +288,6 @@ def _named(table: Table, name: str, option: str) -> str:
     raise InvalidValueError(f"{table.path}: {option} {name}: there is no such column; found {list(table.columns)}")
 
 
-def _known(table: Table, names: Sequence[str]) -> list[str]:
-    return sorted((name for name in table.columns if bare(name) in names), key=lambda name: names.index(bare(name)))
-
-
-def _matching(table: Table, pattern: re.Pattern[str], used: set[str]) -> list[str]:
-    return [name for name in table.columns if name not in used and pattern.fullmatch(bare(name))]
-
-
 def _notes(table: Table, chosen: Columns) -> list[str]:
     """Says which columns are used under another name than the package's own, and which are not used."""
     own = {"file": chosen.file, "group": chosen.group, "split": chosen.split}
@@ -305,7 +296,7 @@ def _notes(table: Table, chosen: Columns) -> list[str]:
     told = [f"{name} as {role}" for role, name in own.items() if name is not None and name != role]
     if len(chosen.labels) > 1:
         told.append(f"{len(chosen.labels)} columns of 0 and 1 as labels ({', '.join(chosen.labels)})")
-    unused = [name for name in table.columns if name not in chosen.of_all() and _holds_something(table, name)]
+    unused = [name for name in table.columns if name not in chosen.of_all() and holds_something(table, name)]
     notes = [f"columns used: {', '.join(told)}"] if told else []
     return notes + ([f"columns not used: {', '.join(unused)}"] if unused else [])
 

@@ -148,6 +148,9 @@ class TableFiles:
         if nearby is not None:
             written = os.path.relpath(nearby, here.resolve())
             return f"; {nearby} does. Paths are relative to the table: move it, or write {written}"
+        padded = [path.name for path in self._images if path.stem.lstrip("0") == text] if text.isdecimal() else []
+        if padded:
+            return f"; {padded[0]} lies there: the zeros in front were lost, as spreadsheets do; put them back"
         if name.suffix.lower() not in IMAGE_EXTENSIONS:
             return f"; no image of that name with any extension lies in {here} or below it"
         return ""

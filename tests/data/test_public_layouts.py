@@ -85,6 +85,52 @@ def test_a_label_that_no_image_has_is_still_one_of_several(tmp_path) -> None:
     assert "no image has the label C" in manifest.notes
 
 
+def test_mimic_has_ids_beside_its_labels(tmp_path) -> None:
+    text = "subject_id,study_id,dicom_id,Edema,No Finding\n1,10,a,1.0,\n1,11,b,,1.0\n0,12,c,1.0,\n"
+    files = ["files/p10/p1/s10/a.jpg", "files/p10/p1/s11/b.jpg", "files/p10/p0/s12/c.jpg"]
+    manifest = read_manifest(write(tmp_path, "t.csv", text, *files))
+    assert rows_of(manifest) == [("a.jpg", "Edema", "1"), ("b.jpg", "No Finding", "1"), ("c.jpg", "Edema", "0")]
+    one_patient = read_manifest(write(tmp_path, "t.csv", text.replace("\n0,12", "\n1,12")))
+    assert one_patient.class_names == ("Edema", "No Finding")  # an id of 1 in all rows is no label
+
+
+def test_a_lesion_may_be_a_group_or_a_label(tmp_path) -> None:
+    path = write(tmp_path, "t.csv", "file,lesion,edema\na.png,1,0\nb.png,0,1\n", "a.png", "b.png")
+    with pytest.raises(
+        ValueError, match="column lesion may be a group, or a label of 0 and 1; say --group-column lesion"
+    ):
+        read_manifest(path)
+    assert read_manifest(path, group_column="none").class_names == ("edema", "lesion")
+    assert read_manifest(path, label_column=["lesion", "edema"], group_column="none").task == "multiclass"
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "label"),
+    [
+        ("image,level", ("a,0", "b,4"), "level"),
+        ("Image name,Retinopathy grade,Risk of macular edema ,,", ("a,0,1,,", "b,4,0,,"), "Retinopathy grade"),
+        ("patient_id,pathology,image file path", ("P0,0,a.png", "P1,4,b.png"), "pathology"),
+        ("filename,class_name,class_id", ("a.png,0,7", "b.png,4,8"), "class_name"),
+        ("Video file,Finding Class,x,y,filename", ("v1,0,5,,a.png", "v2,4,,7,b.png"), "Finding Class"),
+    ],
+)
+def test_columns_of_labels_by_rarer_names(tmp_path, header: str, rows: tuple[str, str], label: str) -> None:
+    path = write(tmp_path, "t.csv", "\n".join((header, *rows)) + "\n", "images/a.png", "images/b.png")
+    manifest = read_manifest(path)
+    assert [record.labels for record in manifest.records] == [("0",), ("4",)]
+    assert f"{label} as label" in manifest.notes[0]
+
+
+def test_several_files_in_a_row_are_asked_about(tmp_path) -> None:
+    text = "case_num,diagnosis,clinic,derm\n1,nev,a.jpg,b.jpg\n2,mel,c.jpg,d.jpg\n"
+    path = write(tmp_path, "meta.csv", text, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    with pytest.raises(
+        ValueError, match="clinic and derm may hold the files: say which does with --file-column clinic"
+    ):
+        read_manifest(path)
+    assert rows_of(read_manifest(path, file_column="derm")) == [("b.jpg", "nev", "1"), ("d.jpg", "mel", "2")]
+
+
 def test_vindr_has_rows_of_several_readers(tmp_path) -> None:
     text = "image_id,class_name,rad_id\na,Edema,R1\na,Edema,R2\na,Mass,R3\nb,Mass,R1\n"
     path = write(tmp_path, "train.csv", text, "train/a.dicom", "train/b.dicom")

@@ -467,13 +467,14 @@ def test_names_of_files_from_a_mac(tmp_path, disk: str, cell: str, written: str)
     ("name", "cell", "message"),
     [
         ("labels/t.csv", "my%20a.png", "my a\\.png lies there, write blanks and the like as they are, not as %20"),
+        ("labels/t.csv", "12", "0012.png lies there: the zeros in front were lost, as spreadsheets do; put them back"),
         ("labels/t.csv", "b.png", r"/pictures/b\.png does.*or write \.\./pictures/b\.png"),
         ("labels/t.csv", "pictures/b.png", r"/pictures/b\.png does.*or write \.\./pictures/b\.png"),
     ],
 )
 def test_files_that_lie_nearby_are_named(tmp_path, name: str, cell: str, message: str) -> None:
-    for path in ("labels/my a.png", "pictures/b.png"):
-        (tmp_path / path).parent.mkdir()
+    for path in ("labels/my a.png", "labels/0012.png", "pictures/b.png"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
     with pytest.raises(FileNotFoundError, match=message):
         read(tmp_path, f"file,label\n{cell},a\n", name)
