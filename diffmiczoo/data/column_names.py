@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from diffmiczoo.data.cells import is_empty
 from diffmiczoo.data.rows import Table
 from diffmiczoo.data.zeros_and_ones import is_zero_or_one
-from diffmiczoo.images.containers import FILE_COLUMNS, bare
+from diffmiczoo.images.containers import bare
 
-#: Names of columns, in lower case and without signs. The first of each is the package's own.
-FILES = FILE_COLUMNS
+#: Names of labels, in lower case and without signs; the first is the package's own.
 LABELS = (
     "label labels class classes target targets dx diagnosis diagnostic finding findings findinglabels y category "
     "classname gtlabel"

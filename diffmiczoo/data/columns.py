@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from diffmiczoo.data.cells import is_empty, plain_text
 from diffmiczoo.data.column_names import (
-    FILES,
     group_columns,
     holds_something,
     is_id,
@@ -22,6 +21,7 @@ from diffmiczoo.data.rows import Table
 from diffmiczoo.data.split_names import SKIP, split_of
 from diffmiczoo.data.zeros_and_ones import all_zero_or_one, checked_zeros_and_ones, is_zero_or_one
 from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.images.containers import FILE_COLUMNS
 
 #: Said of a column that is not to be used.
 NO_COLUMN = "none"
@@ -113,7 +113,7 @@ def choose_file(
         return _named(table, choice.file, "--file-column")
     if "file" in table.columns:
         return "file"
-    known = known_columns(table, FILES)
+    known = known_columns(table, FILE_COLUMNS)
     if len(known) > 1:
         there = [name for name in known if any(exists(row[name]) for _, row in table.rows[:20])]
         known = there or known

@@ -23,7 +23,7 @@ from factories import save_picture
 from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 
-from diffmiczoo.data.columns import _FILES
+from diffmiczoo.data import columns
 from diffmiczoo.errors import DiffMICError, InvalidTypeError, InvalidValueError
 from diffmiczoo.images.containers import FILE_COLUMNS
 from diffmiczoo.images.items import ImageError, as_items
@@ -312,4 +312,4 @@ def test_a_row_that_fails_is_named_and_the_others_are_read() -> None:
 
 
 def test_tables_on_disk_and_in_memory_know_the_same_columns() -> None:
-    assert _FILES is FILE_COLUMNS
+    assert columns.FILE_COLUMNS is FILE_COLUMNS
