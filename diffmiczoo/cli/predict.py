@@ -129,6 +129,10 @@ def predict_to_file(
         left = [item for item in items if item.name not in file.names]
         if file.names:
             note(f"{target.path} has {len(items) - len(left):,} of {len(items):,} images already")
+        changed = [item.name for item in items if item.name in file.names and is_newer(item.source, file.made)]
+        if changed:
+            what = f"{len(changed):,} of them have changed since, first {changed[0]}"
+            note(f"{what}; their predictions stay as they were: remove these rows, or begin anew")
         others = len(file.names) - (len(items) - len(left))
         if others:
             note(f"{target.path} also has {others:,} images that are not among these; they stay in it")
@@ -139,6 +143,14 @@ def predict_to_file(
         if not file.rows:
             raise ImageError("images", "none could be read: " + "; ".join(errors.values()))
     return errors
+
+
+def is_newer(source: Any, moment: float) -> bool:
+    """Whether an image is a file that was written after a moment."""
+    try:
+        return isinstance(source, str | os.PathLike) and os.stat(source).st_mtime > moment
+    except OSError:
+        return False
 
 
 def checked_items(files: list[str], images: tuple[str, ...], output: Path | None, overlay: Path | None) -> list[Item]:

@@ -47,6 +47,7 @@ class PredictionFile:
     Attributes:
         names: of the images that are kept from before.
         rows: number of predictions in the file.
+        made: when the file that is kept was written, in seconds as `os.stat` gives them; 0 without one.
 
     Raises:
         ValueError: the file that is to go on has other classes, is no such file, or another run is writing it.
@@ -55,7 +56,7 @@ class PredictionFile:
     def __init__(self, path: Path, style: str, config: DiffMICConfig, record: RunRecord, resume: bool) -> None:
         self.path, self.style, self.config, self.record = path, style, config, record
         self.names: set[str] = set()
-        self.rows, self._sets_aside = 0, False
+        self.rows, self.made, self._sets_aside = 0, 0.0, False
         self._stream = is_stream(path)
         self._begun = False
         self._target = path if self._stream else Path(os.path.realpath(path))
@@ -75,8 +76,9 @@ class PredictionFile:
                 return
             if kind is None:
                 self._finish()
-            elif self.rows:
-                note(f"{self._partial} has {self.rows:,} predictions; the same command with --resume goes on from them")
+            elif self._partial.stat().st_size:  # a batch that was just being written is not counted yet
+                done = f"{self.rows:,} predictions" if self.rows else "a first batch"
+                note(f"{self._partial} has {done}; the same command with --resume goes on from them")
             else:
                 self._partial.unlink(missing_ok=True)
                 RunRecord.path_for(self._partial).unlink(missing_ok=True)
@@ -100,7 +102,8 @@ class PredictionFile:
 
     def _opened(self, resume: bool) -> BinaryIO:
         """Opens the partial file behind what is kept of an earlier run."""
-        self._partial.touch()
+        if not self._partial.exists():  # when an old one was written says which images have changed since
+            self._partial.touch()
         file: BinaryIO = self._partial.open("r+b")
         try:
             self._lock(file)
@@ -139,6 +142,7 @@ class PredictionFile:
             names = list(self._names(file, content)) if content else []
             if not self.record.differences(file):
                 self.names, self.rows, self._begun = set(names), len(names), bool(content)
+                self.made = file.stat().st_mtime
                 return content
         if files:
             differences = "; ".join(self.record.differences(files[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DIRECTORY = "1.2.840.10008.1.3.10"
+_PLAIN = "1.2.840.10008.1.2.1"
 _RLE = "1.2.840.10008.1.2.5"
 _EXTENDED = "1.2.840.10008.1.2.4.51"
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
@@ -74,9 +76,13 @@ def read_planes(name: str, file: BinaryIO) -> Planes:
 def _planes(name: str, file: BinaryIO) -> Planes:
     header, source = _header(name, file)
     element = _pixel_element(name, header, source)
-    layout = layout_of(name, header, element, bool(header.file_meta.TransferSyntaxUID.is_encapsulated))
+    syntax = _put_syntax_right(name, header, element, source)
+    layout = layout_of(name, header, element, bool(syntax.is_encapsulated))
     check_size(name, layout.rows, layout.columns, layout.samples)
-    _check_length(name, source, element, layout, header)
+    if syntax.is_encapsulated:
+        layout = _as_encoded(name, source, layout, syntax)
+    else:
+        _check_length(name, source, element, layout)
     stored = _first_frame(name, source, header, element, layout)
     if layout.photometric in COLOUR:
         return Planes(stored.transpose(2, 0, 1), layout.frames)
@@ -150,13 +156,31 @@ def _pixel_element(name: str, header: Dataset, file: BinaryIO) -> Element:
     return Element(_PIXELS[tag], vr, None if length == 2**32 - 1 else length)
 
 
-def _check_length(name: str, file: BinaryIO, element: Element, layout: Layout, header: Dataset) -> None:
-    """Refuses pixels that are cut short, or a frame that claims to be larger than the header says."""
-    place, syntax = file.tell(), header.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated:
-        _check_encoded_size(name, file, layout, syntax)
-        file.seek(place)
-        return
+def _put_syntax_right(name: str, header: Dataset, element: Element, file: BinaryIO) -> Any:
+    """Returns the transfer syntax; pixels that lie there as they are count as such, whatever the header says.
+
+    Raises:
+        ImageError: it is a private one or a video, or the pixels are compressed and nothing says how.
+    """
+    syntax = header.file_meta.TransferSyntaxUID
+    if not syntax.is_transfer_syntax:
+        raise ImageError(name, f"has the private transfer syntax {syntax}; expected one of DICOM's, export it anew")
+    if "MPEG" in syntax.name or "HEVC" in syntax.name:
+        raise ImageError(name, f"is a video ({syntax.name}); expected an image, export a frame of it")
+    start = file.read(4)
+    file.seek(-len(start), 1)
+    in_fragments = start in (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+    if in_fragments and element.length is None and not syntax.is_encapsulated:
+        found = f"holds compressed pixels, which its header calls uncompressed ({syntax.name})"
+        raise ImageError(name, f"{found}; export it again")
+    if syntax.is_encapsulated and element.length is not None and not in_fragments:
+        header.file_meta.TransferSyntaxUID = syntax = type(syntax)(_PLAIN)
+    return syntax
+
+
+def _check_length(name: str, file: BinaryIO, element: Element, layout: Layout) -> None:
+    """Refuses pixels that are cut short."""
+    place = file.tell()
     available = min(element.length or 0, file.seek(0, 2) - place)
     file.seek(place)
     if available < layout.frame_bytes:
@@ -164,18 +188,30 @@ def _check_length(name: str, file: BinaryIO, element: Element, layout: Layout, h
         raise ImageError(name, f"is cut short: its pixels have {available:,} bytes, expected {expected}; copy it again")
 
 
-def _check_encoded_size(name: str, file: BinaryIO, layout: Layout, syntax: Any) -> None:
-    """Refuses a frame whose own JPEG or JPEG 2000 header claims more pixels than the DICOM header does."""
+def _as_encoded(name: str, file: BinaryIO, layout: Layout, syntax: Any) -> Layout:
+    """Returns the layout with the size and the colours of a JPEG or JPEG 2000 frame's own header, which decoders obey.
+
+    Raises:
+        ImageError: the frame has too many pixels.
+    """
     from pydicom.encaps import get_frame
 
     if "JPEG" not in syntax.name:
-        return
+        return layout
+    place = file.tell()
     frame = get_frame(file, 0, number_of_frames=layout.frames)
+    file.seek(place)
     try:
         with Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
             check_size(name, image.height, image.width)
+            samples, plain = len(image.getbands()), image.format == "JPEG2000" or image.info.get("adobe_transform") == 0
     except UnidentifiedImageError:
-        return  # JPEG-LS and the like, which Pillow will not decode either
+        return layout  # JPEG-LS and the like, which Pillow will not decode either
+    layout = replace(layout, rows=image.height, columns=image.width)
+    if samples == layout.samples or samples not in (1, 3):
+        return layout
+    colours = "RGB" if plain else "YBR_FULL"
+    return replace(layout, samples=samples, photometric=colours if samples == 3 else "MONOCHROME2")
 
 
 def _first_frame(name: str, file: BinaryIO, header: Dataset, element: Element, layout: Layout) -> np.ndarray:

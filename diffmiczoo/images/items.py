@@ -33,6 +33,9 @@ _ACCEPTED = (
 #: Ending of an archive → how its content is addressed, where it can be.
 _ARCHIVES = dict.fromkeys([".tar", ".tgz", ".gz", ".bz2", ".xz"], "tar") | {".zip": "zip", ".7z": "", ".rar": ""}
 
+#: What every system takes; longer texts are pictures in base64 and the like.
+_LONGEST_PATH = 4096
+
 #: Tables, which name pictures and are none.
 _TABLES = (".csv", ".tsv", ".parquet", ".xlsx", ".json", ".jsonl")
 
@@ -191,13 +194,30 @@ def _sources(entry: Any) -> Sequence[Any]:
     inside = opened(entry)
     if isinstance(inside, Content):
         return [inside]
+    if inside is None and callable(getattr(entry, "__array__", None)):
+        return _sources_of_array_like(entry)
     if inside is not None:
         return [source for part in inside for source in ([part] if isinstance(part, Content) else _sources(part))]
-    raise InvalidTypeError(f"{_shown(entry)} is not an image; expected {_ACCEPTED}")
+    hint = "; numpy.asarray(…) makes an array of rows of numbers" if isinstance(entry, list | tuple) else ""
+    raise InvalidTypeError(f"{_shown(entry)} is not an image; expected {_ACCEPTED}{hint}")
+
+
+def _sources_of_array_like(entry: Any) -> Sequence[Any]:
+    """Lists the images of what can be made an array: of JAX, TensorFlow, h5py, zarr or xarray."""
+    try:
+        array = np.asarray(entry)
+    except Exception as error:
+        raise InvalidTypeError(f"{_shown(entry)} cannot be made an array ({one_line(error)})") from error
+    if array.ndim < 2 or array.dtype.kind in "OSUV":
+        raise InvalidTypeError(f"{_shown(entry)} is not an image; expected {_ACCEPTED}")
+    return split_batch(array)
 
 
 def _sources_of_path(entry: str | os.PathLike[str]) -> Sequence[Any]:
     path = os.fsdecode(entry)
+    if len(path) > _LONGEST_PATH and not is_url(path):
+        found = f"a text of {len(path):,} characters, {path[:20]!r}…, is no path"
+        raise InvalidValueError(f"{found}; base64.b64decode(text) makes bytes of a picture, which are taken")
     if path.startswith("~") and not os.path.exists(path):
         path = os.path.expanduser(path)
     if path.lower().startswith("file://"):
@@ -224,6 +244,8 @@ def _matching(pattern: str) -> list[Path]:
 def _instead_of_file(path: str, ending: str) -> str:
     if ending in _TABLES:
         return "is a table, not an image; pandas.read_csv or the like gives a DataFrame, which is taken"
+    if path.lower().endswith(".nii.gz"):
+        return "is a volume (NIfTI), not an image; hand in a slice of it as an array in [0, 1]"
     if _ARCHIVES[ending] and (ending in (".zip", ".tar", ".tgz") or ".tar." in path.lower()):
         inside = f'"{_ARCHIVES[ending]}://*.png::{path}"'
         return f"is an archive, not an image; unpack it, or name the pictures in it: {inside}"

@@ -15,6 +15,9 @@ from diffmiczoo.images.items import ImageError, one_line
 #: `PIL.Image.MAX_IMAGE_PIXELS`, 89 million by default.
 MAX_PIXELS = 100_000_000
 
+# How far floats may lie beyond black and white: 1 + 1/128 is what bfloat16 has next to 1.
+_ROUNDING = 1 / 128
+
 
 @dataclass(frozen=True, eq=False)
 class Planes:
@@ -25,12 +28,14 @@ class Planes:
         frames: how many frames or pages the source has; this is the first.
         negative: zero is white.
         reduction: by what factor it was decoded smaller than the source is.
+        channels: how many the source has of those that are no colours; this is the first.
     """
 
     values: np.ndarray
     frames: int = 1
     negative: bool = False
     reduction: int = 1
+    channels: int = 1
 
 
 def check_size(name: str, height: int, width: int, samples: int = 1) -> None:
@@ -70,6 +75,8 @@ def planes_of_array(name: str, array: np.ndarray, channels_first: bool) -> np.nd
     Raises:
         ImageError: the shape is none of these, or the image is empty or too large.
     """
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise ImageError(name, "has masked pixels; expected none, array.filled(0) makes them black")
     if array.ndim == 2:
         array, channels_first = array[None], True
     if array.ndim != 3:
@@ -132,19 +139,17 @@ def _checked_floats(name: str, values: np.ndarray) -> np.ndarray:
         raise ImageError(name, f"holds {bad}; expected finite values in [0, 1], replace them first")
     if low >= 0 and high > 1 and float(high) < 2**16 and not (values % 1).any():
         return _to_known_range(name, values.astype(np.uint16))
-    if low < 0 or high > 1:
-        raise ImageError(
-            name,
-            f"holds floats from {low:.6g} to {high:.6g}; expected [0, 1]: divide 8-bit values by 255, window others "
-            "first",
-        )
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        near = "clip what a resize has overshot" if low > -0.5 and high < 1.5 else "divide 8-bit values by 255"
+        found = f"holds floats from {low:.6g} to {high:.6g}"
+        raise ImageError(name, f"{found}; expected [0, 1]: {near}, window others first")
     if 0 < float(high) < 0.99 / 255:
         reason = (
             f"holds floats up to {high:.3g}, darker than one of 255 grey levels; expected [0, 1]: divided by 255 twice?"
         )
         raise ImageError(name, reason)
     singles: np.ndarray = values.astype(np.float32, copy=False)
-    return singles
+    return singles.clip(0, 1) if low < 0 or high > 1 else singles
 
 
 def _checked_integers(name: str, values: np.ndarray, low: int, high: int) -> np.ndarray:

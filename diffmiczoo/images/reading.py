@@ -17,18 +17,20 @@ from torch import Tensor
 
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 from diffmiczoo.images import dicom, pixels, tiff
+from diffmiczoo.images.batches import split_batch
 from diffmiczoo.images.deep import joined, lower_half
 from diffmiczoo.images.items import ImageError, Item, one_line, reading_errors
 from diffmiczoo.images.pixels import Planes, array_of_tensor, check_size, planes_of_array, to_rgb
 from diffmiczoo.images.quiet import quiet_decoders
 from diffmiczoo.images.remote import Content
-from diffmiczoo.images.sniffing import START, is_dicom
+from diffmiczoo.images.sniffing import START, is_dicom, kind_of
 
 #: Pillow's formats that are tried; others are left out because they start programs (EPS) or hold no photographs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "MPO", "AVIF", "HEIF")
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NUMPY = b"\x93NUMPY"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -51,7 +53,8 @@ def read_image(item: Item, min_side: int | None = None) -> Tensor:
     - Integers of 16 or 32 bits: see `pixels.grey_range`. Negative values are refused.
     - int64 and uint64 say nothing about depth (they are Python's integers): values 0..255 are taken as they are,
       others are refused. int8 is refused. Booleans become 0 and 255.
-    - Floats must be finite and within [0, 1]; whole ones above count like integers.
+    - Floats must be finite and within [0, 1], but for rounding; whole ones above count like integers.
+    - A file of `numpy.save` is its array.
     - Of several frames or pages the first is read, with a `UserWarning`; of a PIL image the one it stands at.
     - DICOM (by content): rescale, then the VOI table or the first window that can be used. Without these, up to 8
       stored bits use their full range, more are stretched as above, padding left out. MONOCHROME1 is inverted, padding
@@ -76,9 +79,10 @@ def read_reduced(item: Item, min_side: int | None) -> tuple[Tensor, int]:
     """Returns what `read_image` does, and by what factor it is smaller than the source: 1, 2, 4 or 8."""
     planes = _planes(item, min_side)
     image = to_rgb(item.name, planes.values, planes.negative)
-    if planes.frames > 1:
-        used = f"has {planes.frames} frames or pages; only the first is used"
-        warnings.warn(f"{item.name}: {used}", UserWarning, stacklevel=3)
+    channels = "channels that are not said to be colours"
+    for count, what in ((planes.frames, "frames or pages"), (planes.channels, channels)):
+        if count > 1:
+            warnings.warn(f"{item.name}: has {count} {what}; only the first is used", UserWarning, stacklevel=3)
     return image, planes.reduction
 
 
@@ -119,9 +123,9 @@ def _read_content(name: str, content: Content) -> Any:
 
 def _planes_of_pillow(name: str, image: Image.Image) -> Planes:
     check_size(name, image.height, image.width)
-    with _pillow_errors(name):
+    with _pillow_errors(name, image):
         if (found := tiff.misread_planes(name, image)) is not None:
-            return Planes(found.values, _frames(image), found.negative)
+            return Planes(found.values, _frames(image), found.negative, channels=found.channels)
         tiff.put_byte_order_right(image)
         lower = lower_half(image)
         image.load()
@@ -129,11 +133,15 @@ def _planes_of_pillow(name: str, image: Image.Image) -> Planes:
         if lower is not None:
             array = joined(array, np.asarray(_upright(lower)))
     planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return Planes(planes, _frames(image), tiff.is_negative(image))
+    return Planes(planes, _frames(image), tiff.is_negative(image), channels=_channels(image))
+
+
+def _channels(image: Any) -> int:
+    return tiff.grey_channels(image.tag_v2) if image.format == "TIFF" and hasattr(image, "tag_v2") else 1
 
 
 @contextmanager
-def _pillow_errors(name: str) -> Iterator[None]:
+def _pillow_errors(name: str, image: Any = None) -> Iterator[None]:
     with reading_errors(name):
         try:
             yield
@@ -141,6 +149,17 @@ def _pillow_errors(name: str) -> Iterator[None]:
             limit = f"{pixels.MAX_PIXELS:,} pixels and no more than Pillow's own limit"
             reason = f"is too large ({one_line(error)}); expected at most {limit}, make it smaller"
             raise ImageError(name, reason) from error
+        except Exception as error:
+            if not _is_closed(image, error):
+                raise
+            reason = "was closed before it was read; call image.load() while it is open, or hand in its path"
+            raise ImageError(name, reason) from error
+
+
+def _is_closed(image: Any, error: Exception) -> bool:
+    """Whether a PIL image, or its file, was closed before Pillow read its pixels, which it does when they are used."""
+    unread, file = bool(getattr(image, "tile", None)), getattr(image, "fp", None)
+    return (unread and (file is None or getattr(file, "closed", False))) or "closed image" in str(error)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -190,8 +209,23 @@ def _planes_of_open_file(name: str, file: BinaryIO, min_side: int | None) -> Pla
     if is_dicom(start):
         with quiet_decoders():
             return dicom.read_planes(name, file)
+    if start.startswith(_NUMPY):
+        return _planes_of_numpy_file(name, file)
     with quiet_decoders():
         return _planes_of_image_file(name, file, start, min_side)
+
+
+def _planes_of_numpy_file(name: str, file: BinaryIO) -> Planes:
+    with reading_errors(name, "expected numbers that numpy.save wrote"):
+        file.seek(0)
+        array = np.load(file, allow_pickle=False)
+    try:
+        images = split_batch(array)
+    except InvalidValueError as error:
+        raise ImageError(name, str(error)) from error
+    if len(images) != 1:
+        raise ImageError(name, f"holds {len(images)} images; expected one, numpy.load gives the array to hand in")
+    return Planes(planes_of_array(name, images[0], channels_first=False))
 
 
 def _opened(name: str, path: str) -> BinaryIO:
@@ -268,6 +302,8 @@ def _unknown_content(name: str, file: BinaryIO, start: bytes) -> str:
     if start.startswith(_TIFF):
         reason = f"is a TIFF file of a kind that is not read ({tiff.describe(file)})"
         return f"{reason}, or its header is broken; save it as PNG or uncompressed TIFF"
+    if kind := kind_of(start):
+        return f"is {kind}"
     notes = "".join(f"; {note}" for note in _missing_support(start))
     return (
         f"is not an image, or its header is broken (it starts with {start[:8]!r}{notes}); expected JPEG, PNG, TIFF, "

@@ -43,6 +43,42 @@ def is_picture(start: bytes) -> bool:
     return start.startswith(_PICTURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
+# First bytes → what a file is that is not read, and what to do.
+_KINDS = (
+    (b"%PDF", "a PDF document, not an image; export its pages as PNG"),
+    (b"%!PS", "a PostScript drawing, not an image; export it as PNG"),
+    (b"8BPS", "a Photoshop file, which is not read; save it as PNG"),
+    (b"\xff\x0a", "a JPEG XL image, which is not read; save it as PNG"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image, which is not read; save it as PNG"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not an image; git lfs pull fetches it"),
+    (b"PK\3\4", "an archive (ZIP), not an image; unpack it, of numpy.savez hand in an array of numpy.load"),
+    (b"\x1f\x8b", "compressed (gzip), not an image; unpack it"),
+    (b"\x89HDF", "an HDF5 file, not an image; hand in a picture of it as an array"),
+    (b"MATLAB 5", "a MATLAB file, not an image; hand in a picture of it as an array, from scipy.io.loadmat"),
+    (b"NRRD0", "a volume (NRRD), not an image; hand in a slice of it as an array in [0, 1]"),
+    (b"ObjectType", "a volume (MetaImage), not an image; hand in a slice of it as an array in [0, 1]"),
+    (b"\x5c\x01\0\0", "a volume (NIfTI), not an image; hand in a slice of it as an array in [0, 1]"),
+    (b"\0\0\x01\x5c", "a volume (NIfTI), not an image; hand in a slice of it as an array in [0, 1]"),
+)
+_VIDEO_BRANDS = (b"isom", b"iso2", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V ")
+
+
+def kind_of(start: bytes) -> str | None:
+    """Returns what a file is that is no image, and what to do with it; None where it is not known."""
+    known = next((kind for first, kind in _KINDS if start.startswith(first)), None)
+    if known:
+        return known
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "a web page, not an image, as a download that failed leaves it; download the image again"
+    if text.startswith((b"<?xml", b"<svg", b"<!doctype svg")) and b"<svg" in text:
+        return "an SVG drawing, not an image; export it as PNG"
+    video = start[4:8] == b"ftyp" and start[8:12] in _VIDEO_BRANDS
+    if video or (start[:4] == b"RIFF" and start[8:12] == b"AVI ") or start.startswith(b"\x1aE\xdf\xa3"):
+        return "a video, not an image; hand in a frame of it as an image"
+    return None
+
+
 def _starts_with_element(start: bytes) -> bool:
     """Whether the bytes are an element that may come first, followed by another of the same group or a later one.
 

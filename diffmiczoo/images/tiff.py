@@ -17,6 +17,7 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258,
 _STRIPS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR, _PREDICTOR = 273, 274, 277, 278, 279, 284, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _SAMPLE_FORMAT = 322, 323, 324, 325, 339
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_EXTRA_SAMPLES, _ALPHA = 338, (1, 2)
 _NONE, _DEFLATE = (1,), (8, 32946)
 _NATIVE = {"I;16BS": "I;16S", "I;32BS": "I;32S", "F;32BF": "F;32F"}
 _KINDS = {1: "u", 2: "i", 3: "f"}
@@ -90,7 +91,16 @@ def read_planes(name: str, file: BinaryIO, tags: Any = None) -> Planes | None:
         return None
     check_size(name, layout.height, layout.width)
     planes = np.stack([_plane(file, tags, layout, index) for index in range(layout.used)])
-    return Planes(_upright(planes, tags.get(_ORIENTATION, 1)), pages, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+    upright = _upright(planes, tags.get(_ORIENTATION, 1))
+    return Planes(upright, pages, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO, channels=grey_channels(tags))
+
+
+def grey_channels(tags: Any) -> int:
+    """Returns how many channels a page has that are neither colours nor transparency; 1 for any ordinary page."""
+    if tags.get(_PHOTOMETRIC) not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
+        return 1
+    extra = tags.get(_EXTRA_SAMPLES, ())
+    return int(tags.get(_SAMPLES, 1)) - sum(kind in _ALPHA for kind in extra)
 
 
 def describe(file: BinaryIO) -> str:
@@ -124,6 +134,8 @@ def _first_page(file: BinaryIO) -> tuple[Any, int]:
         page.load(file)
         found.append(page)
         place = page.next
+    if not found:
+        raise ValueError("it has no page")
     return found[0], len(found)
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from factories import ANIMALS, animal_prediction, tiny_model
 
+from diffmiczoo.cli.predict import is_newer
 from diffmiczoo.cli.prediction_file import PredictionFile, whole_records
 from diffmiczoo.cli.run_record import RunRecord, weights_digest
 from diffmiczoo.inference.prediction import Prediction
@@ -152,6 +153,35 @@ def test_a_run_that_stops_leaves_the_old_file_and_says_how_to_go_on(path, capsys
     assert f"{path.name}.partial has 2 predictions; the same command with --resume goes on" in capsys.readouterr().err
     assert write(path, NAMES[1:], resume=True) == set(NAMES[1:3])
     assert names_in(path) == NAMES[1:]
+
+
+def test_a_run_that_is_stopped_while_the_disk_takes_its_first_batch_loses_nothing(path, capsys, monkeypatch) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(KeyboardInterrupt),
+        PredictionFile(path, path.suffix[1:], ANIMALS, RECORD, False) as file,
+    ):
+        patch.setattr(os, "fsync", interrupted)
+        file.write(predicted(NAMES[:2]))
+    assert f"{path.name}.partial has a first batch; the same command with --resume" in capsys.readouterr().err
+    assert write(path, resume=True) == set(NAMES[:2]) and names_in(path) == NAMES
+
+
+def test_images_that_changed_since_are_told_apart(path, tmp_path) -> None:
+    picture = tmp_path / "a.png"
+    picture.touch()
+    write(path, NAMES[:2])
+    for kept in (path, path.with_name(path.name + ".partial")):
+        if kept != path:
+            os.replace(path, kept)
+            os.replace(f"{path}.run.json", f"{kept}.run.json")
+        os.utime(kept, (1000, 1000))
+        with PredictionFile(path, path.suffix[1:], ANIMALS, RECORD, True) as file:
+            assert file.made == 1000 and is_newer(picture, file.made) and not is_newer(picture, 2**40)
+    assert not is_newer(tmp_path / "gone.png", 0) and not is_newer(None, 0)
 
 
 def test_a_run_that_begins_anew_keeps_what_an_interrupted_one_had(path, capsys) -> None:

@@ -276,7 +276,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     "pattern": (lambda d: f"{d}/*.gif", ImageError, r"\*.gif: no file matches this pattern"),
     "zip": (lambda d: d / "scans.zip", ImageError, r"is an archive.*zip://\*.png::.*scans.zip"),
     "tar": (lambda d: d / "scans.tar", ImageError, r"is an archive.*tar://\*.png::.*scans.tar"),
-    "gzip": (lambda d: "scan.nii.gz", ImageError, "is a compressed file"),
+    "gzip": (lambda d: "scan.dcm.gz", ImageError, "is a compressed file"),
+    "volume": (lambda d: "scan.nii.gz", ImageError, r"is a volume \(NIfTI\), not an image; hand in a slice"),
     "table": (lambda d: "labels.csv", ImageError, "is a table, not an image.*DataFrame"),
 }
 

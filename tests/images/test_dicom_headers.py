@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from factories import read_picture, reason_of, smooth_picture
+from PIL import Image
 
 from diffmiczoo.images.items import ImageError, as_items
 from diffmiczoo.images.reading import read_image
@@ -306,6 +309,56 @@ def test_what_is_refused_says_why(tmp_path, make_dicom, elements, reason):
     assert reason in reason_of(path)
 
 
+@pytest.mark.parametrize("said", ["grey", "colour", "size"])
+@pytest.mark.parametrize("form", ["JPEG", "JPEG2000"])
+def test_what_a_compressed_frame_says_of_itself_counts(tmp_path, make_dicom, said, form):
+    """Headers that call a JPEG in colours grey, or the other way round, or give another size."""
+    pixels = GREY if said == "colour" else COLOUR
+    frame = BytesIO()
+    options = {"quality": 100, "subsampling": 0} if form == "JPEG" else {"no_jp2": True, "irreversible": False}
+    Image.fromarray(pixels).save(frame, form, **options)
+    elements = {"Rows": 10, "Columns": 12} if said == "size" else {}
+    header = pydicom.dcmread(make_dicom(tmp_path / "a.dcm", COLOUR if said != "grey" else GREY, **elements))
+    header.PixelData = pydicom.encaps.encapsulate([frame.getvalue()])
+    syntax = pydicom.uid.JPEGBaseline8Bit if form == "JPEG" else pydicom.uid.JPEG2000Lossless
+    header.file_meta.TransferSyntaxUID = syntax
+    header.save_as(tmp_path / "a.dcm")
+    assert differs(tmp_path / "a.dcm", pixels) <= (8 if form == "JPEG" else 0)
+
+
+def with_syntax(path, uid):
+    """Changes the transfer syntax that a file says it has, and nothing else."""
+    header = pydicom.dcmread(path)
+    length = header.file_meta.FileMetaInformationGroupLength
+    old = header.file_meta.TransferSyntaxUID.encode()
+    old, new = (text + b"\0" * (len(text) % 2) for text in (old, uid.encode()))
+    content = path.read_bytes()
+    content = content.replace(struct.pack("<H", len(old)) + old, struct.pack("<H", len(new)) + new)
+    path.write_bytes(content.replace(struct.pack("<I", length), struct.pack("<I", length + len(new) - len(old)), 1))
+    return path
+
+
+def test_pixels_that_lie_there_as_they_are_count_as_such(tmp_path, make_dicom):
+    """A header that says JPEG, as programs leave it that decompress and forget to say so."""
+    path = with_syntax(make_dicom(tmp_path / "a.dcm", GREY), pydicom.uid.JPEGBaseline8Bit)
+    assert differs(path, GREY) == 0
+
+
+def test_transfer_syntaxes_that_are_not_read(tmp_path, make_dicom):
+    path = make_dicom(tmp_path / "a.dcm", GREY)
+    assert "has the private transfer syntax 1.3.46.670589.33.1.1" in reason_of(
+        with_syntax(path, "1.3.46.670589.33.1.1")
+    )
+    path = make_dicom(tmp_path / "b.dcm", GREY)
+    assert "is a video (MPEG-4" in reason_of(with_syntax(path, pydicom.uid.MPEG4HP41))
+    header = pydicom.dcmread(make_dicom(tmp_path / "c.dcm", GREY))
+    header.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff" + bytes(99)])
+    header.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    header.save_as(tmp_path / "c.dcm")
+    reason = reason_of(with_syntax(tmp_path / "c.dcm", pydicom.uid.ExplicitVRLittleEndian))
+    assert reason.startswith("holds compressed pixels, which its header calls uncompressed (Explicit VR Little Endian)")
+
+
 def test_a_missing_decoder_names_the_extra(tmp_path, make_dicom, monkeypatch):
     path = make_dicom(tmp_path / "a.dcm", GREY)
     header = pydicom.dcmread(path)
@@ -316,7 +369,7 @@ def test_a_missing_decoder_names_the_extra(tmp_path, make_dicom, monkeypatch):
     assert "and cannot be decoded" in reason_of(path)
     monkeypatch.setattr("pydicom.pixels.decoders.base.JPEGLSLosslessDecoder._available", {})
     assert 'which needs decoders that are not installed: pip install "diffmiczoo[dicom]"' in reason_of(path)
-    header.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+    header.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.840.10008.1.2.4.94")  # JPIP
     header.save_as(path, enforce_file_format=True)
     assert "which is not read; export it uncompressed" in reason_of(path)
 

@@ -45,6 +45,30 @@ def test_items_of_something_else(wrong):
         as_items(wrong)
 
 
+def test_what_can_be_made_an_array_is_one(picture):
+    """Of JAX, TensorFlow, h5py, zarr, xarray, which have no name here."""
+
+    class Foreign:
+        def __init__(self, array):
+            self.array = array
+
+        def __array__(self, dtype=None, copy=None):
+            return self.array
+
+    assert torch.equal(read_image(as_items(Foreign(picture))[0]), read_image(as_items(picture)[0]))
+    assert len(as_items([Foreign(np.stack([picture] * 3)), picture])) == 4
+    for wrong in (Foreign(np.float64(3)), Foreign(np.array([["a.png"]])), Foreign("none")):
+        with pytest.raises(TypeError, match=r"a Foreign (is not an image|cannot be made an array)"):
+            as_items(wrong)
+
+
+def test_texts_and_lists_that_hold_a_picture_say_how_it_is_handed_in(picture):
+    with pytest.raises(ValueError, match=r"a text of 9,000 characters, 'iVBORw0KGgo.*base64.b64decode\(text\)"):
+        as_items("iVBORw0KGgo" + "A" * 8989)
+    with pytest.raises(TypeError, match=r"numpy.asarray\(…\) makes an array"):
+        as_items(picture.tolist())
+
+
 @pytest.mark.parametrize("empty", [[], (), np.zeros((0, 8, 8, 3), np.uint8), torch.zeros(0, 3, 8, 8)])
 def test_no_images(empty):
     with pytest.raises(ValueError, match="there are no images"):

@@ -75,6 +75,8 @@ def test_wide_integers_are_exact_and_a_constant_is_black():
     [
         (np.full((4, 4, 3), 200.5), "floats from 200.5 to 200.5; expected [0, 1]: divide 8-bit values by 255"),
         (torch.full((3, 4, 4), -0.5), "floats from -0.5 to -0.5"),
+        (np.array([[-0.03, 1.04]]), "floats from -0.03 to 1.04; expected [0, 1]: clip what a resize has overshot"),
+        (np.ma.masked_equal(np.eye(4, dtype=np.uint8), 1), "has masked pixels; expected none"),
         (np.array([[0.0, 0.9]]) / 255, "floats up to 0.00353, darker than one of 255 grey levels"),
         (np.array([[0.5, np.nan]]), "holds NaN"),
         (np.array([[0.5, np.inf]]), "holds infinity"),
@@ -100,6 +102,15 @@ def test_accepted_values():
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         image = read_picture(torch.full((3, 4, 4), 0.5, dtype=dtype, requires_grad=True))
         assert image.dtype == torch.float32 and image.unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_rounding_beyond_black_and_white_is_clipped(dtype):
+    """Floats that were converted, resized or normalised back and forth are seldom exactly within [0, 1]."""
+    over = 1 + torch.finfo(dtype).eps
+    values = torch.tensor([[-1e-6, 0.5, over]], dtype=dtype)
+    assert over > 1 and read_picture(values)[0].tolist() == [[0.0, 0.5, 1.0]]
+    assert read_picture(np.ma.masked_array([[0, 9]], False).astype(np.uint8))[0].tolist() == [[0, 9]]
 
 
 def test_ambiguous_shapes_follow_the_rule():

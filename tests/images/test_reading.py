@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 import sys
 import warnings
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_files_that_are_no_pictures(tmp_path):
         (tmp_path / name).write_bytes(content)
     assert "is empty (0 bytes)" in reason_of(tmp_path / "empty.png")
     for name in list(contents)[1:]:
-        assert "is not an image" in reason_of(tmp_path / name)
+        assert "not an image" in reason_of(tmp_path / name)
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     assert "pip install pillow-heif" in reason_of(tmp_path / "photo.heic")
     assert "no such file" in reason_of(tmp_path / "missing.png")
@@ -160,6 +161,82 @@ def test_files_that_are_no_pictures(tmp_path):
     assert "cannot be read" in reason_of("a\0b.png")
     with pytest.raises(ImageError, match="is a directory"):
         read_image(Item("here", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"\n<!DOCTYPE HTML><html><title>404", "a web page, not an image, as a download that failed"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1",
+            "a pointer of Git LFS, not an image; git lfs pull",
+        ),
+        (b"%PDF-1.7", "a PDF document"),
+        (b'<?xml version="1.0"?><svg xmlns="x">', "an SVG drawing"),
+        (b"PK\3\4", "an archive (ZIP)"),
+        (b"\x1f\x8b\x08", "compressed (gzip)"),
+        (b"\x5c\x01\0\0", "a volume (NIfTI), not an image; hand in a slice"),
+        (b"\0\0\0\x18ftypmp42", "a video"),
+        (b"\xff\x0a", "a JPEG XL image, which is not read; save it as PNG"),
+    ],
+)
+def test_what_a_file_is_instead(tmp_path, content, found):
+    """By its content, whatever it is called."""
+    (tmp_path / "scan.jpg").write_bytes(content + bytes(600))
+    assert reason_of(tmp_path / "scan.jpg").startswith(f"is {found}")
+
+
+def test_files_of_numpy(tmp_path, picture):
+    """An array in a file is that array, with all its rules; nothing in it is executed."""
+    for array in (picture, picture[..., 0], picture / 255):
+        np.save(tmp_path / "a.npy", array)
+        assert torch.equal(read_picture(tmp_path / "a.npy"), read_picture(array))
+    np.save(tmp_path / "a.npy", np.stack([picture] * 5))
+    assert reason_of(tmp_path / "a.npy") == "holds 5 images; expected one, numpy.load gives the array to hand in"
+    np.save(tmp_path / "a.npy", np.array([Path("x")]), allow_pickle=True)
+    assert "allow_pickle" in reason_of(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", picture.transpose(2, 0, 1))
+    assert "may be 3 grey images or the channels of one" in reason_of(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("close", ["image", "file", "context", "loaded"])
+def test_an_image_that_was_closed_before_it_was_read_says_so(tmp_path, picture, close):
+    path = save_picture(tmp_path / "a.png", picture)
+    with path.open("rb") as file:
+        image = Image.open(file if close == "file" else path)
+    if close == "loaded":
+        image.load()
+    if close != "file":
+        image.close()
+    if close == "context":
+        with Image.open(path) as image:
+            pass
+    reason = "was closed before it was read; call image.load() while it is open, or hand in its path"
+    assert reason_of(image) == reason
+
+
+@pytest.mark.parametrize(("extra", "channels"), [((), 1), ((2,), 1), ((0,), 2), ((0, 0), 3), ((0, 2), 2)])
+def test_channels_that_are_no_colours_are_said(tmp_path, picture, extra, channels):
+    """Of a microscope's TIFF the first channel is used; grey with transparency is an ordinary picture."""
+    pixels = np.dstack([picture[..., 0], *[picture[..., 1]] * len(extra)])
+    tags = [
+        (256, 4, 1, 30), (257, 4, 1, 20), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+        (273, 4, 1, 200), (277, 3, 1, 1 + len(extra)), (278, 4, 1, 20), (279, 4, 1, pixels.size),
+    ]  # fmt: skip
+    entries = [struct.pack("<HHII", *tag) for tag in tags]
+    entries[2] = struct.pack("<HHI", 258, 3, 1 + len(extra)) + (
+        struct.pack("<HH", 8, 8) if len(extra) < 2 else struct.pack("<I", 190)
+    )
+    if extra:
+        entries.append(struct.pack("<HHIHH", 338, 3, len(extra), *(*extra, 0)[:2]))
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    content = head.ljust(190, b"\0") + struct.pack("<HHH", 8, 8, 8)
+    (tmp_path / "a.tif").write_bytes(content.ljust(200, b"\0") + pixels.tobytes())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert torch.equal(read_picture(tmp_path / "a.tif"), read_picture(picture[..., 0]))
+    wanted = [f"has {channels} channels that are not said to be colours; only the first is used"] * (channels > 1)
+    assert [str(one.message).partition(": ")[2] for one in caught] == wanted
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
@@ -183,7 +260,7 @@ def test_decoder_errors_are_chained(tmp_path, picture):
     assert isinstance(caught.value.__cause__, OSError)
     closed = Image.open(save_picture(tmp_path / "b.png", picture))
     closed.close()
-    assert "cannot be read" in reason_of(closed)
+    assert "was closed before it was read" in reason_of(closed)
 
 
 @pytest.mark.parametrize("error", [TypeError, AttributeError, IndexError])

@@ -170,6 +170,7 @@ def test_tiff(tmp_path, depth, photometric, order, planar, tiled, deflated, orie
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize("extra", [0, 2])
+@pytest.mark.filterwarnings("ignore:.*has 2 channels that are not said to be colours")
 def test_tiff_with_transparency(tmp_path, order, bits, planar, extra):
     alpha = np.full((*GREY.shape, 1), 255)
     rgba = deeper(np.concatenate([COLOUR, alpha], axis=2), bits)

@@ -11,6 +11,7 @@ import torch
 from factories import QUICK, pictures, small_model, tiny_model
 
 import diffmiczoo
+import diffmiczoo.training.fit as fit_module
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.readiness import make_trainable
 
@@ -25,16 +26,30 @@ SURROUNDINGS: dict[str, Callable[[], AbstractContextManager]] = {
 }
 
 
-def test_the_caller_s_surroundings_have_no_say_in_training(common_manifest, tmp_path) -> None:
-    plain = diffmiczoo.fit(tiny_model(), common_manifest, recipe=ONE, output=tmp_path / "a", progress=False)
+def gradients(model: DiffMICv2) -> list[torch.Tensor]:
+    """What a first step of training computes."""
+    model.eval().to(memory_format=torch.channels_last).zero_grad()
+    images = torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64)
+    model.training_loss(images, torch.tensor([0, 1]), torch.Generator().manual_seed(0)).backward()
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("learn", [diffmiczoo.fit, diffmiczoo.finetune])
+def test_the_caller_s_surroundings_have_no_say_in_training(common_manifest, tmp_path, monkeypatch, learn) -> None:
+    """Where the steps are made, the same ones are made as in no surroundings at all."""
+    found: list[list[torch.Tensor]] = []
+    monkeypatch.setattr(fit_module, "_train", lambda trainer: found.append(gradients(trainer.model)))
+    monkeypatch.setattr(fit_module, "write_artifacts", lambda *_: None)
+    classes = {"class_names": ("dark", "light")}  # those of the pictures, so that no layer begins anew
+    wanted = gradients(tiny_model(**classes))
     with ExitStack() as all_of_them:
         for enter in SURROUNDINGS.values():
             all_of_them.enter_context(enter())
         # The model too: tensors that are made in inference mode take no gradients.
-        result = diffmiczoo.fit(tiny_model(), common_manifest, recipe=ONE, output=tmp_path / "b", progress=False)
+        learn(tiny_model(**classes), common_manifest, recipe=ONE, output=tmp_path / "run", progress=False)
         assert not torch.is_grad_enabled() and torch.is_inference_mode_enabled() and torch.is_autocast_enabled("cpu")
-    for key, tensor in plain.model.state_dict().items():
-        assert torch.equal(result.model.state_dict()[key], tensor), key
+    assert len(wanted) > 50 and len(found[0]) == len(wanted)
+    assert all(torch.equal(one, other) for one, other in zip(found[0], wanted, strict=True))
 
 
 @pytest.mark.parametrize("name", SURROUNDINGS)
