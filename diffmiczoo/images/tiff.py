@@ -86,7 +86,7 @@ def read_planes(name: str, file: BinaryIO, tags: Any = None) -> Planes | None:
     pages = 1
     if tags is None:
         tags, pages = _first_page(file)
-    layout = _layout(name, tags)
+    layout = _layout(name, tags) if pages else None
     if layout is None:
         return None
     check_size(name, layout.height, layout.width)
@@ -106,7 +106,9 @@ def grey_channels(tags: Any) -> int:
 def describe(file: BinaryIO) -> str:
     """Says what kind of TIFF file it is, for errors."""
     try:
-        tags, _ = _first_page(file)
+        tags, pages = _first_page(file)
+        if not pages:
+            return "it has no page"
         names = {
             _BITS: "bits",
             _SAMPLE_FORMAT: "sample format",
@@ -119,7 +121,7 @@ def describe(file: BinaryIO) -> str:
 
 
 def _first_page(file: BinaryIO) -> tuple[Any, int]:
-    """Returns the tags of the first page and the number of pages."""
+    """Returns the tags of the first page, none where there is no page, and the number of pages."""
     file.seek(0)
     header = file.read(8)
     if header[2:4] in (b"+\0", b"\0+"):
@@ -134,9 +136,7 @@ def _first_page(file: BinaryIO) -> tuple[Any, int]:
         page.load(file)
         found.append(page)
         place = page.next
-    if not found:
-        raise ValueError("it has no page")
-    return found[0], len(found)
+    return (found[0] if found else {}), len(found)
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ def test_files_that_are_no_pictures(tmp_path):
         (b"\x1f\x8b\x08", "compressed (gzip)"),
         (b"\x5c\x01\0\0", "a volume (NIfTI), not an image; hand in a slice"),
         (b"\0\0\0\x18ftypmp42", "a video"),
+        (b"II*\0", "a TIFF file of a kind that is not read (it has no page)"),
         (b"\xff\x0a", "a JPEG XL image, which is not read; save it as PNG"),
     ],
 )
