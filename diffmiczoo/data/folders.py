@@ -12,11 +12,19 @@ from diffmiczoo.data.folder_tree import FolderTree
 from diffmiczoo.data.label_cells import spelling_key
 from diffmiczoo.data.manifest import Reading, Record
 from diffmiczoo.data.rows import TABLE_EXTENSIONS
+from diffmiczoo.data.split_names import split_in
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.images.items import list_folder
 
 #: Sub-folders that only hold what their parent is about.
 _PLAIN = frozenset("images image imgs img pictures data jpg jpeg png".split())
+
+#: Names of folders inside of classes: sides, views, planes, magnifications, kinds of pictures.
+_PART = re.compile(
+    r"left|right|l|r|od|os|ap|pa|lateral|frontal|cc|mlo|axial|coronal|sagittal|t1|t2|flair|\d+x|rgb|grey|gray|original|"
+    r"raw|cropped|augmented|macro|micro|dermoscopic|clinical|images?|imgs?|masks?",
+    re.IGNORECASE,
+)
 
 #: Names of folders of cross-validation.
 _FOLD = re.compile(r"(cv|k)?[ _-]?folds?[ _-]?\d*", re.IGNORECASE)
@@ -43,6 +51,7 @@ def folder_records(
     tree = FolderTree(folder, list_folder(folder, may_be_empty=True, follow_links=True), dict(map_split or {}), known)
     root = tree.unwrapped()
     inside = tree.with_images(root)
+    _name_splits(tree, inside)
     splits = [entry for entry in inside if tree.split_of(entry) is not None]
     labelled = [entry for entry in splits if tree.with_images(entry)]
     if labelled:
@@ -56,6 +65,20 @@ def folder_records(
         _check_outer(tree, inside)
     records = _same_spelling(tree, records)
     return Reading(tuple(_each_once(tree, records)), tuple(tree.notes), tree.skipped())
+
+
+def _name_splits(tree: FolderTree, folders: Sequence[Path]) -> None:
+    """Takes folders such as dataset_train and dataset_test for splits if all are named so and hold the same classes.
+
+    Where one has a plain name, such as train, train_augmented beside it is left out.
+    """
+    if any(tree.split_of(entry) for entry in folders):
+        return
+    named = {entry.name: split_in(entry.name) for entry in folders}
+    inside = [{inner.name for inner in tree.with_images(entry)} for entry in folders]
+    found = set(named.values())
+    if len(found) > 1 and "train" in found and None not in found and set.intersection(*inside):
+        tree.words.update({name: split for name, split in named.items() if split is not None})
 
 
 def _of_splits(tree: FolderTree, root: Path, labelled: Sequence[Path]) -> list[Record]:
@@ -78,11 +101,16 @@ def _of_splits(tree: FolderTree, root: Path, labelled: Sequence[Path]) -> list[R
     records = []
     for entry, split in by_split.items():
         inside = tree.with_images(entry)
-        if len(inside) == 1 and inside[0].name.lower() in _PLAIN and tree.with_images(inside[0]):
+        if len(inside) == 1 and _only_wraps(tree, inside[0], split) and tree.with_images(inside[0]):
             tree.leave_beside(entry)
             entry, inside = inside[0], tree.with_images(inside[0])
         records += _of_classes(tree, entry, inside, split)
     return records
+
+
+def _only_wraps(tree: FolderTree, folder: Path, split: str) -> bool:
+    """Whether the one folder in a split is none of its classes: `images`, or the split's name once more."""
+    return folder.name.lower() in _PLAIN or tree.split_of(folder) == split
 
 
 def _beside_unlabelled_splits(tree: FolderTree, root: Path, splits: Sequence[Path]) -> list[Record]:
@@ -148,25 +176,30 @@ def _of_classes(tree: FolderTree, root: Path, classes: Sequence[Path], split: st
                 "a class, or move it beside the other splits"
             )
     tree.leave_beside(root)
-    deep = [entry for entry in classes if any(path.parent != entry for path in tree.below(entry))]
+    deep = [entry for entry in classes if any(e.name.lower() not in _PLAIN for e in tree.with_images(entry))]
     if deep and not any(note.startswith("images lie in sub-folders") for note in tree.notes):
-        below = next(path.parent for path in tree.below(deep[0]) if path.parent != deep[0])
+        below = next(e for e in tree.with_images(deep[0]) if e.name.lower() not in _PLAIN)
         tree.notes.append(
             f"images lie in sub-folders of classes, such as {tree.name(below)}, and belong to the class; if these are "
-            "patients, hand in a table with a column group instead, so that no patient is on two sides of a split"
+            "patients, hand in a table with a column group instead, so that no patient is on two sides of a split; if "
+            "these are the classes, put them beside each other"
         )
     return [Record(path, (composed(entry.name),), split) for entry in classes for path in tree.below(entry)]
 
 
 def _check_outer(tree: FolderTree, classes: Sequence[Path]) -> None:
-    """Refuses folders that are told apart by numbers and hold the same folders: patients or sites around classes."""
+    """Refuses folders that hold folders of the same names, which may be the classes: patients, sites or sets of data.
+
+    Sides, views and magnifications inside of classes are no classes, nor are numbered folders unless the outer ones are
+    numbered too.
+    """
     inside = [{entry.name for entry in tree.with_images(folder)} for folder in classes]
     inner = set().union(*inside)
     shared = all(sum(name in names for names in inside) > 1 for name in inner)
-    numbered = len({re.sub(r"\d+", "0", entry.name) for entry in classes}) == 1
-    if len(classes) < 2 or len(inner) < 2 or not (shared and numbered) or any(map(tree.direct, classes)):
+    if len(classes) < 2 or len(inner) < 2 or not shared or any(map(tree.direct, classes)):
         return
-    if all(map(tree.is_known, classes)):
+    parts = all(map(_PART.fullmatch, inner)) or (_numbered(inner) and not _numbered({e.name for e in classes}))
+    if parts or all(map(tree.is_known, classes)):
         return
     within = " and ".join(sorted(inner)[:4])
     raise InvalidValueError(
@@ -174,6 +207,10 @@ def _check_outer(tree: FolderTree, classes: Sequence[Path]) -> None:
         f"classes; if {within} are, hand in a table with the columns file, label and group, or put the images into one "
         "folder per class; if the outer ones are, name them: class_names=[...] (--class-names)"
     )
+
+
+def _numbered(names: set[str]) -> bool:
+    return len({re.sub(r"\d+", "0", name) for name in names}) == 1
 
 
 def _each_once(tree: FolderTree, records: Sequence[Record]) -> Sequence[Record]:

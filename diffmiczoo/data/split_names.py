@@ -38,6 +38,13 @@ def split_of(name: str, words: Mapping[str, str] | None = None) -> str | None:
     return None
 
 
+def split_in(name: str) -> str | None:
+    """Returns the split that a word in a name stands for, "train" of "ISIC_Training_Input"; None for several."""
+    words = re.split(r"[\W_\d]+|(?<=[a-z])(?=[A-Z])", name)
+    found = {_WORDS[word.casefold()] for word in words if word.casefold() in _WORDS}
+    return found.pop() if len(found) == 1 else None
+
+
 def check_split_words(words: Mapping[str, str]) -> None:
     """Raises ValueError where a word is mapped to something that is no split."""
     for word, split in words.items():

@@ -225,6 +225,58 @@ def test_links_are_read_in_any_order_and_no_image_twice(tmp_path) -> None:
         (tmp_path / name).unlink()
 
 
+@pytest.mark.parametrize(
+    ("train", "other", "split"),
+    [
+        ("dataset_train", "dataset_test", "test"),
+        ("1_train", "2_val", "val"),
+        ("train_80", "val_10", "val"),
+        ("ISIC_Training_Input", "ISIC_Test_Input", "test"),
+        ("skinTrain", "skinTest", "test"),
+        ("training_set/training_set", "test_set/test_set", "test"),
+        ("train/images", "test/images", "test"),
+    ],
+)
+def test_names_of_splits_with_more_in_them(tmp_path, train: str, other: str, split: str) -> None:
+    names = [f"{folder}/{label}/{{1..3}}.png" for folder in (train, other) for label in "ab"]
+    found = counts(read_manifest(write(tmp_path, *names)))
+    assert found == {(label, part): 3 for label in "ab" for part in ("train", split)}
+
+
+@pytest.mark.parametrize("outer", [("internal", "external"), ("hospitalA", "hospitalB"), ("colour", "thermal")])
+def test_folders_that_hold_the_same_classes_are_asked_about(tmp_path, outer: tuple[str, str]) -> None:
+    write(tmp_path, *(f"{folder}/{label}/1.png" for folder in outer for label in ("benign", "malignant")))
+    with pytest.raises(ValueError, match="hold folders of the same names, benign and malignant, so that either may be"):
+        read_manifest(tmp_path)
+    assert read_manifest(tmp_path, class_names=outer).counts == dict.fromkeys(outer, 2)
+
+
+PARTS = [("left", "right"), ("40X", "100X"), ("images", "cropped")]
+
+
+@pytest.mark.parametrize(
+    ("classes", "inner"),
+    [
+        *((("0", "1"), parts) for parts in PARTS),
+        *((("benign", "malignant"), parts) for parts in (*PARTS, ("1", "2"), ("p1", "p2"))),
+    ],
+)
+def test_parts_of_classes_are_no_classes(tmp_path, inner: tuple[str, str], classes: tuple[str, str]) -> None:
+    write(tmp_path, *(f"{label}/{part}/1.png" for label in classes for part in inner))
+    assert read_manifest(tmp_path).counts == dict.fromkeys(classes, 2)
+
+
+def test_more_of_a_split_beside_it_is_left_out(tmp_path) -> None:
+    manifest = read_manifest(write(tmp_path, "train/a/1.png", "train/b/1.png", "train_augmented/a/1.png"))
+    assert len(manifest) == 2 and left_out(manifest) == {"folders that are no split": ("train_augmented",)}
+
+
+def test_folders_of_images_inside_of_classes_go_without_saying(tmp_path) -> None:
+    names = [f"{label}/{kind}/{label}-1.png" for label in ("COVID", "Normal") for kind in ("images", "masks")]
+    manifest = read_manifest(write(tmp_path, *names))
+    assert manifest.counts == {"COVID": 1, "Normal": 1} and not manifest.notes
+
+
 @pytest.mark.parametrize("names", [("a/1.png",), ("a/p1/1.png", "a/p1/2.png"), ("A /1.png",)])
 def test_one_class_is_enough_where_classes_are_known(tmp_path, names: tuple[str, ...]) -> None:
     manifest = as_manifest(write(tmp_path, *names), known=("b", "a"))
