@@ -18,7 +18,6 @@ from diffmiczoo.cli.common import (
     TABLES,
     batch_size_option,
     device_option,
-    format_option,
     model_option,
     precision_option,
     split_option,
@@ -49,7 +48,12 @@ if TYPE_CHECKING:
 @precision_option(*PRECISIONS)
 @device_option
 @threads_option
-@format_option("table", *STREAMED, "json")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", *STREAMED, "json"]),
+    help="By default as --output is called (.csv, .jsonl, .json), else a table.",
+)
 @click.option("--output", type=OUTPUT_FILE, help="Write to a file, not to the screen; - is the screen.")
 @click.option(
     "--resume",
@@ -64,7 +68,7 @@ def predict(
     split: str | None,
     choice: ColumnChoice,
     device: str,
-    style: str,
+    style: str | None,
     output: Path | None,
     resume: bool,
     overlay: Path | None,
@@ -77,6 +81,7 @@ def predict(
     the end, and FILE.run.json says what made it.
     """
     output = None if output == Path("-") else output
+    style = style or format_of(output)
     if output is not None:
         check_file(output, "--output")
     grows = output is not None and style in STREAMED and overlay is None
@@ -98,6 +103,12 @@ def predict(
         note(f"skipped {message}")
     if errors:
         sys.exit(1)
+
+
+def format_of(output: Path | None) -> str:
+    """Returns the format that a file's name stands for; a table for any other name, and for the screen."""
+    found = "" if output is None else output.suffix[1:].lower()
+    return found if found in (*STREAMED, "json") else "table"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from PIL import Image
 import diffmiczoo
 from diffmiczoo.cli.group import CommandGroup
 from diffmiczoo.cli.output import echo_prediction, note
+from diffmiczoo.cli.predict import format_of
 
 
 def test_predict_formats_agree(weights, image_folder) -> None:
@@ -140,6 +141,14 @@ def no_model(monkeypatch) -> None:
     monkeypatch.setattr(diffmiczoo, "create_model", lambda *_, **__: pytest.fail("a model was built"))
 
 
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [("a.csv", "csv"), ("a.CSV", "csv"), ("a.jsonl", "jsonl"), ("a.json", "json"), ("a.txt", "table"), (None, "table")],
+)
+def test_a_file_is_written_as_it_is_called(name: str | None, style: str) -> None:
+    assert format_of(None if name is None else Path(name)) == style
+
+
 def test_what_would_write_over_what_is_read_is_refused_before(few, no_model, tmp_path) -> None:
     (few / "list.csv").write_text("file\na.png\nb.png\n")
     (few / "link.csv").symlink_to("list.csv")
@@ -161,7 +170,8 @@ def test_what_would_write_over_what_is_read_is_refused_before(few, no_model, tmp
     ]:
         result = run_command("predict", *arguments, "--model", "m")
         assert result.exit_code == 2 and message in result.stderr, (arguments, result.stderr)
-        assert len(result.stderr.splitlines()) == 1
+        # Beside it only what the folder holds besides, which is said of each folder.
+        assert len([line for line in result.stderr.splitlines() if "are no images and passed over" not in line]) == 1
     assert {path.name: path.read_bytes() for path in few.iterdir()} == before
 
 
