@@ -37,9 +37,13 @@ class MissingExtraError(DiffMICError, ImportError):
 
 
 def warn(message: str) -> None:
-    """Issues a UserWarning that points at the first line outside of this package, however deep it is called."""
+    """Issues a UserWarning that points at the first line of the caller's own, however deep it is called.
+
+    Frames of torch and contextlib are passed over: they wrap functions that carry a decorator such as `torch.no_grad`.
+    """
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "diffmiczoo":
+    passed = ("diffmiczoo", "torch", "contextlib")
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in passed:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level + 1)
 

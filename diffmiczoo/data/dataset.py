@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.duplicates import content_hash
 from diffmiczoo.data.image_cache import load_squares
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.images.preprocessing import normalize
@@ -47,6 +49,11 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         self.config, self.manifest, self.augmentation = config, manifest, augmentation
         self.targets = torch.from_numpy(manifest.targets())
         self.squares = load_squares(manifest, config, cache=cache, progress=progress)
+
+    def digest(self) -> str:
+        """Returns a hash of the pixels of all squares, in order."""
+        hashes = (content_hash(square) for square in self.squares.numpy())
+        return hashlib.blake2b(b"".join(hashes), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
         return len(self.squares)

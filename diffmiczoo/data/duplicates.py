@@ -39,7 +39,7 @@ _NOISE, _LEAST_CONTRAST = 2.0, 0.5
 _STEPS = 28.0
 
 #: Rows that are compared with all others at once, and pairs that are looked at at once; they bound the memory.
-_ROWS, _PAIRS = 2048, 16384
+_ROWS, _PAIRS = 2048, 1024
 
 #: Pairs of a block of rows that are looked at more closely; it bounds the time.
 _MOST_PAIRS = 32768
@@ -136,11 +136,10 @@ def near_copies(prints: Prints, asked: Callable[[Tensor, Tensor], Tensor] | None
     best: dict[int, Copy] = {}
     for block in _alike(prints, least - _SLACK):
         places = block if asked is None else block[asked(*block.T)]
-        for part in places.split(_PAIRS):
-            for copy in _copies(prints, part, least):
-                equal = prints.contents[copy.first].tobytes() == prints.contents[copy.second].tobytes()
-                if not equal and (copy.second not in best or copy.correlation > best[copy.second].correlation):
-                    best[copy.second] = copy
+        for copy in _copies(prints, places, least):
+            equal = prints.contents[copy.first].tobytes() == prints.contents[copy.second].tobytes()
+            if not equal and (copy.second not in best or copy.correlation > best[copy.second].correlation):
+                best[copy.second] = copy
     return [best[place] for place in sorted(best)]
 
 
@@ -195,11 +194,15 @@ def _blurred(pictures: Tensor) -> Tensor:
     return pictures
 
 
+def _turn(pictures: Tensor, turn: int) -> Tensor:
+    """Returns pictures (…, H, W) in a position, by its place in `TURNS`."""
+    mirrored, quarters = divmod(turn, 4)
+    return (pictures.flip(-1) if mirrored else pictures).rot90(quarters, (-2, -1))
+
+
 def _turned(pictures: Tensor) -> Iterator[Tensor]:
-    """Yields pictures (…, H, W) in all positions, in the order of `TURNS`."""
-    for one in (pictures, pictures.flip(-1)):
-        for quarter in range(4):
-            yield one.rot90(quarter, (-2, -1))
+    """Yields pictures (…, H, W) in all positions."""
+    return (_turn(pictures, turn) for turn in range(len(TURNS)))
 
 
 def _invariants(textures: Tensor) -> Tensor:
@@ -237,12 +240,25 @@ def _alike(prints: Prints, least_fine: float) -> Iterator[Tensor]:
 
 def _copies(prints: Prints, places: Tensor, least: float) -> Iterator[Copy]:
     """Yields those of some pairs (P, 2) that are copies in one of the 8 positions."""
-    first, second = (prints.coarse[column].float() for column in places.T)
-    one = _flat(first)
-    coarse, position = torch.stack([(one * _flat(turned)).sum(1) for turned in _turned(second)]).max(0)
-    chosen = (coarse >= _LEAST_COARSE).nonzero()[:, 0]
+    coarse, position = _best_position(prints.coarse, places)
+    chosen = coarse >= _LEAST_COARSE
     places, position = places[chosen], position[chosen]
-    turned = torch.stack(list(_turned(prints.fine[places[:, 1]])), dim=1)[torch.arange(len(places)), position]
-    fine = (_flat(prints.fine[places[:, 0]]) * _flat(turned)).sum(1)
-    for pair in (fine >= least).nonzero()[:, 0].tolist():
-        yield Copy(int(places[pair, 0]), int(places[pair, 1]), round(float(fine[pair]), 3), TURNS[int(position[pair])])
+    for turn, words in enumerate(TURNS):
+        turned = places[position == turn]
+        second = _turn(prints.fine[turned[:, 1]], turn)
+        fine = (_flat(prints.fine[turned[:, 0]]) * _flat(second)).sum(1)
+        for pair in (fine >= least).nonzero()[:, 0].tolist():
+            yield Copy(int(turned[pair, 0]), int(turned[pair, 1]), round(float(fine[pair]), 3), words)
+
+
+def _best_position(textures: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the largest correlation (P,) of pairs (P, 2) over the positions of the second one, and its position (P,).
+
+    Each picture is turned once, however many pairs it is in.
+    """
+    pictures, (first, second) = zip(*(column.unique(return_inverse=True) for column in places.T), strict=True)
+    one, other = (textures[picture].float() for picture in pictures)
+    one, other = _flat(one)[..., None], torch.stack([_flat(turned) for turned in _turned(other)], dim=1)
+    parts = zip(first.split(_PAIRS), second.split(_PAIRS), strict=True)
+    best = torch.cat([other[column] @ one[row] for row, column in parts])[..., 0].max(1)
+    return best.values, best.indices

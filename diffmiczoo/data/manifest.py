@@ -154,8 +154,8 @@ class Manifest:
         """
         records = tuple(record for record in self.records if record.split == name)
         if not records:
-            have = ", ".join(sorted({str(record.split) for record in self.records}))
-            raise InvalidValueError(f"{self.name}: no image belongs to split {name!r}; its splits are {have}")
+            have = ", ".join(sorted({record.split or "without a split" for record in self.records}))
+            raise InvalidValueError(f"{self.name}: no image belongs to split {name!r}; its images are {have or 'none'}")
         return self.with_records(records)
 
     @property

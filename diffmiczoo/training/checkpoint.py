@@ -53,7 +53,7 @@ class Checkpoint:
 
     Attributes:
         recipe, config: as JSON-ready values; a run resumes only with the same.
-        data: hash of the images, labels and splits; the same holds.
+        data: hash of the pixels, names of files, labels and splits; the same holds.
         world_size: number of processes; the same holds.
         history: a row per epoch.
         stage: number of the stage.

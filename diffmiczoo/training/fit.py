@@ -272,7 +272,9 @@ def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progres
     cache = output / "cache"
     training = ImageDataset(plan.train, model.config, augmentation, progress, cache)
     validation = ImageDataset(plan.val, model.config, progress=progress, cache=cache)
-    return TrainingData(training, validation, plan.digest())
+    # The pixels as well: other files under the old names are other images, and squares are what is trained on.
+    digest = plan.digest() + training.digest() + validation.digest()
+    return TrainingData(training, validation, digest)
 
 
 def _checked(plan: Plan, data: TrainingData, output: Path, processes: Processes, progress: bool | None) -> DataReport:

@@ -37,7 +37,7 @@ HISTORY_FILE = "metrics.csv"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Decoded images of a run, and a hash of the files, labels and splits that they come from."""
+    """Decoded images of a run, and a hash of their pixels, files' names, labels and splits."""
 
     train: ImageDataset
     val: ImageDataset
@@ -139,7 +139,10 @@ class Trainer:
             if changed:
                 raise InvalidValueError(f"{path}: was made with another {what} (fields {changed}); {again}")
         if checkpoint.data != self.data.digest:
-            raise InvalidValueError(f"{path}: was made with other images, labels or splits; {again}")
+            raise InvalidValueError(
+                f"{path}: was made with other images, labels or splits (files of the same names count as others where "
+                f"their pixels are others); {again}"
+            )
         if checkpoint.world_size != self.processes.rank.world_size:
             raise InvalidValueError(
                 f"{path}: was made by {checkpoint.world_size} processes, now there are "

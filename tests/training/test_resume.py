@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from factories import FULL_RECIPE, QUICK, OnStep, edited, tiny_model
+from PIL import Image
 from processes import ForkedProcess, outputs, train
 
 import diffmiczoo
@@ -60,6 +61,17 @@ def test_other_data_in_the_same_output_are_refused(manifest_csv, tmp_path) -> No
     swapped = edited(manifest_csv, lambda lines: [lines[0], lines[1].replace("dark", "light"), *lines[2:]])
     with pytest.raises(ValueError, match="was made with other images, labels or splits"):
         diffmiczoo.fit(tiny_model(), swapped, recipe=recipe, output=tmp_path / "run", progress=False)
+
+
+def test_other_pixels_under_the_same_names_are_refused(quick_run, common_manifest, tmp_path) -> None:
+    data = shutil.copytree(common_manifest.parent, tmp_path / "data")
+    run = shutil.copytree(quick_run.output, tmp_path / "run")
+    file = data / (data / "labels.csv").read_text().splitlines()[1].split(",")[0]
+    with Image.open(file) as image:
+        changed = image.point(lambda value: 255 - value)
+    changed.save(file)
+    with pytest.raises(ValueError, match=r"was made with other images.*where their pixels are others"):
+        diffmiczoo.fit(tiny_model(), data / "labels.csv", recipe=QUICK, output=run, progress=False)
 
 
 @pytest.fixture(autouse=True)
