@@ -10,6 +10,7 @@ import pkgutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import diffmiczoo
 from diffmiczoo import errors
@@ -84,3 +85,12 @@ def test_every_exception_of_the_package_is_a_diffmic_error() -> None:
 )
 def test_code_that_knows_nothing_of_the_package_catches_them_as_usual(own: type, builtin: type) -> None:
     assert issubclass(own, DiffMICError) and issubclass(own, builtin)
+
+
+def test_warnings_point_at_the_callers_line_through_decorators_of_torch() -> None:
+    # A function of the package, and one that carries decorators as `fit` does.
+    inside = eval("lambda: warn('odd')", {"warn": errors.warn, "__name__": "diffmiczoo.somewhere"})
+    decorated = torch.inference_mode(False)(torch.enable_grad()(inside))
+    with pytest.warns(UserWarning, match="odd") as caught:
+        decorated()
+    assert [warning.filename for warning in caught] == [__file__]

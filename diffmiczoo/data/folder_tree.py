@@ -51,6 +51,7 @@ class FolderTree:
         self.leave("thumbnails of pictures that lie there too", self.listing.thumbnails)
         self.leave("files that are no images", self.listing.others)
         self.leave("hidden or system files and folders", self.listing.system)
+        self.leave("directories of runs of fit", self.listing.runs)
 
     def leave(self, reason: str, paths: Iterable[Path]) -> None:
         """Notes what is left out."""

@@ -105,7 +105,7 @@ def list_folder(folder: str | os.PathLike[str], *, may_be_empty: bool = False, f
     """Lists a folder's images, by extension or else by content, and what is left out; in natural order.
 
     Hidden files and folders (".ipynb_checkpoints", "._scan.jpg"), folders of operating systems ("@eaDir", "__MACOSX"),
-    and masks and thumbnails whose picture lies there too are left out.
+    masks and thumbnails whose picture lies there too, and directories of runs of `fit` are left out.
 
     Args:
         folder: where to look.
@@ -150,6 +150,8 @@ def _images_of_folder(name: str) -> list[Path]:
         if left:
             said = f"{len(left)} {what} of pictures that lie there too are passed over: {_first_names(name, left)}"
             warn(f"{name}: {said}; name such files to use them")
+    if listing.runs:
+        warn(f"{name}: runs of diffmiczoo fit are passed over: {_first_names(name, listing.runs)}")
     return list(listing.images)
 
 

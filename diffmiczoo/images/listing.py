@@ -24,6 +24,9 @@ _SYSTEM_FOLDERS = frozenset(
     "system volume information".split(",")
 )
 
+#: Files that lie in the directory of every run of `fit`, from before its first epoch on.
+_RUN_FILES = frozenset(("recipe.json", "data_report.json"))
+
 #: Names of folders whose pictures belong to pictures of the same name beside or above them.
 _MASK_FOLDER = re.compile(
     r"mask|(.*[ _-])?(masks|segmentations?|segs?|annotations?|ground[ _-]?truth|gt)", re.IGNORECASE
@@ -49,6 +52,7 @@ class Listing:
         thumbnails: the same of small copies.
         system: hidden images and folders, and folders of operating systems; these were not looked into.
         folders: all folders below it that were looked into.
+        runs: directories of runs of `fit` below it; these were not looked into: their pictures are drawings.
     """
 
     images: tuple[Path, ...]
@@ -57,6 +61,7 @@ class Listing:
     thumbnails: tuple[Path, ...]
     system: tuple[Path, ...]
     folders: tuple[Path, ...]
+    runs: tuple[Path, ...] = ()
 
 
 def scan_folder(folder: str, *, follow_links: bool = False) -> Listing:
@@ -72,7 +77,12 @@ def scan_folder(folder: str, *, follow_links: bool = False) -> Listing:
     found: list[Path] = []
     system: list[Path] = []
     inside: list[Path] = []
+    runs: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=follow_links):
+        if parent != folder and _RUN_FILES.issubset(files):
+            runs.append(Path(parent))
+            folders.clear()
+            continue
         system += [Path(parent, entry) for entry in folders if is_system(entry)]
         folders[:] = [entry for entry in folders if not is_system(entry) and not _is_circle(folder, parent, entry)]
         inside += [Path(parent, entry) for entry in folders]
@@ -92,7 +102,8 @@ def scan_folder(folder: str, *, follow_links: bool = False) -> Listing:
         tuple(path for path in images if path in masks),
         tuple(path for path in images if path in thumbnails),
         tuple(sorted(system, key=natural_key)),
-        tuple(sorted(inside, key=natural_key)),
+        tuple(sorted((path for path in inside if path not in runs), key=natural_key)),
+        tuple(sorted(runs, key=natural_key)),
     )
 
 

@@ -28,6 +28,9 @@ from diffmiczoo.images.sniffing import START, is_dicom, kind_of
 #: Pillow's formats that are tried; others are left out because they start programs (EPS) or hold no photographs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "MPO", "AVIF", "HEIF")
 
+#: What pictures that this package draws say of themselves; they are none to be read.
+DRAWN = {"Software": "diffmiczoo"}
+
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NUMPY = b"\x93NUMPY"
@@ -259,6 +262,8 @@ def _planes_of_image_file(name: str, file: BinaryIO, start: bytes, min_side: int
                 return found
             raise ImageError(name, _unknown_content(name, file, start)) from error
     with image:
+        if DRAWN.items() <= image.info.items():
+            raise ImageError(name, "is drawn by diffmiczoo (an overlay or a plot), no picture; move or remove it")
         check_size(name, image.height, image.width)
         width = image.width
         if min_side is not None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from diffmiczoo.files import replaced, write_text
+from diffmiczoo.images.reading import DRAWN
 from diffmiczoo.inference.records import html_of, original_boxes, record_of, table_rows
 from diffmiczoo.inference.table import csv_text, table_columns
 from diffmiczoo.inference.tensors import TENSORS
@@ -323,7 +324,7 @@ class Prediction:
         figure = self.plot(index)
         with replaced(Path(path)) as file, drawn_as_written():
             # Half the time of the usual level, for a tenth more bytes.
-            figure.savefig(file, format="png", dpi="figure", pil_kwargs={"compress_level": 3})
+            figure.savefig(file, format="png", dpi="figure", metadata=DRAWN, pil_kwargs={"compress_level": 3})
 
     def _item(self, row: int, images: Any) -> Any:
         """Returns where the image of a row comes from."""

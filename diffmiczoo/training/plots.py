@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from diffmiczoo.images.reading import DRAWN
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.runtime.text import drawn_as_written, plain_text
 
@@ -40,7 +41,7 @@ def draw_curves(history: list[dict[str, Any]], select: str, path: Path) -> None:
             axes = figure.add_subplot(1, len(stages), place)
             _draw_stage(axes, [row for row in history if row["stage"] == stage], select, stage)
         figure.tight_layout()
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, format="png", dpi=120, metadata=DRAWN)
 
 
 def _draw_stage(axes: Axes, rows: list[dict[str, Any]], select: str, stage: str) -> None:
@@ -85,7 +86,7 @@ def draw_confusion(probs: Tensor, targets: Tensor, class_names: tuple[str, ...],
     with drawn_as_written():
         figure = confusion_figure(confusion, share, [plain_text(name, _LONGEST) for name in class_names])
         figure.tight_layout()
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, format="png", dpi=120, metadata=DRAWN)
 
 
 def confusion_figure(confusion: Tensor, share: Tensor, names: list[str]) -> Figure:

@@ -40,9 +40,9 @@ def preset_recipe(config: DiffMICConfig, images: int = 10**6) -> Recipe:
         images: number of training images: few ones need smaller batches and more epochs.
     """
     if config.latent_dim >= PAPER_LATENT_DIM:
-        return PAPER_CHEST if config.task == "multilabel" else PAPER
+        return _filled(PAPER_CHEST if config.task == "multilabel" else PAPER, images)
     batch, dcg, diffusion = next(row[1:] for row in _NANO_SIZES if images < row[0])
-    recipe = NANO.replace(batch_size=batch, dcg_epochs=dcg, diffusion_epochs=diffusion)
+    recipe = _filled(NANO.replace(batch_size=batch), images).replace(dcg_epochs=dcg, diffusion_epochs=diffusion)
     # Smaller batches give noisier gradients.
     return recipe if batch >= 32 else recipe.replace(diffusion_lr=1e-2)
 
@@ -57,7 +57,7 @@ def finetune_recipe(config: DiffMICConfig, images: int = 10**6) -> Recipe:
     if config.latent_dim < PAPER_LATENT_DIM:
         recipe = preset_recipe(config, images)
         return recipe.replace(dcg_lr=5e-4, diffusion_lr=recipe.diffusion_lr / 2, encoder_lr=2e-4)
-    return Recipe(
+    paper_sized = Recipe(
         dcg_epochs=20,
         dcg_lr=1e-4,
         diffusion_epochs=100,
@@ -69,3 +69,9 @@ def finetune_recipe(config: DiffMICConfig, images: int = 10**6) -> Recipe:
         ema_decay=0.999,
         precision="bf16",
     )
+    return _filled(paper_sized, images)
+
+
+def _filled(recipe: Recipe, images: int) -> Recipe:
+    """Returns a recipe with batches that a handful of images fill."""
+    return recipe.replace(batch_size=max(1, min(recipe.batch_size, images)))

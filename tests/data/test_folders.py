@@ -332,3 +332,19 @@ def test_what_was_read_in_a_few_lines(tmp_path, caplog) -> None:
     levels = {record.getMessage(): record.levelname for record in caplog.records}
     assert levels["set: left out images beside the folders: x.png"] == "WARNING" and len(levels) == 5
     assert levels["folders used: Test/ as test"] == "INFO"
+
+
+RUN = ("recipe.json", "data_report.json", "curves.png", "best/config.json")
+
+
+@pytest.mark.parametrize("place", ["", "out/", "a/", "train/a/"])
+def test_a_run_of_fit_is_no_class_and_its_drawings_are_no_images(tmp_path, place: str) -> None:
+    classes = [f"train/{name}" for name in BOTH] if place == "train/a/" else BOTH
+    manifest = read_manifest(write(tmp_path, *classes, *(f"{place}run/{name}" for name in RUN)))
+    split = "train" if place == "train/a/" else None
+    assert counts(manifest) == {("a", split): 3, ("b", split): 3}
+    assert left_out(manifest)["directories of runs of fit"] == (f"{place}run",)
+
+
+def test_a_class_that_holds_one_of_a_runs_files_is_a_class(tmp_path) -> None:
+    assert counts(read_manifest(write(tmp_path, *BOTH, "a/recipe.json"))) == {("a", None): 3, ("b", None): 3}

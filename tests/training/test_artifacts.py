@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -45,6 +46,20 @@ def test_a_run_leaves_all_that_the_documentation_names(run) -> None:
     assert report["counts"]["train"] == {"dark": 12, "light": 12} and not report["problems"]
     rows = list(csv.DictReader((run.output / "metrics.csv").open()))
     assert [row["best"] for row in rows].count("True") == 2
+
+
+def test_drawings_of_a_run_are_no_pictures_to_read(run, tmp_path) -> None:
+    run.model.predict(np.zeros((20, 30, 3), np.uint8)).save_overlay(tmp_path / "overlay.png")
+    for drawing in (run.output / "curves.png", run.output / "confusion.png", tmp_path / "overlay.png"):
+        with pytest.raises(diffmiczoo.ImageError, match=f"{drawing.name}.*is drawn by diffmiczoo"):
+            run.model.preprocess(drawing)
+
+
+def test_a_folder_with_a_run_in_it_is_read_without_it(run, tmp_path) -> None:
+    Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
+    shutil.copytree(run.output, tmp_path / "run")
+    with pytest.warns(UserWarning, match="runs of diffmiczoo fit are passed over: run$"):
+        assert run.model.predict(tmp_path).names == [str(tmp_path / "a.png")]
 
 
 def test_last_is_the_last_epoch_and_best_the_best(run) -> None:

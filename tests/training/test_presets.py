@@ -35,3 +35,9 @@ def test_any_small_architecture_gets_a_short_recipe() -> None:
     assert (
         preset_recipe(small, 500).diffusion_epochs < 50 and preset_recipe(DiffMICConfig(), 500).diffusion_epochs == 1000
     )
+
+
+@pytest.mark.parametrize("name", ["diffmicv2_nano", "diffmicv2_resnet18"])
+def test_a_handful_of_images_fills_a_batch(name: str) -> None:
+    for preset in (preset_recipe, finetune_recipe):
+        assert [preset(get_config(name), images).batch_size for images in (2, 3, 5)] == [2, 3, 5]

@@ -99,14 +99,14 @@ def test_an_unknown_tag_through_timm_is_named() -> None:
 
 @torch.no_grad()
 def test_one_channel_is_grey() -> None:
-    model = diffmiczoo.create_model("diffmicv2_busi", pretrained=True, in_chans=1)
+    model = diffmiczoo.create_model("diffmicv2_nano", **TINY, in_chans=1).eval()
     size = model.config.image_size
     grey = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0))
     colours = grey.repeat(1, 3, 1, 1)
     assert torch.equal(model(grey), model(colours))
     assert torch.equal(model.condition(grey).feature_prior, model.condition(colours).feature_prior)
     assert torch.equal(model.forward_head(model.forward_features(grey)), model(colours))
-    with pytest.raises(diffmiczoo.DiffMICError, match=r"\(B, 3, 192, 192\)"):
+    with pytest.raises(diffmiczoo.DiffMICError, match=r"\(B, 3, 64, 64\)"):
         model(torch.randn(2, 2, size, size))
 
 
