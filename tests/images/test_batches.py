@@ -48,3 +48,15 @@ def test_channels_last_are_one_image():
     for channels in (1, 2, 3, 4):
         assert len(as_items(np.zeros((12, 9, channels), np.uint8))) == 1
     assert len(as_items(np.zeros((2, 3, 9, 8), np.uint8))) == 2
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_three_planes_with_the_same_edges_are_colours_which_is_said(dtype):
+    shades = np.array([1.0, 0.7, 0.4])[:, None, None] * GREY[:1] + np.array([0, 40, 90])[:, None, None]
+    colours = (shades.clip(0, 255) / (255 if dtype == np.float32 else 1)).astype(dtype)
+    with pytest.warns(UserWarning, match=r"\(3, 9, 8\) is read as one image in colours.*list\(array\)"):
+        (found,) = as_items(colours)
+    assert torch.equal(read_image(found), read_picture(colours.transpose(1, 2, 0)))
+    flat = np.broadcast_to(np.array([[[9]], [[99]], [[199]]], dtype), (3, 9, 8))
+    with pytest.raises(InvalidValueError, match="may be 3 grey images"):
+        as_items(flat)
