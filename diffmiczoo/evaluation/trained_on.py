@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from diffmiczoo.data.duplicates import content_hash
-from diffmiczoo.data.image_cache import as_bytes
+from diffmiczoo.data.known_pictures import count_known
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.errors import warn
-from diffmiczoo.images.items import ImageError
-from diffmiczoo.images.loading import read_squares
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.runtime.progress import progress_bar
 
 
 def count_trained_on(model: DiffMICv2, manifest: Manifest, progress: bool | None = None) -> int | None:
@@ -31,14 +27,7 @@ def count_trained_on(model: DiffMICv2, manifest: Manifest, progress: bool | None
     """
     if model.training_pictures is None:
         return None
-    squares = read_squares([record.item() for record in manifest.records], model.config)
-    contents = []
-    with progress_bar(len(manifest), "compare", "img", progress, leave=False) as bar:
-        for square in squares:
-            if not isinstance(square, ImageError):
-                contents.append(content_hash(as_bytes(square).numpy()))
-            bar.update()
-    count = int(model.training_pictures.contains(contents).sum())
+    count = count_known(model.training_pictures, manifest, model.config, progress)
     if count:
         warn(
             f"{count:,} of {len(manifest):,} images were used to train these weights: they measure better than new "

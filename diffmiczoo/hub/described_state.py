@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.errors import warn
+from diffmiczoo.errors import InvalidValueError, warn
 
 #: Where torch keeps what belongs to a state dict besides tensors; `torch.save` writes it, safetensors does not.
 _KEY = "diffmiczoo"
+
+#: A weight with a row per class that every model has.
+_CLASS_ROWS = "dcg.local_classifier.weight"
 
 #: Fields that no tensor holds and that are fitted to the weights.
 _FITTED = ("temperature", "prior_weight", "thresholds")
@@ -48,13 +53,19 @@ class DescribedState(nn.Module):
         """Loads weights; see `torch.nn.Module.load_state_dict`.
 
         A model that is neither trained nor calibrated takes over the calibration that comes with the weights, names of
-        classes where it has none, and that they are trained, so that it predicts the same.
+        classes where it has none, and that they are trained, so that it predicts the same. Weights that were saved
+        from within DataParallel, DistributedDataParallel or `torch.compile` are loaded as well.
+
+        Raises:
+            ValueError: the weights are of a model with another number of classes.
 
         Warns:
             UserWarning: the weights are of a model with other classes, another task, other pre-processing, or another
                 calibration than the model's own, which is kept.
         """
         fresh = not self.trained and self.config == self.config.uncalibrated()
+        state_dict = _unwrapped(state_dict, self._modules)
+        _check_classes(state_dict, self.config.num_classes)
         result = super().load_state_dict(state_dict, strict=strict, assign=assign)
         described = (getattr(state_dict, "_metadata", None) or {}).get("", {}).get(_KEY)
         if described is None or result.missing_keys or result.unexpected_keys:
@@ -71,3 +82,25 @@ class DescribedState(nn.Module):
             shown = "; ".join(f"{name} {getattr(theirs, name)}, here {getattr(own, name)}" for name in other)
             warn(f"the weights are of a model with another {shown}: predictions will not be those of that model")
         return result
+
+
+def _unwrapped(state_dict: Mapping[str, Any], modules: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a state dict whose keys do not begin with the name that a wrapper of torch's gives the model."""
+    for prefix in ("module.", "_orig_mod."):
+        if prefix[:-1] in modules or not state_dict or not all(key.startswith(prefix) for key in state_dict):
+            continue
+        state, metadata = OrderedDict(state_dict), getattr(state_dict, "_metadata", None)
+        state._metadata = OrderedDict(metadata or {})  # type: ignore[attr-defined]
+        consume_prefix_in_state_dict_if_present(state, prefix)
+        return _unwrapped(state, modules)
+    return state_dict
+
+
+def _check_classes(state_dict: Mapping[str, Any], num_classes: int) -> None:
+    weight = state_dict.get(_CLASS_ROWS)
+    if weight is not None and len(weight) != num_classes:
+        raise InvalidValueError(
+            f"the weights are of a model with {len(weight)} classes, this one has {num_classes}; create it with "
+            f"num_classes={len(weight)}, or call reset_classifier({len(weight)}) first. To learn other classes from "
+            "these weights, load them first and call finetune or reset_classifier then"
+        )

@@ -33,6 +33,9 @@ class _Parts(Protocol):
     dcg: Any
     feature_prior: Any
 
+    @property
+    def num_features(self) -> int: ...
+
     def priors(self, images: Tensor) -> Priors: ...
 
     def condition_from_priors(self, images: Tensor, priors: Priors) -> Condition: ...
@@ -131,10 +134,12 @@ class TimmInterface(nn.Module):
             ValueError: the features have another shape; F alone does not tell the classes, the priors belong to it.
         """
         config = self.config
-        if features.ndim != 3 or features[0, 1:].numel() < 2 * config.num_classes:
+        width = self.num_features
+        fits = features.ndim == 3 and features.shape[2] == width
+        if not fits or (features.shape[1] - 1) * width < 2 * config.num_classes:
             raise InvalidValueError(
-                f"features have shape {tuple(features.shape)}; expected (B, 1 + n, H) as forward_features returns "
-                "them, with the priors behind the features: the features alone do not tell the classes"
+                f"features have shape {tuple(features.shape)}; expected (B, 1 + n, {width}) as forward_features "
+                "returns them, with the priors behind the features: the features alone do not tell the classes"
             )
         if pre_logits:
             return features[:, 0]

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 import torch
 
 from diffmiczoo.data.classes import match_classes
+from diffmiczoo.data.known_pictures import count_known
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
+from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.inference.classifier import ImageClassifier
 from diffmiczoo.inference.probabilities import scores_to_probs
@@ -24,7 +26,13 @@ Self = TypeVar("Self", bound="CalibratedModel")
 
 
 class CalibratedModel(ImageClassifier):
-    """A classifier whose probabilities can be fitted to labelled images."""
+    """A classifier whose probabilities can be fitted to labelled images.
+
+    Attributes:
+        training_pictures: what the weights were trained on; None where that is not known.
+    """
+
+    training_pictures: PictureSet | None = None
 
     def calibrate(
         self: Self,
@@ -51,7 +59,8 @@ class CalibratedModel(ImageClassifier):
             The model itself.
 
         Warns:
-            UserWarning: there are few images; the message tells how many calibrate how many classes.
+            UserWarning: there are few images; the message tells how many calibrate how many classes. The weights were
+                trained on some of them.
 
         Raises:
             ValueError: the data's classes are not among the model's, or no image belongs to the split.
@@ -74,7 +83,17 @@ class CalibratedModel(ImageClassifier):
             raise
         if len(manifest.records) < ENOUGH_IMAGES:
             warn(calibration_sentence(manifest.counts, len(manifest.records)))
+        self._tell_learned(manifest, progress)
         return self
+
+    def _tell_learned(self, manifest: Manifest, progress: bool | None) -> None:
+        pictures = self.training_pictures
+        learned = 0 if pictures is None else count_known(pictures, manifest, self.config, progress)
+        if learned:
+            warn(
+                f"{learned:,} of {len(manifest):,} images were used to train these weights: a model is surer of them "
+                "than of new ones, so that its probabilities will be too; calibrate on images that no training has seen"
+            )
 
     def _calibration_images(self, data: Any, split: str | None, class_names: Any) -> Manifest:
         config = self.config

@@ -33,7 +33,7 @@ from diffmiczoo.training.lock import exclusive
 from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, validation_manifest
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 from diffmiczoo.training.readiness import make_trainable
-from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.recipe import Recipe, seed_of
 from diffmiczoo.training.signals import StopOnSignal
 from diffmiczoo.training.stages import create_stages
 from diffmiczoo.training.trainer import RunSettings, Trainer, TrainingData
@@ -139,7 +139,7 @@ def fit(
     log_every = log_interval(log_every, progress)
     check_directory(settings.output)
     processes = Processes(model.default_noise.device)
-    plan = plan_run(model.config, train, val, recipe.seed if recipe else 0, class_names, classes)
+    plan = plan_run(model.config, train, val, seed_of(recipe), class_names, classes)
     recipe = recipe or preset_recipe(model.config, len(plan.train))
     check_recipe(recipe, model.config, plan.train, processes.rank, processes.device)
     make_trainable(model, recipe)
@@ -231,7 +231,7 @@ def finetune(
     manifest = training_manifest(train, model.config, None, class_names, classes)
     validation = validation_manifest(val, manifest, class_names, classes)
     adapt_classes(model, manifest.class_names, manifest.task, model.config.ordinal and manifest.ordered)
-    plan = plan_run(model.config, manifest, validation, seed=recipe.seed if recipe else 0)
+    plan = plan_run(model.config, manifest, validation, seed=seed_of(recipe))
     return fit(
         model,
         plan,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from diffmiczoo.config import Between, Settings
+from diffmiczoo.errors import InvalidTypeError
 from diffmiczoo.metrics.table import selection_names
 
 Epochs = Annotated[int, Between(0, 100_000)]
@@ -80,3 +81,19 @@ class Recipe(Settings):
 
     num_workers: Annotated[int, Between(0, 256)] = 0
     seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+
+
+def seed_of(recipe: Recipe | None) -> int:
+    """Returns the seed of a recipe, 0 where there is none.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if recipe is None:
+        return 0
+    if not isinstance(recipe, Recipe):
+        raise InvalidTypeError(
+            f"recipe is a {type(recipe).__name__}; expected a Recipe, as diffmiczoo.Recipe(...), Recipe.load(path) or "
+            "Recipe.from_dict(values) give one"
+        )
+    return recipe.seed

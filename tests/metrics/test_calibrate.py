@@ -17,6 +17,8 @@ import torch
 from factories import pictures, small_model, tiny_model, write_images
 
 import diffmiczoo
+from diffmiczoo.data.duplicates import content_hash
+from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.metrics.calibration import fit_calibration, fit_thresholds, pseudo_images
 from diffmiczoo.model import DiffMICv2
 
@@ -169,3 +171,27 @@ def test_parts_of_a_state_dict_tell_nothing(calibrated: DiffMICv2) -> None:
     model = small_model(num_classes=2)
     model.load_state_dict(state, strict=False)
     assert not model.trained and model.config.temperature is None
+
+
+def test_images_that_the_weights_have_learned_from_are_told(common_manifest: Path) -> None:
+    model = tiny_model(class_names=NAMES)
+    squares = model.preprocess([common_manifest.parent / f"{number}.png" for number in range(20, 28)])
+    pixels = squares * torch.tensor(model.config.std).view(3, 1, 1) + torch.tensor(model.config.mean).view(3, 1, 1)
+    model.training_pictures = PictureSet.of(content_hash(one.numpy()) for one in (pixels * 255).round().byte())
+    with pytest.warns(UserWarning, match="4 of 8 images were used to train these weights.*calibrate on images"):
+        model.calibrate(common_manifest)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_a_state_dict_from_within_a_wrapper_is_loaded(calibrated: DiffMICv2, prefix: str) -> None:
+    model = tiny_model(class_names=NAMES)
+    state = calibrated.state_dict(prefix=prefix)
+    keys = list(state)
+    model.load_state_dict(state)
+    assert list(state) == keys and model.trained and model.config == calibrated.config
+    assert torch.equal(model.state_dict()[keys[0].removeprefix(prefix)], state[keys[0]])
+
+
+def test_weights_of_another_number_of_classes_say_so(calibrated: DiffMICv2) -> None:
+    with pytest.raises(diffmiczoo.DiffMICError, match="model with 2 classes, this one has 3; create it"):
+        small_model(num_classes=3).load_state_dict(calibrated.state_dict())

@@ -94,6 +94,8 @@ def test_fit_refuses_what_does_not_fit(manifest_csv, tmp_path) -> None:
         diffmiczoo.fit(tiny_model(), manifest_csv, recipe=Recipe(), output=tmp_path / "run")
     with pytest.raises(ValueError, match="resume='maybe'"):
         diffmiczoo.fit(tiny_model(), manifest_csv, output=tmp_path / "run", resume="maybe")
+    with pytest.raises(TypeError, match=r"recipe is a dict; expected a Recipe"):
+        diffmiczoo.fit(tiny_model(), manifest_csv, recipe={"seed": 1}, output=tmp_path / "run")
 
 
 @pytest.mark.parametrize("training", [True, False])
