@@ -140,7 +140,8 @@ def calibration_sentence(counts: Mapping[str, int], images: int) -> str:
     """
     shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:20])
     more = ", …" if len(counts) > 20 else ""
-    text = f"{images:,} validation images ({shown}{more}) calibrate {len(counts)} classes"
+    several = ("image", "calibrates") if images == 1 else ("images", "calibrate")
+    text = f"{images:,} validation {several[0]} ({shown}{more}) {several[1]} {len(counts)} classes"
     if images >= ENOUGH_IMAGES:
         return text
     return (

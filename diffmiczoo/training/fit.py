@@ -174,7 +174,12 @@ def _train(trainer: Trainer) -> None:
     model, recipe, settings = trainer.model, trainer.recipe, trainer.settings
     model.weights_name = model.loaded_from = None  # what is trained is no longer what was loaded
     if settings.resume == "auto" and settings.checkpoint.exists():
-        trainer.restore(load_checkpoint(settings.checkpoint))
+        checkpoint = load_checkpoint(settings.checkpoint)
+        trainer.restore(checkpoint)
+        stages = create_stages(recipe, model.config)
+        ended = checkpoint.stage == len(stages) - 1 and checkpoint.progress.epoch >= stages[-1].epochs
+        if ended and trainer.processes.is_main:
+            warn(f"{settings.output} holds this run, finished: nothing is left to train; resume='never' starts again")
     if trainer.processes.is_main:
         remove_partial_checkpoints(settings.checkpoint)
         recipe.save(settings.output / "recipe.json")

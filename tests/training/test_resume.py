@@ -222,6 +222,7 @@ def test_two_runs_in_one_directory_are_refused(common_manifest, uninterrupted, t
 def test_a_finished_run_is_not_trained_again(common_manifest, uninterrupted, tmp_path) -> None:
     output = shutil.copytree(uninterrupted, tmp_path / "run")
     options = {"output": output, "callbacks": [OnStep(lambda *_: pytest.fail("trained again"))]}
-    result = diffmiczoo.fit(tiny_model(), common_manifest, recipe=FULL_RECIPE, progress=False, **options)
+    with pytest.warns(UserWarning, match="run holds this run, finished: nothing is left to train"):
+        result = diffmiczoo.fit(tiny_model(), common_manifest, recipe=FULL_RECIPE, progress=False, **options)
     assert_equal(tensors(output / "best"), tensors(uninterrupted / "best"))
     assert len(result.history) == 4
