@@ -38,7 +38,7 @@ def test_items_of_everything(tmp_path, picture):
 
 
 @pytest.mark.parametrize(
-    "wrong", [None, {"image": 1}, 3, [["a.png"]], object(), np.array([b"a.png"]), np.array([["a.png"]])], ids=str
+    "wrong", [None, {"image": 1}, 3, [["a.png"]], object(), np.array([b"a.png"]), np.array([["a.png"]])]
 )
 def test_items_of_something_else(wrong):
     with pytest.raises(TypeError, match="a path, a directory, a pattern, a URL, a PIL image, a NumPy array or a"):
