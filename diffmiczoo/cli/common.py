@@ -118,9 +118,10 @@ def batch_sizes_option() -> Option:
     )
 
 
-def format_option(*styles: str) -> Option:
-    """Returns `--format`; the first style is the default."""
-    return click.option("--format", "style", type=click.Choice(styles), default=styles[0], show_default=True)
+def format_option(*styles: str, told_by_output: bool = False) -> Option:
+    """Returns `--format`; the first style is the default, but for a command that goes by the name of its output."""
+    default = None if told_by_output else styles[0]
+    return click.option("--format", "style", type=click.Choice(styles), default=default, show_default=True)
 
 
 def precision_option(*names: str) -> Option:

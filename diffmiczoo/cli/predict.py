@@ -18,6 +18,7 @@ from diffmiczoo.cli.common import (
     TABLES,
     batch_size_option,
     device_option,
+    format_option,
     model_option,
     precision_option,
     split_option,
@@ -48,13 +49,13 @@ if TYPE_CHECKING:
 @precision_option(*PRECISIONS)
 @device_option
 @threads_option
+@format_option("table", *STREAMED, "json", told_by_output=True)
 @click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", *STREAMED, "json"]),
-    help="By default as --output is called (.csv, .jsonl, .json), else a table.",
+    "--output",
+    type=OUTPUT_FILE,
+    help="Write to a file, not to the screen; - is the screen. Without --format, its name (.csv, .jsonl, .json) tells "
+    "the format, which is a table else.",
 )
-@click.option("--output", type=OUTPUT_FILE, help="Write to a file, not to the screen; - is the screen.")
 @click.option(
     "--resume",
     is_flag=True,
