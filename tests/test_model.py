@@ -143,6 +143,7 @@ def test_dtype_device_and_memory_format() -> None:
     torch.testing.assert_close(double.probs, reference, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.release
 @torch.no_grad()
 def test_compiled_it_gives_the_same_scores() -> None:
     """As it is recorded; what a code generator makes of it needs a C++ compiler and minutes."""

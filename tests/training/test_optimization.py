@@ -33,7 +33,8 @@ def test_compiling_is_refused_where_it_would_cost_the_fast_gradients(manifest_cs
         diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
 
 
-@pytest.mark.parametrize("stage", ["dcg", pytest.param("diffusion", marks=pytest.mark.release)])
+@pytest.mark.release
+@pytest.mark.parametrize("stage", ["dcg", "diffusion"])
 def test_compiled_steps_learn_the_same(stage: str, monkeypatch) -> None:
     """Through torch.compile up to its code generator, which needs a C++ compiler and minutes."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

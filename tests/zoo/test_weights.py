@@ -25,6 +25,7 @@ from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY
 
 SHIPPED = sorted(path.name for path in WEIGHTS_DIRECTORY.iterdir() if path.is_dir() and path.name in WEIGHTS)
 DATA = {"chestxray14": "chestxray14_subset"}
+QUICK_SETS = ("diffmicv2_nano.busi", "diffmicv2_nano.chestxray14")  # small test splits
 STORED = Path(__file__).parent / "predictions"  # written by tools/store_predictions.py
 
 
@@ -115,7 +116,10 @@ def test_predict_gives_all_stored_probabilities(name: str, shared: Path) -> None
     torch.testing.assert_close(probabilities(model, test, dcg_alone=True), probs["dcg"], rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK_SETS else pytest.mark.release) for name in SHIPPED],
+)
 def test_half_precision_and_integers_change_no_answer_that_matters(name: str, shared: Path) -> None:
     test, probs = stored_probs(name)
     model = diffmiczoo.create_model(name, pretrained=True)
