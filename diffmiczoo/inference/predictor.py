@@ -95,7 +95,8 @@ class Predictor:
         steps: of the sampler.
         num_samples: runs of the sampler.
         trained: whether the model's weights come from training.
-        model_name, class_labels: what people call the model and its classes.
+        model_name: what people call the model.
+        class_labels: class → what people call it.
     """
 
     predict_squares: PredictSquares
