@@ -56,11 +56,14 @@ def split_batch(array: np.ndarray | Tensor) -> Sequence[Any]:
 
 def _shared_edges(planes: np.ndarray) -> float:
     """Returns the least correlation between the differences of neighbouring pixels in two of three planes (3, H, W)."""
-    values = planes.astype(np.float64)
-    edges = [np.concatenate([np.diff(plane, axis=axis).ravel() for axis in (0, 1)]) for plane in values]
-    if not all(np.isfinite(edge).all() and edge.std() > 0 for edge in edges):
+    if planes.dtype.kind not in "buif":
         return 0.0
-    return float(np.corrcoef(edges).min())
+    values = planes.astype(np.float64)
+    with np.errstate(all="ignore"):  # NaN, infinity and values beyond all pixels share no edges
+        edges = [np.concatenate([np.diff(plane, axis=axis).ravel() for axis in (0, 1)]) for plane in values]
+        if not all(edge.size and edge.std() > 0 for edge in edges):
+            return 0.0
+        return float(np.nan_to_num(np.corrcoef(edges)).min())
 
 
 def _ambiguous(array: Any, kind: str, batch: str, single: str) -> str:

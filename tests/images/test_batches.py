@@ -60,3 +60,12 @@ def test_three_planes_with_the_same_edges_are_colours_which_is_said(dtype):
     flat = np.broadcast_to(np.array([[[9]], [[99]], [[199]]], dtype), (3, 9, 8))
     with pytest.raises(InvalidValueError, match="may be 3 grey images"):
         as_items(flat)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e300, np.nan, np.inf])
+@pytest.mark.parametrize("shape", [(3, 0, 0), (3, 5, 5), (3, 0, 9)])
+def test_planes_without_edges_are_not_taken_for_colours(shape, value):
+    for kind in (np.float64, np.complex64 if value < 9 else np.float64):
+        with pytest.raises(InvalidValueError, match="may be 3 grey images"):
+            as_items(np.full(shape, value, kind))
