@@ -61,20 +61,11 @@ class TimmInterface(nn.Module):
         With `crop_mode="border"` timm fills the border with the mean colour, this package with black: `transform` and
         `preprocess` do what the model was trained with.
         """
-        config, size = self.config, self.config.image_size
         architecture, _, tag = (self.weights_name or "").partition(".")
         return PretrainedCfg(
             architecture=architecture or None,
             tag=tag or None,
-            input_size=(3, size, size),
-            fixed_input_size=True,
-            interpolation=config.interpolation,
-            crop_pct=1.0,
-            crop_mode=config.crop_mode,
-            mean=config.mean,
-            std=config.std,
-            num_classes=config.num_classes,
-            label_names=config.labels,  # type: ignore[arg-type]
+            **shared_cfg(self.config),
             classifier=tuple(self._class_layers()),  # type: ignore[arg-type]
         ).to_dict()
 
@@ -214,6 +205,21 @@ class TimmInterface(nn.Module):
             for name, child in module.named_children()
             if "encoder" in name
         }
+
+
+def shared_cfg(config: DiffMICConfig) -> dict[str, Any]:
+    """Returns what timm's `PretrainedCfg` holds of a config: images and classes."""
+    return {
+        "input_size": (3, config.image_size, config.image_size),
+        "fixed_input_size": True,
+        "interpolation": config.interpolation,
+        "crop_pct": 1.0,
+        "crop_mode": config.crop_mode,
+        "mean": config.mean,
+        "std": config.std,
+        "num_classes": config.num_classes,
+        "label_names": config.labels,
+    }
 
 
 def _timm_model(encoder: nn.Module) -> tuple[nn.Module, str]:

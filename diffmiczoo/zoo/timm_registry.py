@@ -11,6 +11,7 @@ from timm.models import DefaultCfg, PretrainedCfg
 from timm.models import register_model as register_with_timm
 
 from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.inference.timm_interface import shared_cfg
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.architectures import architectures
 from diffmiczoo.zoo.factory import create_model, get_config
@@ -81,12 +82,5 @@ def _pretrained_cfg(name: str) -> PretrainedCfg:
     return PretrainedCfg(
         file=str(WEIGHTS_DIRECTORY.joinpath(weights.name, "model.safetensors")) if weights and shipped else None,
         hf_hub_id=None if weights is None or shipped else weights.repository,
-        input_size=(3, config.image_size, config.image_size),
-        interpolation=config.interpolation,
-        crop_pct=1.0,
-        crop_mode=config.crop_mode,
-        mean=config.mean,
-        std=config.std,
-        num_classes=config.num_classes,
-        label_names=config.labels,  # type: ignore[arg-type]
+        **shared_cfg(config),
     )
