@@ -24,8 +24,8 @@ from diffmiczoo.images.remote import Content
 
 Read = TypeVar("Read")
 
-#: From this number of files on, several threads read them.
-WORTH_THREADS = 16
+#: From this number of files on, several threads read them; 32 small ones took .38 s one by one and .51 s in threads.
+WORTH_THREADS = 256
 _MOST_THREADS = 8
 _IMPORTED_IN = os.getpid()
 # Images that each thread is ahead; what bounds the memory.
