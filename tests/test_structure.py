@@ -9,7 +9,7 @@ from pathlib import Path
 import diffmiczoo
 
 PACKAGE = Path(diffmiczoo.__file__).parent
-ROOT_MODULES = {"__init__", "_version", "config", "errors", "files", "model"}
+ROOT_MODULES = {"__init__", "_version", "errors", "files", "model"}
 FILE_LINES = 350
 FUNCTION_LINES = 40
 
