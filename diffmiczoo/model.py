@@ -28,6 +28,7 @@ from diffmiczoo.nn.dcg import DCG
 from diffmiczoo.nn.encoders import Pretrained, create_encoder
 from diffmiczoo.nn.feature_prior import FeaturePrior
 from diffmiczoo.nn.guidance import build_guidance_map
+from diffmiczoo.nn.roi import whole_view
 from diffmiczoo.nn.unet import DenoisingUNet
 from diffmiczoo.runtime.modes import eval_mode, frozen, seeded_generator
 from diffmiczoo.runtime.settings import Runtime, using
@@ -142,7 +143,8 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
         if (predictor := self.config.predictor) != "diffusion":
             raise InvalidTypeError(f"predictor={predictor!r} has no diffusion; use priors, or call the model")
         guidance_map = build_guidance_map(priors.global_prior, priors.local_prior, self.config)
-        return Condition.of(priors, guidance_map, self.feature_prior(images.expand(-1, 3, -1, -1), priors.rois))
+        whole = whole_view(images.expand(-1, 3, -1, -1), self.config)
+        return Condition.of(priors, guidance_map, self.feature_prior(whole, priors.rois))
 
     def predict_noise(self, y_t: Tensor, t: int | Tensor, condition: Condition) -> Tensor:
         """Denoising network ε_θ(y_t, M, F, t), (B, C, Np, Np) (eq. 8).

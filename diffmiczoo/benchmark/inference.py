@@ -140,7 +140,7 @@ def benchmark(
 
 def random_images(model: DiffMICv2, count: int) -> Tensor:
     """Returns normalised images (count, 3, S, S) on the model's device, the same in every run."""
-    size = model.config.image_size
+    size = model.config.input_size
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)).to(model.default_noise)
 
 

@@ -127,7 +127,7 @@ def _timed(
     repeats: int,
     tick: Callable[[], object],
 ) -> tuple[list[float], float]:
-    device, size = model.default_noise.device, model.config.image_size
+    device, size = model.default_noise.device, model.config.input_size
     layout = torch.channels_last if variant.channels_last else torch.contiguous_format
     model.to(memory_format=layout)
     images = torch.randn(batch_size, 3, size, size, generator=seeded_generator(0)).to(device)

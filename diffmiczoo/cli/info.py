@@ -33,7 +33,7 @@ def _rows(found: ModelInfo) -> dict[str, str]:
     return {
         "name": found.name + (f" (entry {found.entry})" if found.entry not in (None, found.name) else ""),
         "task": f"{config.task}, {config.num_classes} classes: {', '.join(_classes(found))}",
-        "input": f"{config.image_size} × {config.image_size} pixels, {config.crop_mode} crop",
+        "input": f"{config.input_size} × {config.input_size} pixels, {config.crop_mode} crop",
         "encoders": f"raw {config.raw_encoder}, ROI {config.roi_encoder}, DCG {config.dcg_encoder}",
         "sizes": f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels",
         "parameters": ", ".join(f"{part} {count:,}" for part, count in found.parameters.items()),

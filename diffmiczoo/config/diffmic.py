@@ -53,7 +53,11 @@ class DiffMICConfig(Settings):
     local_out_index: FeatureIndex = -1
     saliency_top: Annotated[float, Between(1e-6, 1.0)] = 1.0  # share of the strongest saliency that ŷ_g averages
     num_rois: Annotated[int, Between(1, 256)] = 6  # K
-    roi_size: Annotated[int, Between(4, 4096)] = 32  # pixels
+    roi_size: Annotated[int, Between(4, 4096)] = 32  # pixels of the source
+    # Side of the square that ROIs are cut from; the streams that see the whole image see image_size. None: the same
+    roi_source_size: Annotated[Annotated[int, Between(16, 8192)] | None, LATER] = None
+    # How the classes' saliency maps add up to where ROIs are, see `diffmiczoo.nn.roi.roi_evidence`
+    roi_saliency: Annotated[Literal["sum", "probability", "top", "spread"], LATER] = "sum"
     roi_channels: Literal["rgb", "first"] = "rgb"
     attention_dim: Width = 128  # L
 
@@ -104,8 +108,14 @@ class DiffMICConfig(Settings):
         self._validate_classes()
 
     def _validate_sizes(self) -> None:
-        if self.roi_size > self.image_size:
-            raise InvalidValueError(f"roi_size={self.roi_size} is larger than image_size={self.image_size}")
+        if self.roi_source_size is not None and self.roi_source_size < self.image_size:
+            raise InvalidValueError(
+                f"roi_source_size={self.roi_source_size} is smaller than image_size={self.image_size}; ROIs are cut "
+                "from the same square or a larger one"
+            )
+        if self.roi_size > self.input_size:
+            source = "image_size" if self.roi_source_size is None else "roi_source_size"
+            raise InvalidValueError(f"roi_size={self.roi_size} is larger than {source}={self.input_size}")
         if self.beta_start > self.beta_end:
             raise InvalidValueError(f"beta_start={self.beta_start} is larger than beta_end={self.beta_end}")
         if self.sampling_steps > self.num_train_timesteps:
@@ -151,6 +161,11 @@ class DiffMICConfig(Settings):
             )
         if not all(0 < value <= 1 for value in self.thresholds):
             raise InvalidValueError(f"thresholds={self.thresholds} must be probabilities in (0, 1]")
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the squares that the model is given: those that ROIs are cut from."""
+        return self.image_size if self.roi_source_size is None else self.roi_source_size
 
     @property
     def labels(self) -> tuple[str, ...]:

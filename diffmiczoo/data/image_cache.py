@@ -44,7 +44,7 @@ def load_squares(
         ImageError: images cannot be read; the message names the first ones.
         OSError: the file cannot be written.
     """
-    shape = (len(manifest), 3, config.image_size, config.image_size)
+    shape = (len(manifest), 3, config.input_size, config.input_size)
     if np.prod(shape, dtype=np.int64) <= MEMORY_LIMIT:
         squares = torch.zeros(shape, dtype=torch.uint8)
         _fill(squares, manifest, config, progress)
@@ -81,7 +81,7 @@ def _mapped_cache(
 
 def _fingerprint(manifest: Manifest, config: DiffMICConfig) -> str:
     """Returns a hash of what the squares depend on: files with size and time, and how they are resized."""
-    digest = hashlib.sha256(f"{_READER} {config.image_size} {config.crop_mode} {config.interpolation}\n".encode())
+    digest = hashlib.sha256(f"{_READER} {config.input_size} {config.crop_mode} {config.interpolation}\n".encode())
     for record in manifest.records:
         status = record.path.stat()
         digest.update(f"{record.path} {(status.st_size, status.st_mtime_ns)}\n".encode())

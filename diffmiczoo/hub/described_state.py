@@ -22,7 +22,18 @@ _CLASS_ROWS = "dcg.local_classifier.weight"
 _FITTED = ("temperature", "prior_weight", "thresholds")
 
 #: Fields that change what the same weights say.
-_MEANING = ("task", "class_names", "image_size", "crop_mode", "interpolation", "mean", "std", "predictor", "guidance")
+_MEANING = (
+    "task",
+    "class_names",
+    "image_size",
+    "roi_source_size",
+    "crop_mode",
+    "interpolation",
+    "mean",
+    "std",
+    "predictor",
+    "guidance",
+)
 
 
 class DescribedState(nn.Module):

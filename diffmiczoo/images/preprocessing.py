@@ -35,7 +35,7 @@ class _Placement(NamedTuple):
 
 
 def _placement(height: int, width: int, config: DiffMICConfig) -> _Placement:
-    size, short, long = config.image_size, min(height, width), max(height, width)
+    size, short, long = config.input_size, min(height, width), max(height, width)
     everything, square = (0, 0, height, width), (0, 0, size, size)
     if config.crop_mode == "center":
         return _Placement(((height - short) // 2, (width - short) // 2, short, short), square)
@@ -57,7 +57,7 @@ def resize_to_square(image: Tensor, config: DiffMICConfig) -> Tensor:
     """
     (top, left, height, width), place = _placement(image.shape[-2], image.shape[-1], config)
     image = _resized(F.crop(image, top, left, height, width), place[2], place[3], config.interpolation)
-    below, right = config.image_size - place[0] - place[2], config.image_size - place[1] - place[3]
+    below, right = config.input_size - place[0] - place[2], config.input_size - place[1] - place[3]
     padded: Tensor = F.pad(image, [place[1], place[0], right, below])
     return padded
 
@@ -74,7 +74,7 @@ def read_square(item: Item, config: DiffMICConfig) -> Tensor:
 def read_sized_square(item: Item, config: DiffMICConfig) -> Square:
     """Does what `read_square` does and keeps how large the image was."""
     # Twice the size that is needed, so that how a JPEG is made smaller hardly shows in the square.
-    image, reduction = read_reduced(item, 2 * config.image_size)
+    image, reduction = read_reduced(item, 2 * config.input_size)
     return Square(resize_to_square(image, config), (image.shape[-2] * reduction, image.shape[-1] * reduction))
 
 
@@ -128,7 +128,7 @@ def square_extent(original_size: tuple[int, int], config: DiffMICConfig) -> tupl
     part, place = _placement(*original_size, config)
     across, down = part[3] / place[3], part[2] / place[2]
     left, top = part[1] - place[1] * across, part[0] - place[0] * down
-    return left, top, left + config.image_size * across, top + config.image_size * down
+    return left, top, left + config.input_size * across, top + config.input_size * down
 
 
 def check_batch(images: Tensor, config: DiffMICConfig) -> Tensor:
@@ -137,7 +137,7 @@ def check_batch(images: Tensor, config: DiffMICConfig) -> Tensor:
     Raises:
         ValueError: the message tells what was expected and what was found.
     """
-    size = config.image_size
+    size = config.input_size
     shapes = [(3, size, size), (1, size, size)]
     if images.ndim != 4 or tuple(images.shape[1:]) not in shapes or not images.is_floating_point():
         raise InvalidValueError(

@@ -41,4 +41,4 @@ class ModelTransform(v2.Transform):
     def extra_repr(self) -> str:
         """Names what is done."""
         config = self.config
-        return f"{config.image_size}, crop_mode={config.crop_mode!r}, interpolation={config.interpolation!r}"
+        return f"{config.input_size}, crop_mode={config.crop_mode!r}, interpolation={config.interpolation!r}"

@@ -233,7 +233,7 @@ class Prediction:
             "task": self.config.task,
             "class_names": list(self.class_names),
             "thresholds": self.thresholds,
-            "image_size": self.config.image_size,
+            "image_size": self.config.input_size,
             "steps": self.steps,
             "seed": self.seed,
             "num_samples": self.num_samples,

@@ -14,6 +14,7 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.nn.class_layers import CLASS_LAYERS
 from diffmiczoo.nn.condition import Condition, Priors
 from diffmiczoo.nn.guidance import build_guidance_map
+from diffmiczoo.nn.roi import whole_view
 
 #: What timm may ask for where only averages over positions exist.
 _POOLS = (None, "", "avg")
@@ -108,7 +109,7 @@ class TimmInterface(nn.Module):
         if self.config.predictor == "diffusion":
             features = self.condition_from_priors(images, priors).feature_prior
         else:
-            colours = images.expand(-1, 3, -1, -1)
+            colours = whole_view(images.expand(-1, 3, -1, -1), self.config)
             features = self.dcg.global_encoder(colours).mean((2, 3))
         both = torch.cat([priors.global_prior, priors.local_prior], dim=1).to(features.dtype)
         filled = nn.functional.pad(both, (0, -both.shape[1] % features.shape[1]))
@@ -210,7 +211,7 @@ class TimmInterface(nn.Module):
 def shared_cfg(config: DiffMICConfig) -> dict[str, Any]:
     """Returns what timm's `PretrainedCfg` holds of a config: images and classes."""
     return {
-        "input_size": (3, config.image_size, config.image_size),
+        "input_size": (3, config.input_size, config.input_size),
         "fixed_input_size": True,
         "interpolation": config.interpolation,
         "crop_pct": 1.0,

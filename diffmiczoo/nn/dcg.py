@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidTypeError
 from diffmiczoo.nn.condition import Priors
-from diffmiczoo.nn.roi import cells_to_pixels, crop_rois, roi_cells, roi_margin, select_roi_cells
+from diffmiczoo.nn.roi import (
+    cells_to_pixels,
+    crop_rois,
+    roi_cells,
+    roi_evidence,
+    roi_margin,
+    select_roi_cells,
+    whole_view,
+)
 from diffmiczoo.runtime.folded_encoder import inference_encoder
 from diffmiczoo.runtime.settings import full_precision
 
@@ -69,17 +77,18 @@ class DCG(nn.Module):
         """Runs both streams: saliency map and global prior, ROIs, local prior and attention (eq. 1, eq. 2, eq. 3).
 
         Args:
-            images: (B, 3, S, S) float, as `preprocess` gives them.
+            images: (B, 3, R, R) float, as `preprocess` gives them.
             config: the model's.
             batch_invariant: compute in full precision also under autocast, and with ROIs that do not depend on the
                 batch. Sampling starts from the DCG's logits and probabilities add them: rounding errors here reach the
                 labels directly, sampling does not average them out.
         """
         with full_precision(images.device) if batch_invariant else nullcontext():
-            saliency, global_prior = self.global_stream(images)
+            whole = whole_view(images, config)
+            saliency, global_prior = self.global_stream(whole)
             if batch_invariant:
-                saliency, global_prior = self._decide_ties_alone(images, saliency, global_prior, config)
-            top_left = roi_positions(saliency, config)
+                saliency, global_prior = self._decide_ties_alone(whole, saliency, global_prior, config)
+            top_left = roi_positions(saliency, global_prior, config)
             source = images if config.roi_channels == "rgb" else images[:, :1].expand(-1, 3, -1, -1)
             rois = crop_rois(source, top_left, config.roi_size)
             if config.predictor == "global":
@@ -123,23 +132,29 @@ class DCG(nn.Module):
         """
         if len(images) == 1 or saliency.dtype != torch.float32:
             return saliency, global_prior
-        close = roi_margin(saliency, config.num_rois, window_of_roi(saliency, config)) < ROI_TIE_TOLERANCE
+        evidence = roi_evidence(saliency, global_prior, config)
+        close = roi_margin(evidence, config.num_rois, window_of_roi(saliency, config)) < ROI_TIE_TOLERANCE
+        if config.roi_saliency == "top":
+            first, second = global_prior.topk(2, dim=1).values.unbind(1)
+            close |= first - second < ROI_TIE_TOLERANCE
         for row in close.nonzero().flatten().tolist():
             saliency[row : row + 1], global_prior[row : row + 1] = self.global_stream(images[row : row + 1])
         return saliency, global_prior
 
 
-def roi_positions(saliency: Tensor, config: DiffMICConfig) -> Tensor:
-    """Returns where the K most salient ROIs begin, (B, K, 2) row and column in pixels (section III-A).
+def roi_positions(saliency: Tensor, global_prior: Tensor, config: DiffMICConfig) -> Tensor:
+    """Returns where the K most salient ROIs begin, (B, K, 2) row and column in pixels of the source (section III-A).
 
     Args:
         saliency: (B, C, h, w).
-        config: reads `num_rois`, `roi_size` and `image_size`.
+        global_prior: (B, C), of the same images.
+        config: reads `num_rois`, `roi_size`, `roi_saliency` and `input_size`.
     """
-    cells = select_roi_cells(saliency.detach().float(), config.num_rois, window_of_roi(saliency, config))
-    return cells_to_pixels(cells, (saliency.shape[-2], saliency.shape[-1]), config.image_size)
+    evidence = roi_evidence(saliency.detach().float(), global_prior.detach(), config)
+    cells = select_roi_cells(evidence, config.num_rois, window_of_roi(saliency, config))
+    return cells_to_pixels(cells, (saliency.shape[-2], saliency.shape[-1]), config.input_size)
 
 
 def window_of_roi(saliency: Tensor, config: DiffMICConfig) -> int:
     """Returns how many cells of a saliency map an ROI spans."""
-    return roi_cells(config.roi_size, config.image_size, saliency.shape[-2])
+    return roi_cells(config.roi_size, config.input_size, saliency.shape[-2])

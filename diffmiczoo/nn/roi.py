@@ -7,6 +7,57 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from diffmiczoo.config import DiffMICConfig
+
+
+def whole_view(images: Tensor, config: DiffMICConfig) -> Tensor:
+    """Returns what the streams that see the whole image are given: the squares at `image_size`, antialiased.
+
+    Args:
+        images: (B, c, R, R), R = `config.input_size`.
+        config: reads `image_size` and `roi_source_size`.
+    """
+    if images.shape[-1] == config.image_size:
+        return images
+    size = (config.image_size, config.image_size)
+    # In full precision also under autocast: the pixels are what everything follows from.
+    small = F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
+    return small.to(images.dtype)
+
+
+def roi_evidence(saliency: Tensor, global_prior: Tensor, config: DiffMICConfig) -> Tensor:
+    """Adds the classes' saliency maps up to one map of where ROIs are to lie.
+
+    "sum" is the published rule, made for classes that do not exclude each other: every map min-max normalised, then
+    summed. Under a softmax the maps compete: where one class has its evidence the others have their minimum, and the
+    sum hardly differs from place to place. "probability" weighs the normalised maps by the probabilities of the global
+    prior, "top" takes that of the most probable class, and "spread" is the standard deviation over the classes of the
+    logits themselves, min-max normalised.
+
+    Args:
+        saliency: (B, C, h, w) logits.
+        global_prior: (B, C) logits.
+        config: reads `roi_saliency` and `task`.
+
+    Returns:
+        (B, h, w) ≥ 0.
+    """
+    rule = config.roi_saliency
+    if rule == "spread":
+        return _normalised(saliency.std(1, correction=0, keepdim=True))[:, 0]
+    maps = _normalised(saliency)
+    if rule == "sum":
+        return maps.sum(1)
+    if rule == "top":
+        return maps[torch.arange(len(maps), device=maps.device), global_prior.argmax(1)]
+    probs = global_prior.float().softmax(1) if config.task == "multiclass" else global_prior.float().sigmoid()
+    return (probs[:, :, None, None] * maps).sum(1)
+
+
+def _normalised(maps: Tensor) -> Tensor:
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
+
 
 def roi_cells(roi_size: int, image_size: int, grid_size: int) -> int:
     """Returns how many saliency cells a crop of `roi_size` pixels spans: round-half-even, at least 1, at most all."""
@@ -14,47 +65,45 @@ def roi_cells(roi_size: int, image_size: int, grid_size: int) -> int:
     return min(max(round(roi_size * int(grid_size) / image_size), 1), int(grid_size))
 
 
-def select_roi_cells(saliency: Tensor, num_rois: int, cells: int) -> Tensor:
-    """Finds the K windows with the highest mean saliency, each without what those before cover (section III-A).
+def select_roi_cells(evidence: Tensor, num_rois: int, cells: int) -> Tensor:
+    """Finds the K windows with the highest mean evidence, each without what those before cover (section III-A).
 
     Args:
-        saliency: (B, C, h, w), any range; every class is min-max normalised, then the classes are summed.
+        evidence: (B, h, w) ≥ 0, as `roi_evidence` gives it.
         num_rois: K.
         cells: side of the window in saliency cells.
 
     Returns:
         (B, K, 2) int64: row and column of each window's top-left cell, strongest first.
     """
-    return _strongest_windows(saliency, num_rois, cells)[0]
+    return _strongest_windows(evidence, num_rois, cells)[0]
 
 
-def roi_margin(saliency: Tensor, num_rois: int, cells: int) -> Tensor:
+def roi_margin(evidence: Tensor, num_rois: int, cells: int) -> Tensor:
     """Returns by how much the chosen windows beat the next best, the least over the K choices, (B,) ≥ 0.
 
-    In units of the summed, normalised saliency (0..C). Where it is below the float's noise, another order of sums may
-    choose another window. Choices among windows that hold nothing any more are certain and count as C.
+    In units of the evidence. Where it is below the float's noise, another order of sums may choose another window.
+    Choices among windows that hold nothing any more are certain and count as 1.
 
     Args:
-        saliency: (B, C, h, w).
+        evidence: (B, h, w) ≥ 0.
         num_rois: K.
         cells: side of the window in saliency cells.
     """
-    return _strongest_windows(saliency, num_rois, cells)[1]
+    return _strongest_windows(evidence, num_rois, cells)[1]
 
 
-def _strongest_windows(saliency: Tensor, num_rois: int, cells: int) -> tuple[Tensor, Tensor]:
-    height, width = saliency.shape[-2:]
-    low, high = saliency.amin((2, 3), keepdim=True), saliency.amax((2, 3), keepdim=True)
-    tiny = torch.finfo(saliency.dtype).tiny
-    total = ((saliency - low) / (high - low).clamp_min(tiny)).sum(1)
-    rows = torch.arange(height, device=saliency.device)[None, :, None]
-    columns = torch.arange(width, device=saliency.device)[None, None, :]
+def _strongest_windows(evidence: Tensor, num_rois: int, cells: int) -> tuple[Tensor, Tensor]:
+    height, width = evidence.shape[-2:]
+    total = evidence
+    rows = torch.arange(height, device=evidence.device)[None, :, None]
+    columns = torch.arange(width, device=evidence.device)[None, None, :]
     found, margins = [], []
     # Each window depends on those before it, so this recurrence is the one loop; it stays on the device.
     for _ in range(num_rois):
         pooled = F.avg_pool2d(total[:, None], cells, stride=1)[:, 0]
         best = pooled.flatten(1).argmax(1)
-        margins.append(_lead(pooled.flatten(1), best, saliency.shape[1]))
+        margins.append(_lead(pooled.flatten(1), best))
         row, column = best // pooled.shape[-1], best % pooled.shape[-1]
         below, right = rows - row[:, None, None], columns - column[:, None, None]
         inside = (below >= 0) & (below < cells) & (right >= 0) & (right < cells)
@@ -63,15 +112,15 @@ def _strongest_windows(saliency: Tensor, num_rois: int, cells: int) -> tuple[Ten
     return torch.stack(found, dim=1), torch.stack(margins, dim=1).amin(1)
 
 
-def _lead(values: Tensor, best: Tensor, certain: float) -> Tensor:
-    """Returns the value at `best` less the largest of the others, (B,); `certain` where all are 0 or there is one."""
+def _lead(values: Tensor, best: Tensor) -> Tensor:
+    """Returns the value at `best` less the largest of the others, (B,); 1 where all are 0 or there is one."""
     top = values.gather(1, best[:, None])[:, 0]
     others = values.scatter(1, best[:, None], -1).amax(1)
-    return torch.where((top > 0) & (others >= 0), top - others, certain)
+    return torch.where((top > 0) & (others >= 0), top - others, 1.0)
 
 
 def cells_to_pixels(cells: Tensor, grid_size: tuple[int, int], image_size: int) -> Tensor:
-    """Turns (..., 2) cell positions into pixels, round(cell / grid · image), halves to even (section III-A).
+    """Turns (..., 2) cell positions into pixels of a square, round(cell / grid · size), halves to even (section III-A).
 
     Integer arithmetic: the result is exact and needs no value from the host.
     """

@@ -267,7 +267,7 @@ def adapt_classes(model: DiffMICv2, class_names: tuple[str, ...], task: str, ord
 
 def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progress: bool | None) -> TrainingData:
     augmentation = create_augmentation(
-        model.config.image_size,
+        model.config.input_size,
         hflip=recipe.hflip,
         vflip=recipe.vflip,
         rotation=recipe.rotation,

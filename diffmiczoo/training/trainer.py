@@ -119,7 +119,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.last: dict[str, Tensor] | None = None
         self._resumed: Checkpoint | None = None
-        self._workers = possible_workers(recipe.num_workers, recipe.batch_size, model.config.image_size)
+        self._workers = possible_workers(recipe.num_workers, recipe.batch_size, model.config.input_size)
         self._saved_at = time.monotonic()
         self._busy = BusyWatch()
 

@@ -34,14 +34,15 @@ def count_macs(config: DiffMICConfig) -> dict[str, int]:
     """
     with torch.device("meta"):
         model = DiffMICv2(config).eval()
-        images = torch.empty(1, 3, config.image_size, config.image_size)
+        images = torch.empty(1, 3, config.input_size, config.input_size)
+        whole = torch.empty(1, 3, config.image_size, config.image_size)
         rois = torch.empty(config.num_rois, 3, config.roi_size, config.roi_size)
     macs = dict.fromkeys(STAGES, 0) | {"dcg": _macs_of(model.priors, images)}
     if config.predictor == "diffusion":
-        macs["raw_encoder"] = _macs_of(model.feature_prior.raw_encoder, images)
+        macs["raw_encoder"] = _macs_of(model.feature_prior.raw_encoder, whole)
         if model.feature_prior.roi_encoder is not None:
             macs["roi_encoder"] = _macs_of(model.feature_prior.roi_encoder, rois)
-        macs["feature_prior"] = _macs_of(model.feature_prior, images, rois[None])
+        macs["feature_prior"] = _macs_of(model.feature_prior, whole, rois[None])
         y_t = torch.empty(1, config.num_classes, config.num_points, config.num_points, device="meta")
         t = torch.zeros(1, 1, 1, dtype=torch.long, device="meta")
         macs["unet"] = _macs_of(model.unet, y_t, t, y_t, torch.empty(1, config.latent_dim, device="meta"))
