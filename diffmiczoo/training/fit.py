@@ -28,6 +28,7 @@ from diffmiczoo.training.artifacts import write_artifacts
 from diffmiczoo.training.callbacks import Callback, TensorBoardCallback
 from diffmiczoo.training.checkpoint import load_checkpoint, remove_partial_checkpoints
 from diffmiczoo.training.distributed import Processes
+from diffmiczoo.training.drop_path import check_drop_path
 from diffmiczoo.training.epoch_log import EpochLog, log_interval
 from diffmiczoo.training.lock import exclusive
 from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, validation_manifest
@@ -142,6 +143,7 @@ def fit(
     plan = plan_run(model.config, train, val, seed_of(recipe), class_names, classes)
     recipe = recipe or preset_recipe(model.config, len(plan.train))
     check_recipe(recipe, model.config, plan.train, processes.rank, processes.device)
+    check_drop_path(model.encoders(), recipe.drop_path)
     make_trainable(model, recipe)
     loss = model.config.loss if recipe.loss is None else recipe.loss
     model.config = model.config.replace(class_names=plan.train.class_names, loss=loss)
@@ -272,7 +274,9 @@ def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progres
         vflip=recipe.vflip,
         rotation=recipe.rotation,
         min_scale=recipe.min_scale,
+        fill=recipe.fill,
         color_jitter=recipe.color_jitter,
+        rand_augment=recipe.rand_augment,
     )
     cache = output / "cache"
     training = ImageDataset(plan.train, model.config, augmentation, progress, cache)

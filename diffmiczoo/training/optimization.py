@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor
-from torchvision.transforms import v2
 
+from diffmiczoo.data.augmentation import create_mixing
 from diffmiczoo.diffusion.losses import Balance, label_vectors, sample_training_noise
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
@@ -23,6 +23,7 @@ from diffmiczoo.runtime.settings import training_runtime, using
 from diffmiczoo.training.distributed import Processes
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import seed_of
+from diffmiczoo.training.soft_labels import SoftLabels
 from diffmiczoo.training.stages import Stage, StageLoss, parameter_groups, set_training
 
 
@@ -66,7 +67,8 @@ class Optimization:
         self.average = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
         self.updates = 0
         self.balance = Balance(targets, model.config) if recipe.class_weights == "balanced" else None
-        self.mixup = v2.MixUp(alpha=recipe.mixup) if recipe.mixup else None
+        self.mixing = create_mixing(recipe.mixup, recipe.cutmix)
+        self.soft_labels = SoftLabels(recipe, model.config) if stage.name != "diffusion" else None
         self.fast_kernels = _fast_kernels(model, recipe, self.device)
         self.loss = processes.prepare(StageLoss(model, stage))
 
@@ -123,9 +125,11 @@ class Optimization:
         # Images, labels, and for the diffusion stage t and ε of each noise point
         images = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
         labels = label_vectors(targets.to(self.device, non_blocking=True), self.model.config)
-        if self.mixup is not None:
-            images, labels = self.mixup(images, labels)
+        if self.mixing is not None:
+            images, labels = self.mixing(images, labels)
         weights = None if self.balance is None else self.balance(labels)
+        if self.soft_labels is not None:
+            labels = self.soft_labels(labels)
         # For all processes at once: two have the numbers that one has with the doubled batch.
         count, generator = len(images), seeded_generator(seed_of(*seeds))
         noise = sample_training_noise(self.model.config, count * rank.world_size, generator)

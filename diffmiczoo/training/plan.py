@@ -228,6 +228,7 @@ def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, rank: R
         raise InvalidValueError(
             "compile=True would do without the fast gradients that precision='bf16' has on CPUs; leave out one of them"
         )
+    _check_combinations(recipe, config)
     if not batches_per_epoch(len(train), recipe.batch_size, rank):
         several = f" of {rank.world_size} processes" if rank.world_size > 1 else ""
         raise InvalidValueError(
@@ -243,4 +244,17 @@ def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, rank: R
         )
         raise InvalidValueError(
             f"select={recipe.select!r} is not a metric of this {config.task} model; it has {', '.join(known)}{hint}"
+        )
+
+
+def _check_combinations(recipe: Recipe, config: DiffMICConfig) -> None:
+    if recipe.drop_path and recipe.freeze == "backbones":
+        raise InvalidValueError(
+            f"drop_path={recipe.drop_path} skips blocks of encoders that learn, and freeze='backbones' keeps them as "
+            "they are; leave out one of them"
+        )
+    if recipe.ordinal_smoothing and not config.ordinal:
+        raise InvalidValueError(
+            f"ordinal_smoothing={recipe.ordinal_smoothing} is for classes that are grades in order, which those of "
+            f"this {config.task} model are not; create it with ordinal=True (--config ordinal=true), or set label_smoothing"
         )

@@ -53,6 +53,12 @@ class Recipe(Settings):
     # What learns: "backbones" keeps the encoders as they are, with the statistics of their BatchNorm
     freeze: Literal["none", "backbones"] = "none"
 
+    # Against learning by heart: for the DCG's cross-entropies the share of a label that is spread over all classes
+    # (multi-label: over yes and no), and the standard deviation, in grades, of what neighbouring grades get
+    label_smoothing: Annotated[float, Between(0.0, 0.5)] = 0.0
+    ordinal_smoothing: Annotated[float, Between(0.0, 5.0)] = 0.0
+    drop_path: Annotated[float, Between(0.0, 0.9)] = 0.0  # of the encoders: probability that the last block is skipped
+
     # Optimiser: AdamW (Adam for weight_decay = 0), linear warm-up, cosine to lr · min_lr_ratio
     accumulate: Annotated[int, Between(1, 65_536)] = 1  # batches whose gradients make one step
     encoder_lr: Unit | None = None  # of the encoders' backbones; None is the stage's own
@@ -71,8 +77,12 @@ class Recipe(Settings):
     vflip: Unit = 0.0
     rotation: Annotated[float, Between(0.0, 180.0)] = 30.0  # degrees either way
     min_scale: Annotated[float, Between(0.05, 1.0)] = 1.0  # smallest share of the area that a random crop keeps
+    fill: Literal["black", "reflect"] = "black"  # what `rotation` shows beyond the picture's edges
     color_jitter: Unit = 0.0  # largest change of brightness, contrast and saturation
-    mixup: Annotated[float, Between(0.0, 100.0)] = 0.0  # α of the Beta distribution of the mixing share; 0 turns it off
+    rand_augment: Annotated[float, Between(0.0, 30.0)] = 0.0  # magnitude of two random changes, 9 is usual; 0 for none
+    # α of the Beta distribution of the share that another picture gets: of every pixel, of the area; 0 turns it off
+    mixup: Annotated[float, Between(0.0, 100.0)] = 0.0
+    cutmix: Annotated[float, Between(0.0, 100.0)] = 0.0
 
     # Validation: the epoch with the best `select` is taken
     select: Annotated[str, selection_names] = "auroc"

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.metrics.report import Metrics
@@ -24,6 +25,7 @@ from diffmiczoo.training.batches import possible_workers, training_batches
 from diffmiczoo.training.callbacks import Callback
 from diffmiczoo.training.checkpoint import Best, Checkpoint, Progress, save_checkpoint
 from diffmiczoo.training.distributed import Processes
+from diffmiczoo.training.drop_path import dropped_paths
 from diffmiczoo.training.optimization import NotFiniteError, Optimization
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import BatchSampler, batches_per_epoch
@@ -130,12 +132,13 @@ class Trainer:
             ValueError: it belongs to another model, recipe or data, or to another number of processes.
         """
         path, again = self.settings.checkpoint, "choose another output directory, or resume='never' to start again"
+        # Through the classes: what a checkpoint lacks, because the field came later, has its default.
         pairs = {
-            "recipe": (checkpoint.recipe, self.recipe.to_dict()),
-            "config": (checkpoint.config, self._config()),
+            "recipe": (Recipe.from_dict(checkpoint.recipe, source=str(path)).to_dict(), self.recipe.to_dict()),
+            "config": (DiffMICConfig.from_dict(checkpoint.config, source=str(path)).to_dict(), self._config()),
         }
         for what, (theirs, mine) in pairs.items():
-            changed = sorted(key for key in mine if theirs.get(key) != mine[key])
+            changed = sorted(key for key in mine if theirs[key] != mine[key])
             if changed:
                 raise InvalidValueError(f"{path}: was made with another {what} (fields {changed}); {again}")
         if checkpoint.data != self.data.digest:
@@ -160,10 +163,10 @@ class Trainer:
             ValueError: the loss or a gradient became NaN or infinite.
             KeyboardInterrupt: the run was asked to stop; a checkpoint was written.
         """
-        first = 0 if self._resumed is None else self._resumed.stage
+        first, drop_path = 0 if self._resumed is None else self._resumed.stage, self.recipe.drop_path
         try:
             for stage in create_stages(self.recipe, self.model.config)[first:]:
-                with trainable(self.model, stage, self.recipe):
+                with trainable(self.model, stage, self.recipe), dropped_paths(self.model.encoders(), drop_path):
                     self._train_stage(stage)
         finally:
             for callback in self.callbacks:

@@ -74,6 +74,19 @@ def test_other_pixels_under_the_same_names_are_refused(quick_run, common_manifes
         diffmiczoo.fit(tiny_model(), data / "labels.csv", recipe=QUICK, output=run, progress=False)
 
 
+def test_a_field_that_came_after_the_checkpoint_had_its_default(quick_run, common_manifest, tmp_path) -> None:
+    run = shutil.copytree(quick_run.output, tmp_path / "run")
+    values = torch.load(run / "checkpoint.pt", weights_only=True)
+    values["recipe"].pop("cutmix"), values["config"].pop("prior_weight")
+    torch.save(values, run / "checkpoint.pt")
+    options = {"output": run, "progress": False}
+    with pytest.raises(ValueError, match=r"another recipe \(fields \['cutmix'\]\)"):
+        diffmiczoo.fit(tiny_model(), common_manifest, recipe=QUICK.replace(cutmix=1.0), **options)
+    with pytest.warns(UserWarning, match="holds this run, finished"):
+        result = diffmiczoo.fit(tiny_model(), common_manifest, recipe=QUICK, **options)
+    assert result.history == quick_run.history
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Bit-identical sums need the same number of threads as in the other process."""
