@@ -256,5 +256,5 @@ def _check_combinations(recipe: Recipe, config: DiffMICConfig) -> None:
     if recipe.ordinal_smoothing and not config.ordinal:
         raise InvalidValueError(
             f"ordinal_smoothing={recipe.ordinal_smoothing} is for classes that are grades in order, which those of "
-            f"this {config.task} model are not; create it with ordinal=True (--config ordinal=true), or set label_smoothing"
+            f"this {config.task} model are not; ordinal=True (--config ordinal=true) says so of a model"
         )
