@@ -144,7 +144,8 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
             raise InvalidTypeError(f"predictor={predictor!r} has no diffusion; use priors, or call the model")
         guidance_map = build_guidance_map(priors.global_prior, priors.local_prior, self.config)
         whole = whole_view(images.expand(-1, 3, -1, -1), self.config)
-        return Condition.of(priors, guidance_map, self.feature_prior(whole, priors.rois))
+        feature_prior = self.feature_prior(whole, priors.rois)
+        return Condition.of(priors, guidance_map, feature_prior, self.feature_prior.logits(feature_prior))
 
     def predict_noise(self, y_t: Tensor, t: int | Tensor, condition: Condition) -> Tensor:
         """Denoising network ε_θ(y_t, M, F, t), (B, C, Np, Np) (eq. 8).

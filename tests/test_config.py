@@ -50,11 +50,11 @@ def test_a_value_out_of_range_is_named(settings: type, name: str, end: str) -> N
         settings(**{name: wrong})
 
 
-def test_every_number_has_bounds_and_choices_are_as_many_as_they_were() -> None:
+def test_every_number_has_bounds_and_no_choice_lost_its_list() -> None:
     unbounded = [name for settings, name in FIELDS if type(getattr(settings(), name)) in (int, float)
                  and not bounds(settings, name) and not choices(settings, name)]  # fmt: skip
     assert unbounded == []
-    assert sum(bool(choices(*each)) for each in FIELDS) == 19 and sum(bool(bounds(*each)) for each in FIELDS) == 42
+    assert sum(bool(choices(*each)) for each in FIELDS) >= 20 and sum(bool(bounds(*each)) for each in FIELDS) >= 43
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ class DiffMICConfig(Settings):
     latent_dim: Width = 6144  # H
     feature_weighting: Literal["softmax", "none"] = "softmax"  # what Q's K + 1 columns pass through
     feature_norm: Literal["batchnorm", "none"] = "batchnorm"
+    # Of the cross-entropy of a classifier on F, which learns beside the noise loss; 0: there is none
+    feature_loss_weight: Annotated[LossWeight, LATER] = 0.0
 
     # Denoising U-Net (eq. 8)
     kernel_size: Literal[1, 3] = 1
@@ -143,6 +145,11 @@ class DiffMICConfig(Settings):
         if self.prior_weight and self.predictor != "diffusion":
             raise InvalidValueError(
                 f"prior_weight={self.prior_weight} is for a diffusion; predictor={self.predictor!r} has none"
+            )
+        if self.feature_loss_weight and self.predictor != "diffusion":
+            raise InvalidValueError(
+                f"feature_loss_weight={self.feature_loss_weight} is for a diffusion; predictor={self.predictor!r} has "
+                "no feature prior"
             )
         if self.ordinal and self.task != "multiclass":
             raise InvalidValueError("ordinal=True is for one grade out of several; a multilabel model has none")

@@ -29,7 +29,9 @@ def diffusion_loss(
     drawn: TrainingNoise,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """The loss of one training step, a scalar (Algorithm 1, eq. 9); with `mmd_weight` plus DiffMIC (v1)'s regulariser.
+    """The loss of one training step, a scalar (Algorithm 1, eq. 9).
+
+    With `feature_loss_weight` plus the cross-entropy of ŷ_F, with `mmd_weight` plus DiffMIC (v1)'s regulariser.
 
     Args:
         unet: ε_θ, which learns; with it the encoders of the feature prior in `condition`.
@@ -52,6 +54,8 @@ def diffusion_loss(
     errors = (noise - unet(y_t, t, guidance_map, feature_prior)).square().mean((2, 3))
     error = (errors if weights is None else errors * weights).mean(1)
     loss = (error * _loss_weight(condition.dcg_logits, labels, config)).mean()
+    if condition.feature_logits is not None:
+        loss = loss + config.feature_loss_weight * _cross_entropy(condition.feature_logits, labels, config, weights)
     if not config.mmd_weight:
         return loss
     return loss + config.mmd_weight * _mmd_of_streams(unet, schedule, config, condition, y_0, drawn)

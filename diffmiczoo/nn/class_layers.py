@@ -1,4 +1,4 @@
-"""The four layers whose size follows the number of classes, and the fields that shape all others."""
+"""The layers whose size follows the number of classes, and the fields that shape all others."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ CLASS_LAYERS = {
     "dcg.local_classifier": "out",
     "unet.block1.conv": "in",
     "unet.out_conv": "out",
+    "feature_prior.classifier": "out",
 }
 
 
@@ -36,6 +37,7 @@ def check_same_layers(old: DiffMICConfig, new: DiffMICConfig) -> None:
     changed = [name for name in SHAPING_FIELDS if getattr(old, name) != getattr(new, name)]
     # Without guidance the U-Net's first layer sees y_t alone; all other kinds give it as many channels.
     changed += ["guidance"] if (old.guidance == "none") != (new.guidance == "none") else []
+    changed += ["feature_loss_weight"] if bool(old.feature_loss_weight) != bool(new.feature_loss_weight) else []
     if changed:
         raise InvalidValueError(
             f"{', '.join(changed)}: shapes the weights and cannot be changed any more; create another model, or call "

@@ -34,17 +34,21 @@ class Priors:
 class Condition(Priors):
     """All that the denoiser knows of a batch of images; computed once, used in every sampling step.
 
-    Shapes: those of `Priors`, and `guidance_map` M (B, C, Np, Np), `feature_prior` F (B, H).
+    Shapes: those of `Priors`, and `guidance_map` M (B, C, Np, Np), `feature_prior` F (B, H); `feature_logits` ŷ_F
+    (B, C), None where no classifier learned from F.
     """
 
     guidance_map: Tensor
     feature_prior: Tensor
+    feature_logits: Tensor | None = None
 
     @classmethod
-    def of(cls, priors: Priors, guidance_map: Tensor, feature_prior: Tensor) -> Condition:
-        """Adds M and F to the priors of the same images."""
+    def of(
+        cls, priors: Priors, guidance_map: Tensor, feature_prior: Tensor, feature_logits: Tensor | None = None
+    ) -> Condition:
+        """Adds M, F and ŷ_F to the priors of the same images."""
         known = {field.name: getattr(priors, field.name) for field in fields(Priors)}
-        return cls(**known, guidance_map=guidance_map, feature_prior=feature_prior)
+        return cls(**known, guidance_map=guidance_map, feature_prior=feature_prior, feature_logits=feature_logits)
 
     def to(self, dtype: torch.dtype) -> Condition:
         """Returns the condition with what the denoiser uses of it in another type."""

@@ -21,7 +21,12 @@ class FeaturePrior(nn.Module):
     Args:
         raw_encoder: images → (B, D, h, w), with attribute `num_features`.
         roi_encoder: ROIs → (B · K, D', h', w'), with attribute `num_features`; or None.
-        config: reads `latent_dim`, `num_rois`, `feature_norm` and `feature_weighting`.
+        config: reads `latent_dim`, `num_rois`, `feature_norm`, `feature_weighting`, `feature_loss_weight` and
+            `num_classes`.
+
+    Attributes:
+        classifier: F → ŷ_F, (B, C) logits; learns beside the noise loss and tells F what to keep. None without
+            `feature_loss_weight`.
     """
 
     def __init__(self, raw_encoder: nn.Module, roi_encoder: nn.Module | None, config: DiffMICConfig) -> None:
@@ -32,12 +37,21 @@ class FeaturePrior(nn.Module):
         self.raw_proj = nn.Linear(cast(int, raw_encoder.num_features), hidden)
         normalised = config.feature_norm == "batchnorm"
         self.raw_norm = nn.BatchNorm1d(hidden) if normalised else nn.Identity()
+        self.classifier = nn.Linear(hidden, config.num_classes) if config.feature_loss_weight else None
         self.roi_encoder = roi_encoder
         if roi_encoder is None:
             return
         self.roi_proj = nn.Linear(cast(int, roi_encoder.num_features), hidden)
         self.roi_norm = nn.BatchNorm1d(hidden) if normalised else nn.Identity()
         self.Q = nn.Parameter(torch.randn(hidden, config.num_rois + 1))
+
+    def logits(self, feature_prior: Tensor) -> Tensor | None:
+        """Maps F (B, H) to ŷ_F (B, C), in full precision; None where no classifier learned from F."""
+        if self.classifier is None:
+            return None
+        with full_precision(feature_prior.device):
+            logits: Tensor = self.classifier(feature_prior.float())
+        return logits
 
     def forward(self, images: Tensor, rois: Tensor) -> Tensor:
         """Maps images (B, 3, S, S) and ROIs (B, K, 3, r, r) to F (B, H) (eq. 6)."""

@@ -42,6 +42,7 @@ FREE = {
     "guidance": "fused",
     "prior_activation": "probs",
     "feature_weighting": "none",
+    "roi_saliency": "spread",
     "skip": True,
     "heterologous": False,
     "process_mean": "prior",

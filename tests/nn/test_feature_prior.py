@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from factories import tiny_model
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.diffusion.losses import sample_training_noise
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.nn.feature_prior import FeaturePrior
 
@@ -22,3 +24,29 @@ def test_feature_prior_is_the_weighted_sum_of_its_columns(weighting: str, norm: 
         roi = prior.roi_norm(prior.roi_proj(prior.roi_encoder(rois[:, k]).mean((2, 3))))
         expected = expected + weights[:, k + 1] * roi
     torch.testing.assert_close(prior(images, rois), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_classifier_on_the_features_learns_beside_the_noise_loss() -> None:
+    torch.manual_seed(0)
+    plain, model = (tiny_model(feature_loss_weight=weight) for weight in (0.0, 2.0))
+    model.load_state_dict(plain.state_dict(), strict=False)
+    images, targets = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 1, 0])
+    drawn = sample_training_noise(model.config, 4)
+    for each in (plain, model):
+        each.eval()
+    condition = model.condition(images)
+    assert plain.condition(images).feature_logits is None
+    expected = condition.feature_prior @ model.feature_prior.classifier.weight.T + model.feature_prior.classifier.bias
+    torch.testing.assert_close(condition.feature_logits, expected)
+    losses = [each.training_loss(images, targets, drawn=drawn) for each in (plain, model)]
+    torch.testing.assert_close(losses[1] - losses[0], 2 * torch.nn.functional.cross_entropy(expected, targets))
+    losses[1].backward()
+    assert model.feature_prior.classifier.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match=r"feature_loss_weight=2\.0 is for a diffusion; predictor='dcg'"):
+        model.config.replace(predictor="dcg")
+    with pytest.raises(ValueError, match="feature_loss_weight: shapes the weights"):
+        model.config = model.config.replace(feature_loss_weight=0.0)
+    model.config = model.config.replace(feature_loss_weight=1.0)
+    with pytest.warns(UserWarning, match="feature_prior.classifier"):
+        model.reset_classifier(5)
+    assert model.condition(images).feature_logits.shape == (4, 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from factories import tiny_model
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.nn.roi import (
@@ -16,7 +17,6 @@ from diffmiczoo.nn.roi import (
     select_roi_cells,
     whole_view,
 )
-from tests.factories import tiny_model
 
 SUM = DiffMICConfig()
 NO_PRIOR = torch.empty(0)
@@ -146,7 +146,7 @@ def test_rois_are_cut_from_the_source_where_the_small_view_is_salient() -> None:
     # The same picture without detail: the small view and so the places are those of the small model, times two.
     blown_up = torch.nn.functional.interpolate(whole, scale_factor=2, mode="nearest")
     small = tiny_model(roi_size=16)
-    small.load_state_dict(model.state_dict())
+    small.load_state_dict(dict(model.state_dict()))
     places = model.priors(blown_up).roi_top_left
     assert torch.equal(places, small.priors(whole_view(blown_up, config)).roi_top_left * 2)
     model.trained = True
