@@ -24,9 +24,8 @@ from diffmiczoo.inference.timm_interface import TimmInterface, check_pool
 from diffmiczoo.metrics.calibrate import CalibratedModel
 from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
 from diffmiczoo.nn.condition import Condition, Priors
-from diffmiczoo.nn.dcg import DCG
-from diffmiczoo.nn.encoders import Pretrained, create_encoder
-from diffmiczoo.nn.feature_prior import FeaturePrior
+from diffmiczoo.nn.create import create_dcg, create_feature_prior
+from diffmiczoo.nn.encoders import Pretrained
 from diffmiczoo.nn.guidance import build_guidance_map
 from diffmiczoo.nn.roi import whole_view
 from diffmiczoo.nn.unet import DenoisingUNet
@@ -62,17 +61,9 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
         self._config = config
         self.trained = False
         self.weights_name: str | None = None
-        encoder = partial(create_encoder, pretrained=pretrained_backbones)
-        global_encoder = encoder(config.dcg_encoder, config.image_size, config.dcg_out_index)
-        local_encoder = None
-        if config.predictor != "global":
-            local_encoder = encoder(config.dcg_encoder, config.roi_size, config.local_out_index)
-        self.dcg = DCG(global_encoder, local_encoder, config)
+        self.dcg = create_dcg(config, pretrained_backbones)
         if config.predictor == "diffusion":
-            raw_encoder = encoder(config.raw_encoder, config.image_size, config.raw_out_index)
-            roi = (config.roi_encoder, config.roi_size, config.roi_out_index)
-            roi_encoder = encoder(*roi) if config.roi_features else None
-            self.feature_prior = FeaturePrior(raw_encoder, roi_encoder, config)
+            self.feature_prior = create_feature_prior(config, pretrained_backbones)
             self.unet = DenoisingUNet(config)
         self.schedule = NoiseSchedule(config)
         for name in ("default_noise", "default_step_noise"):
@@ -292,7 +283,8 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
             ValueError: `targets` has another shape.
         """
         labels = losses.label_vectors(targets.to(images.device), self.config)
-        return losses.dcg_loss(self.priors(images), labels, self.config, weights)
+        priors = self.dcg.training_priors(check_batch(images, self.config), self.config)
+        return losses.dcg_loss(priors, labels, self.config, weights)
 
     # ------------------------------------------------------------------ prediction
 

@@ -38,7 +38,8 @@ class DiffMICConfig(Settings):
     class_names: tuple[str, ...] = ()  # empty: "class_0", "class_1", …
     task: Literal["multiclass", "multilabel"] = "multiclass"
     ordinal: Annotated[bool, LATER] = False  # classes are grades in order: near misses are better than far ones
-    predictor: Literal["diffusion", "dcg", "global"] = "diffusion"  # the DCG alone, or its global stream alone
+    # Who predicts: the diffusion, the DCG alone, its global stream alone, or `dcg_encoder` as a whole with its own head
+    predictor: Literal["diffusion", "dcg", "global", "classifier"] = "diffusion"
 
     # Pre-processing: crop to a square, resize to image_size, then (x - mean) / std for x in [0, 1]
     image_size: Annotated[int, Between(16, 4096)] = 224

@@ -107,7 +107,8 @@ def dcg_loss(priors: Priors, labels: Tensor, config: DiffMICConfig, weights: Ten
         config: the model's.
         weights: (B, C) ≥ 0, of the terms; in a row all equal for "multiclass". 1 by default.
     """
-    streams = [priors.global_prior] if config.predictor == "global" else [priors.global_prior, priors.local_prior]
+    one_stream = config.predictor in ("global", "classifier")
+    streams = [priors.global_prior] if one_stream else [priors.global_prior, priors.local_prior]
     return torch.stack([_cross_entropy(logits.float(), labels, config, weights) for logits in streams]).sum()
 
 

@@ -15,8 +15,8 @@ from diffmiczoo.errors import InvalidValueError, warn
 #: Where torch keeps what belongs to a state dict besides tensors; `torch.save` writes it, safetensors does not.
 _KEY = "diffmiczoo"
 
-#: A weight with a row per class that every model has.
-_CLASS_ROWS = "dcg.local_classifier.weight"
+#: Weights with a row per class; every model has one of them.
+_CLASS_ROWS = ("dcg.local_classifier.weight", "dcg.saliency_conv.weight", "dcg.classifier.weight")
 
 #: Fields that no tensor holds and that are fitted to the weights.
 _FITTED = ("temperature", "prior_weight", "thresholds")
@@ -108,7 +108,7 @@ def _unwrapped(state_dict: Mapping[str, Any], modules: Mapping[str, Any]) -> Map
 
 
 def _check_classes(state_dict: Mapping[str, Any], num_classes: int) -> None:
-    weight = state_dict.get(_CLASS_ROWS)
+    weight = next((state_dict[name] for name in _CLASS_ROWS if name in state_dict), None)
     if weight is not None and len(weight) != num_classes:
         raise InvalidValueError(
             f"the weights are of a model with {len(weight)} classes, this one has {num_classes}; create it with "

@@ -109,8 +109,7 @@ class TimmInterface(nn.Module):
         if self.config.predictor == "diffusion":
             features = self.condition_from_priors(images, priors).feature_prior
         else:
-            colours = whole_view(images.expand(-1, 3, -1, -1), self.config)
-            features = self.dcg.global_encoder(colours).mean((2, 3))
+            features = self.dcg.image_features(whole_view(images.expand(-1, 3, -1, -1), self.config))
         both = torch.cat([priors.global_prior, priors.local_prior], dim=1).to(features.dtype)
         filled = nn.functional.pad(both, (0, -both.shape[1] % features.shape[1]))
         return torch.cat([features[:, None], filled.unflatten(1, (-1, features.shape[1]))], dim=1)

@@ -14,6 +14,7 @@ from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 CLASS_LAYERS = {
     "dcg.saliency_conv": "out",
     "dcg.local_classifier": "out",
+    "dcg.classifier": "out",
     "unet.block1.conv": "in",
     "unet.out_conv": "out",
     "feature_prior.classifier": "out",

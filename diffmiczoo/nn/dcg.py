@@ -91,11 +91,20 @@ class DCG(nn.Module):
             top_left = roi_positions(saliency, global_prior, config)
             source = images if config.roi_channels == "rgb" else images[:, :1].expand(-1, 3, -1, -1)
             rois = crop_rois(source, top_left, config.roi_size)
-            if config.predictor == "global":
+            if self.local_encoder is None:
                 even = torch.full_like(global_prior[:, :1], 1 / config.num_rois).expand(-1, config.num_rois)
                 return Priors(global_prior, global_prior, saliency, rois, top_left, even)
             local_prior, attention = self.local_stream(rois)
             return Priors(global_prior, local_prior, saliency, rois, top_left, attention)
+
+    def training_priors(self, images: Tensor, config: DiffMICConfig) -> Priors:
+        """Returns the priors that the DCG stage learns from; what else `Priors` hold may be left out."""
+        return self(images, config)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Returns the global encoder's average over the positions of images (B, 3, S, S), (B, D)."""
+        features: Tensor = self.global_encoder(images)
+        return features.mean((2, 3))
 
     def global_stream(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the saliency map (B, C, h, w) and the global prior ŷ_g (B, C), both logits (eq. 1)."""

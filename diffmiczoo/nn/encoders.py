@@ -85,11 +85,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, image_size: int, out_index: int = -1, pretrained: Pretrained = False) -> None:
         super().__init__()
-        if not timm.is_model(name):
-            near = ", ".join(difflib.get_close_matches(name, [*timm.list_models(), *EFFICIENTSAM], n=3))
-            raise InvalidValueError(
-                f"encoder {name!r} is not known to timm {timm.__version__}; nearest names: {near or '-'}"
-            )
+        check_timm_name(name)
         wanted = pretrained is not False
         packaged = packaged_weights(name) if wanted else None
         file = pretrained.get(name) if isinstance(pretrained, Mapping) else None
@@ -122,6 +118,19 @@ class Backbone(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Computes activations again in the backward pass instead of storing them: block by block where timm can."""
         self.grad_checkpointing = not set_checkpointing(self.model.model, enable) and enable
+
+
+def check_timm_name(name: str) -> None:
+    """Refuses names that timm does not know.
+
+    Raises:
+        ValueError: suggests the nearest names.
+    """
+    if not timm.is_model(name):
+        near = ", ".join(difflib.get_close_matches(name, [*timm.list_models(), *EFFICIENTSAM], n=3))
+        raise InvalidValueError(
+            f"encoder {name!r} is not known to timm {timm.__version__}; nearest names: {near or '-'}"
+        )
 
 
 def create_encoder(name: str, image_size: int, out_index: int = -1, pretrained: Pretrained = False) -> nn.Module:

@@ -12,12 +12,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpointed(module: nn.Module, images: Tensor) -> Any:
-    """Returns `module(images)`, whose activations are computed again when gradients are taken.
+def checkpointed(module: nn.Module, images: Tensor, compute: Callable[[Tensor], Any] | None = None) -> Any:
+    """Returns `compute(images)`, whose activations are computed again when gradients are taken.
 
     Gradients and running statistics are those of the usual forward pass: the second one does not count for BatchNorm.
+
+    Args:
+        module: holds the layers.
+        images: what they are given.
+        compute: what runs them; `module` itself by default.
     """
-    return checkpoint(module, images, use_reentrant=False, context_fn=partial(_contexts, module))
+    return checkpoint(compute or module, images, use_reentrant=False, context_fn=partial(_contexts, module))
 
 
 def set_checkpointing(model: nn.Module, enable: bool) -> bool:

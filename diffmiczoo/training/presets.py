@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.zoo.complexity import count_parameters
 
 #: Below it a model is made for CPUs; the paper tries 2048 to 8192.
 PAPER_LATENT_DIM = 2048
@@ -28,20 +29,45 @@ NANO = Recipe(
     color_jitter=0.1,
 )
 
+#: For what is as large as the paper's models and starts from weights that are good already.
+PAPER_FINETUNE = Recipe(
+    dcg_epochs=20,
+    dcg_lr=1e-4,
+    diffusion_epochs=100,
+    diffusion_lr=5e-4,
+    encoder_lr=5e-5,
+    weight_decay=0.05,
+    warmup_epochs=1.0,
+    clip_grad=1.0,
+    ema_decay=0.999,
+    precision="bf16",
+)
+
 #: Training images below a number → batch size, epochs of the DCG, epochs of the diffusion; some 700 steps or more each.
 _NANO_SIZES = ((250, 8, 30, 40), (1500, 16, 20, 25), (4000, 32, 10, 12), (10**9, 64, 10, 12))
+
+
+#: Parameters from which on a plain classifier is fine-tuned with the low rates of paper-sized models.
+LARGE = 30_000_000
 
 
 def preset_recipe(config: DiffMICConfig, images: int = 10**6) -> Recipe:
     """Returns the recipe for a model that starts from ImageNet encoders.
 
     Args:
-        config: the model's; small ones (H below 2048) get a short recipe, others the paper's for this kind of task.
+        config: the model's; small ones (H below 2048) get a short recipe, others the paper's for this kind of task. A
+            plain classifier is trained as a small model is, for as many epochs as both of its stages have together;
+            a large one (from 30 million parameters on) at the low rates of `finetune_recipe` for paper-sized models.
         images: number of training images: few ones need smaller batches and more epochs.
     """
-    if config.latent_dim >= PAPER_LATENT_DIM:
+    plain = config.predictor == "classifier"
+    if plain and count_parameters(config)["total"] >= LARGE:
+        return _filled(PAPER_FINETUNE, images)
+    if not plain and config.latent_dim >= PAPER_LATENT_DIM:
         return _filled(PAPER_CHEST if config.task == "multilabel" else PAPER, images)
     batch, dcg, diffusion = next(row[1:] for row in _NANO_SIZES if images < row[0])
+    if plain:
+        dcg, diffusion = dcg + diffusion, 0
     recipe = _filled(NANO.replace(batch_size=batch), images).replace(dcg_epochs=dcg, diffusion_epochs=diffusion)
     # Smaller batches give noisier gradients.
     return recipe if batch >= 32 else recipe.replace(diffusion_lr=1e-2)
@@ -54,22 +80,10 @@ def finetune_recipe(config: DiffMICConfig, images: int = 10**6) -> Recipe:
         config: the model's.
         images: number of training images.
     """
-    if config.latent_dim < PAPER_LATENT_DIM:
-        recipe = preset_recipe(config, images)
+    recipe = preset_recipe(config, images)
+    if recipe.encoder_lr == NANO.encoder_lr:
         return recipe.replace(dcg_lr=5e-4, diffusion_lr=recipe.diffusion_lr / 2, encoder_lr=2e-4)
-    paper_sized = Recipe(
-        dcg_epochs=20,
-        dcg_lr=1e-4,
-        diffusion_epochs=100,
-        diffusion_lr=5e-4,
-        encoder_lr=5e-5,
-        weight_decay=0.05,
-        warmup_epochs=1.0,
-        clip_grad=1.0,
-        ema_decay=0.999,
-        precision="bf16",
-    )
-    return _filled(paper_sized, images)
+    return _filled(PAPER_FINETUNE, images)
 
 
 def _filled(recipe: Recipe, images: int) -> Recipe:

@@ -37,7 +37,7 @@ def count_macs(config: DiffMICConfig) -> dict[str, int]:
         images = torch.empty(1, 3, config.input_size, config.input_size)
         whole = torch.empty(1, 3, config.image_size, config.image_size)
         rois = torch.empty(config.num_rois, 3, config.roi_size, config.roi_size)
-    macs = dict.fromkeys(STAGES, 0) | {"dcg": _macs_of(model.priors, images)}
+    macs = dict.fromkeys(STAGES, 0) | {"dcg": _macs_of(model.dcg.training_priors, images, config)}
     if config.predictor == "diffusion":
         macs["raw_encoder"] = _macs_of(model.feature_prior.raw_encoder, whole)
         if model.feature_prior.roi_encoder is not None:
@@ -51,7 +51,7 @@ def count_macs(config: DiffMICConfig) -> dict[str, int]:
     return macs
 
 
-def _macs_of(part: Callable[..., Any], *inputs: Tensor) -> int:
+def _macs_of(part: Callable[..., Any], *inputs: Tensor | DiffMICConfig) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         part(*inputs)
     return counter.get_total_flops() // 2

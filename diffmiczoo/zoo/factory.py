@@ -20,6 +20,7 @@ from diffmiczoo.hub.serialization import load_model, read_config
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.architectures import ablation_fields, architectures
 from diffmiczoo.zoo.encoder_weights import fetch_backbones, fetch_efficientsam
+from diffmiczoo.zoo.plain import fitting_rois, is_plain, plain_config
 from diffmiczoo.zoo.registry import list_models, pretrained_weights, resolve
 from diffmiczoo.zoo.timm_arguments import check_numbers, config_fields
 from diffmiczoo.zoo.weights import Weights
@@ -47,8 +48,9 @@ def create_model(
 
     Args:
         name: an architecture ("diffmicv2_nano"), weights ("diffmicv2_nano.ham10000"), a data set's recommended
-            weights ("diffmicv2_ham10000"), "hf-hub:ORGANISATION/REPOSITORY[@REVISION]", or "local-dir:PATH" of a
-            directory that `save_pretrained` wrote.
+            weights ("diffmicv2_ham10000"), "timm/NAME" for a plain classifier, any that timm has with its own head
+            (`diffmiczoo.nn.plain.PlainClassifier`), "hf-hub:ORGANISATION/REPOSITORY[@REVISION]", or "local-dir:PATH"
+            of a directory that `save_pretrained` wrote.
         pretrained: load the trained weights; never falls back to random ones. Needs no network for weights that ship
             with the package.
         num_classes: C; other than the weights' own: the layers that depend on it are rebuilt, with a warning.
@@ -101,7 +103,8 @@ def create_model(
             f"{name!r}: without pretrained=True the model has random weights, of the architecture that is described "
             f"there; create_model({name!r}, pretrained=True) loads the trained ones"
         )
-    config = get_config(name, revision=revision, options=options).uncalibrated().replace(**overrides)
+    own = get_config(name, revision=revision, options=options).uncalibrated()
+    config = own.replace(**fitting_rois(own, overrides))
     config = _with_classes(config, num_classes, class_names, config_overrides.get("ordinal"))
     if not pretrained_backbones:
         return DiffMICv2(config).to(device=device, dtype=dtype).eval()
@@ -128,6 +131,8 @@ def get_config(
     if pretrained or parse_model_name(name).kind != "registered":
         return read_config(weights_directory(name, revision, options))
     architecture, weights = resolve(name)
+    if is_plain(name):
+        return plain_config(name)
     if weights is not None and weights.directory is not None:
         return read_config(weights.directory)
     config = architectures()[architecture]()
@@ -176,6 +181,11 @@ def _verify_shipped(directory: Path, weights: Weights) -> None:
 
 
 def _not_published_message(name: str) -> str:
+    if is_plain(name):
+        return (
+            f"{name!r} has no weights that were trained on medical images; pretrained_backbones=True starts from "
+            f"ImageNet's. To train it: diffmiczoo fit --model {name} --pretrained-backbones --train DIR --output DIR"
+        )
     exist = ", ".join(list_models(pretrained=True)) or "none"
     wanted = resolve(name)[1]
     data = "DIR" if wanted is None else wanted.dataset.name

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.hub.names import local_name
 from diffmiczoo.zoo.architectures import architectures
+from diffmiczoo.zoo.plain import DESCRIPTION, PREFIX, is_plain, known_to_timm, list_plain
 from diffmiczoo.zoo.weights import ALIASES, WEIGHTS, Weights
 
 
@@ -23,7 +24,8 @@ def list_models(
     """Returns the registered names in natural order ("resnet9" before "resnet18").
 
     These are architectures ("diffmicv2_nano"), weights ("diffmicv2_nano.ham10000") and short names of data sets'
-    recommended weights ("diffmicv2_ham10000").
+    recommended weights ("diffmicv2_ham10000"). Plain classifiers, which are timm's models, are listed where they are
+    asked for: by a filter that begins with "timm/", such as "timm/resnet*".
 
     Args:
         filter: wildcards as in a shell ("diffmicv2_nano*"), or a part of the name; of several any may match.
@@ -34,6 +36,9 @@ def list_models(
     names = [name for name in all_names() if not pretrained or has_weights(name)]
     if tags is not None:
         names = [name for name in names if ("." in name) is tags]
+    if not pretrained and not tags:
+        asked = [filter] if isinstance(filter, str) else filter
+        names += [name for pattern in asked if pattern.startswith(PREFIX) for name in list_plain(pattern)]
     found = _matching(names, filter) - (_matching(names, exclude_filters) if exclude_filters else set())
     return sorted(found, key=_natural)
 
@@ -44,8 +49,8 @@ def list_pretrained(filter: str | Sequence[str] = "", exclude_filters: str | Seq
 
 
 def is_model(name: str) -> bool:
-    """Returns whether a name is registered, so that `create_model` builds it."""
-    return name in all_names()
+    """Returns whether a name is registered, or "timm/" and a name of timm's, so that `create_model` builds it."""
+    return known_to_timm(name) if is_plain(name) else name in all_names()
 
 
 def _matching(names: list[str], filters: str | Sequence[str]) -> set[str]:
@@ -68,7 +73,7 @@ def resolve(name: str) -> tuple[str, Weights | None]:
     weights = WEIGHTS.get(ALIASES.get(name, name))
     if weights is not None:
         return weights.architecture, weights
-    if name in architectures():
+    if name in architectures() or known_to_timm(name):
         return name, None
     raise InvalidValueError(_unknown_message(name))
 
@@ -101,6 +106,8 @@ def weights_state(name: str) -> str:
 def describe(name: str) -> str:
     """Returns the card of a registered name in one paragraph."""
     architecture, weights = resolve(name)
+    if is_plain(name):
+        return DESCRIPTION.format(name.removeprefix(PREFIX))
     text = (architectures()[architecture].__doc__ or "").strip()
     if weights is None:
         return text
@@ -120,6 +127,6 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _unknown_message(name: str) -> str:
     if os.path.isdir(name):
         return f"{name!r} is a directory; write {local_name(name)} to load weights from it"
-    near = difflib.get_close_matches(name, all_names(), n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, list_plain(PREFIX) if is_plain(name) else all_names(), n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(near)}?" if near else f"the names are {', '.join(list_models())}"
     return f"unknown model {name!r}; {hint}"
