@@ -84,6 +84,7 @@ FULL_RECIPE = Recipe(
     mixup=0.2,
     cutmix=0.5,
     label_smoothing=0.1,
+    balance_labels=0.1,
     drop_path=0.2,
     sampling="balanced",
     class_weights="balanced",

@@ -32,21 +32,20 @@ from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, read_facts, render_card
 from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.client import FILES
 from diffmiczoo.inference.probabilities import scores_to_probs
-from diffmiczoo.metrics.calibration import fit_calibration, fit_thresholds
+from diffmiczoo.metrics.calibration import fit_calibration
+from diffmiczoo.metrics.decisions import fit_decision
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.weights import INDEX, INTENDED_USE, WEIGHTS, WEIGHTS_DIRECTORY
 
 
-def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest) -> DiffMICConfig:
-    """Returns the config with all that is fitted on validation images; thresholds only for several labels."""
+def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest, balance_labels: float) -> DiffMICConfig:
+    """Returns the config with all that is fitted on validation images."""
     found = model.predict([record.item() for record in validation.records])
     targets = torch.from_numpy(validation.targets())
     fitted = config.uncalibrated().replace(**fit_calibration(found.scores, found.dcg_logits, targets, config))
-    if config.task == "multiclass":
-        return fitted
-    return fitted.replace(thresholds=fit_thresholds(scores_to_probs(found.scores, fitted, found.dcg_logits), targets))
+    return fit_decision(scores_to_probs(found.scores, fitted, found.dcg_logits), targets, fitted, balance_labels)
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,10 @@ def _candidate(run: Path, directory: Path, entry: str, data: Path, fields: tuple
     manifest = read_manifest(data, class_names=model.config.class_names, task=model.config.task)
     model.save_pretrained(directory, dtype=torch.float16)
     stored = DiffMICv2.from_pretrained(directory)
-    stored.config = _calibrated(stored.config, stored, manifest.split("val"))
+    recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    stored.config = _calibrated(stored.config, stored, manifest.split("val"), recipe.get("balance_labels", 0.0))
     stored.save_pretrained(directory, dtype=torch.float16)
     report = {split: predict_with_dcg(stored, manifest.split(split)).report().to_dict() for split in ("val", "test")}
-    recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     quality = find_metric(recipe["select"]).quality(report["val"]["model"]["values"][recipe["select"]])
     return _Candidate(run, directory, recipe["seed"], quality, report)
 

@@ -72,6 +72,9 @@ def _table(prediction: Prediction) -> str:
     if prediction.thresholds is not None:
         limits = (f"{label} {value:.3f}" for label, value in prediction.thresholds.items())
         lines[0] += f" (labels by their thresholds: {', '.join(limits)})"
+    if prediction.label_adjustment is not None:
+        offsets = (f"{label} {value:.2f}" for label, value in prediction.label_adjustment.items())
+        lines[0] += f" (first by log probability + {', '.join(offsets)})"
     for row, name in enumerate(prediction.names):
         uncertainty = float(prediction.uncertainty[row])
         lines.append(f"{_short(name):<{width}}  {uncertainty:>11.3f}  {prediction.summary(row)}")

@@ -103,6 +103,8 @@ class DiffMICConfig(Settings):
     temperature: float | None = None
     prior_weight: Annotated[LossWeight, LATER] = 0.0
     thresholds: Annotated[tuple[float, ...], LATER] = ()  # multi-label: from which a label is given; empty means 0.5
+    # One label: offsets on log probabilities for the label alone; empty means that it is the most probable class
+    label_adjustment: Annotated[tuple[float, ...], LATER] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,6 +171,11 @@ class DiffMICConfig(Settings):
             )
         if not all(0 < value <= 1 for value in self.thresholds):
             raise InvalidValueError(f"thresholds={self.thresholds} must be probabilities in (0, 1]")
+        if self.label_adjustment and (self.task != "multiclass" or len(self.label_adjustment) != self.num_classes):
+            raise InvalidValueError(
+                f"label_adjustment has {len(self.label_adjustment)} values; a multiclass model has one for each of its "
+                f"{self.num_classes} classes, others have none"
+            )
 
     @property
     def input_size(self) -> int:
@@ -185,5 +192,5 @@ class DiffMICConfig(Settings):
     label2id = property(lambda self: {name: index for index, name in enumerate(self.labels)}, doc="Name → number.")
 
     def uncalibrated(self) -> DiffMICConfig:
-        """Returns a copy without what is fitted on validation images: temperature, prior weight, thresholds."""
-        return dataclasses.replace(self, temperature=None, prior_weight=0.0, thresholds=())
+        """Returns a copy without what is fitted on validation images: temperature, prior weight, decision rule."""
+        return dataclasses.replace(self, temperature=None, prior_weight=0.0, thresholds=(), label_adjustment=())

@@ -82,7 +82,7 @@ def predict_with_dcg(
     prediction = model.predict(items, batch_size=batch_size, progress=progress)
     dcg_probs = logits_to_probs(prediction.dcg_logits, config.task)
     return PredictionsWithDcg(
-        LabelledPredictions.of(manifest, prediction.probs, config, config.thresholds),
-        LabelledPredictions.of(manifest, dcg_probs, config, None),
+        LabelledPredictions.of(manifest, prediction.probs, config),
+        LabelledPredictions.of(manifest, dcg_probs, config, fitted=False),
         count_trained_on(model, manifest, progress),
     )

@@ -44,7 +44,7 @@ def evaluate(
     """Computes metrics with 95 % bootstrap intervals on labelled images; groups are drawn whole.
 
     Args:
-        model: predicts with its own sampling steps, calibration and thresholds.
+        model: predicts with its own sampling steps, calibration and decision rule.
         data: anything that `fit` takes.
         split: which images; by default "test" where the data have splits, else all.
         class_names: what the class numbers of the data stand for, 0 first, where they are numbers without names; or a
@@ -64,8 +64,8 @@ def evaluate(
     """
     manifest = evaluation_split(model.config, data, split, class_names)
     probs = probabilities(model, manifest, dcg_alone=dcg_alone, batch_size=batch_size, progress=progress)
-    thresholds = None if dcg_alone else model.config.thresholds
-    metrics = LabelledPredictions.of(manifest, probs, model.config, thresholds).metrics(bootstrap, seed, progress)
+    predictions = LabelledPredictions.of(manifest, probs, model.config, fitted=not dcg_alone)
+    metrics = predictions.metrics(bootstrap, seed, progress)
     return replace(metrics, num_trained_on=count_trained_on(model, manifest, progress))
 
 

@@ -41,6 +41,7 @@ class LabelledPredictions:
         task: "multiclass" or "multilabel".
         ordinal: the classes are grades in order.
         thresholds: C probabilities from which a label is given; None means 0.5.
+        label_adjustment: C offsets on log probabilities for the label of a "multiclass" model; None means none.
     """
 
     names: tuple[str, ...]
@@ -51,12 +52,20 @@ class LabelledPredictions:
     task: str
     ordinal: bool = False
     thresholds: tuple[float, ...] | None = None
+    label_adjustment: tuple[float, ...] | None = None
 
     @classmethod
     def of(
-        cls, manifest: Manifest, probs: Tensor, config: DiffMICConfig, thresholds: tuple[float, ...] | None
+        cls, manifest: Manifest, probs: Tensor, config: DiffMICConfig, *, fitted: bool = True
     ) -> LabelledPredictions:
-        """Puts probabilities beside the images that they are for."""
+        """Puts probabilities beside the images that they are for.
+
+        Args:
+            manifest: the images.
+            probs: (N, C).
+            config: of the model.
+            fitted: whether its decision rule (thresholds, label adjustment) was fitted to these probabilities.
+        """
         groups = manifest.groups()
         return cls(
             tuple(str(record.path) for record in manifest.records),
@@ -66,7 +75,8 @@ class LabelledPredictions:
             config.labels,
             config.task,
             config.ordinal,
-            thresholds or None,
+            (config.thresholds or None) if fitted else None,
+            (config.label_adjustment or None) if fitted else None,
         )
 
     @property
@@ -79,7 +89,8 @@ class LabelledPredictions:
 
     def scored(self) -> ScoredImages:
         """Returns what metrics are computed from."""
-        return scored_images(self.probs, self.targets, task=self.task, thresholds=self.thresholds)
+        rule = {"thresholds": self.thresholds, "label_adjustment": self.label_adjustment}
+        return scored_images(self.probs, self.targets, task=self.task, **rule)
 
     @property
     def num_units(self) -> int:
@@ -96,6 +107,7 @@ class LabelledPredictions:
             groups=self.groups,
             ordinal=self.ordinal,
             thresholds=self.thresholds,
+            label_adjustment=self.label_adjustment,
             bootstrap=bootstrap,
             seed=seed,
             progress=progress,
@@ -119,6 +131,8 @@ class LabelledPredictions:
             ordinal=self.ordinal,
             thresholds=self.thresholds,
             second_thresholds=other.thresholds,
+            label_adjustment=self.label_adjustment,
+            second_label_adjustment=other.label_adjustment,
             bootstrap=bootstrap,
             seed=seed,
             progress=progress,

@@ -288,4 +288,7 @@ def _calibration(config: DiffMICConfig) -> str:
     if config.temperature is None:
         return f"Not calibrated: probabilities are a ranking only. {runs}."
     weight = f", weight of the DCG's own logits {config.prior_weight:.4f}" if config.prior_weight else ""
-    return f"Temperature {config.temperature:.4f}{weight}, fitted on the validation split; {runs}."
+    pairs = zip(config.labels, config.label_adjustment, strict=False)
+    offsets = ", ".join(f"{name} {value:.2f}" for name, value in pairs)
+    rule = f" Labels by the largest log probability + {offsets}, fitted there too." if offsets else ""
+    return f"Temperature {config.temperature:.4f}{weight}, fitted on the validation split; {runs}.{rule}"

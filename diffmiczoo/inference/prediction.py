@@ -17,6 +17,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from diffmiczoo.files import replaced, write_text
 from diffmiczoo.images.reading import DRAWN
+from diffmiczoo.inference.decisions import decide
 from diffmiczoo.inference.records import html_of, original_boxes, record_of, table_rows
 from diffmiczoo.inference.table import csv_text, table_columns
 from diffmiczoo.inference.tensors import TENSORS
@@ -123,7 +124,7 @@ class Prediction:
 
     @property
     def labels(self) -> list[str] | list[list[str]]:
-        """The most probable class of each image; for "multilabel" all that reach their threshold."""
+        """The class of each image, see `decisions.decide`; for "multilabel" all that reach their threshold."""
         if self.config.task == "multiclass":
             return [pairs[0][0] for pairs in self.top(1)]
         rows = self._reached().tolist()
@@ -137,11 +138,15 @@ class Prediction:
         values = self.config.thresholds or [0.5] * len(self.class_names)
         return dict(zip(self.class_names, values, strict=True))
 
+    @property
+    def label_adjustment(self) -> dict[str, float] | None:
+        """Class name → what is added to log p where the one label is chosen; None where it is the most probable."""
+        values = self.config.label_adjustment
+        return dict(zip(self.class_names, values, strict=True)) if values else None
+
     def _reached(self) -> Tensor:
-        """Returns (B, C) bool: which labels reach their threshold; none of them for "multiclass"."""
-        if self.thresholds is None:
-            return torch.zeros_like(self.probs, dtype=torch.bool)
-        return self.probs >= torch.tensor(list(self.thresholds.values()), dtype=torch.float32)
+        """Returns (B, C) bool: which labels are given."""
+        return decide(self.probs, self.config.task, self.config.thresholds, self.config.label_adjustment)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -200,8 +205,8 @@ class Prediction:
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """Returns the k most probable classes of each image as (name, probability), the most probable first.
 
-        For "multilabel" the labels that reach their threshold come before the others: thresholds differ, and a class
-        that is less probable than another may be predicted where that one is not.
+        What is predicted comes before the others: thresholds of "multilabel" and a `label_adjustment` differ by class,
+        so that a class that is less probable than another may be predicted where that one is not.
 
         Args:
             k: at least 1; more than there are classes gives all.
@@ -220,7 +225,7 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-ready values: a record per image under "images", then what holds for all of them.
 
-        "thresholds" are those of "multilabel" by class name, else None.
+        "thresholds" are those of "multilabel" by class name, else None; "label_adjustment" is that of "multiclass".
 
         A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores" and
         "dcg_logits" by class name, "size" (height and width of the upright picture) and "rois": box (left, top, right,
@@ -233,6 +238,7 @@ class Prediction:
             "task": self.config.task,
             "class_names": list(self.class_names),
             "thresholds": self.thresholds,
+            "label_adjustment": self.label_adjustment,
             "image_size": self.config.input_size,
             "steps": self.steps,
             "seed": self.seed,

@@ -78,6 +78,7 @@ def html_of(prediction: Prediction) -> str:
     notes = [] if prediction.calibrated else ["probabilities are not calibrated"]
     notes += [] if prediction.trained else ["the model is not trained"]
     notes += [f"labels from their thresholds on: {_numbers(thresholds)}"] if thresholds else []
+    notes += [f"labels by log probability + {_numbers(offsets)}"] if (offsets := prediction.label_adjustment) else []
     notes += [f"{len(prediction.errors)} images could not be read"] if prediction.errors else []
     more = f", the first {_ROWS} of them" if len(prediction) > _ROWS else ""
     caption = "; ".join([f"{len(prediction)} images{more}", *notes, "not for clinical use"])

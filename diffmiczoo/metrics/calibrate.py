@@ -14,13 +14,8 @@ from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.inference.classifier import ImageClassifier
 from diffmiczoo.inference.probabilities import scores_to_probs
-from diffmiczoo.metrics.calibration import (
-    ENOUGH_IMAGES,
-    calibration_sentence,
-    fit_calibration,
-    fit_thresholds,
-    pseudo_images,
-)
+from diffmiczoo.metrics.calibration import ENOUGH_IMAGES, calibration_sentence, fit_calibration
+from diffmiczoo.metrics.decisions import fit_decision
 
 Self = TypeVar("Self", bound="CalibratedModel")
 
@@ -42,6 +37,7 @@ class CalibratedModel(ImageClassifier):
         class_names: Any = None,
         batch_size: int = 32,
         progress: bool | None = None,
+        balance_labels: float = 0.0,
     ) -> Self:
         """Fits temperature, prior weight and thresholds to labelled images, as `fit` does, and marks the model trained.
 
@@ -54,6 +50,8 @@ class CalibratedModel(ImageClassifier):
             class_names: what class numbers stand for, as for `evaluate`.
             batch_size: images computed at once.
             progress: show a bar; by default where the standard error is a terminal.
+            balance_labels: accuracy on these images that one label out of several may give up for balanced accuracy,
+                see `fit_label_adjustment`; 0 for the most probable class.
 
         Returns:
             The model itself.
@@ -74,10 +72,8 @@ class CalibratedModel(ImageClassifier):
             targets = torch.from_numpy(manifest.targets())
             config = self.config.uncalibrated()
             config = config.replace(**fit_calibration(found.scores, found.dcg_logits, targets, config))
-            if config.task == "multilabel":
-                probs, few = scores_to_probs(found.scores, config, found.dcg_logits), pseudo_images(len(targets))
-                config = config.replace(thresholds=fit_thresholds(probs, targets, pseudo_images=few))
-            self.config = config
+            probs = scores_to_probs(found.scores, config, found.dcg_logits)
+            self.config = fit_decision(probs, targets, config, balance_labels)
         except BaseException:
             self.trained = before
             raise

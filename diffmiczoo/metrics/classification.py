@@ -9,6 +9,7 @@ import torch
 
 from diffmiczoo.data.groups import group_numbers
 from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.inference.decisions import decide
 from diffmiczoo.metrics.bootstrap import Resampling, percentiles, resampled
 from diffmiczoo.metrics.checks import Values, checked_matrix, indicator
 from diffmiczoo.metrics.report import Metrics
@@ -25,6 +26,7 @@ def compute_metrics(
     groups: Iterable[Hashable] | None = None,
     ordinal: bool = False,
     thresholds: Sequence[float] | None = None,
+    label_adjustment: Sequence[float] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     progress: bool | None = None,
@@ -46,6 +48,7 @@ def compute_metrics(
         groups: N lesions, patients or the like, anything that can be compared.
         ordinal: the classes are grades in order.
         thresholds: C probabilities, for "multilabel"; 0.5 each by default.
+        label_adjustment: C offsets on log probabilities, for "multiclass", see `decide`; 0 each by default.
         bootstrap: number of resamples; 0 for no intervals. One image or one group has none either.
         seed: of the resamples; the global random state is left alone.
         progress: show a bar; by default where the standard error is a terminal.
@@ -54,7 +57,7 @@ def compute_metrics(
         ValueError: lengths do not fit, there are no images, probabilities are NaN or not in [0, 1] or do not sum to
             1, or targets are out of range.
     """
-    images = scored_images(probs, targets, task=task, thresholds=thresholds)
+    images = scored_images(probs, targets, task=task, thresholds=thresholds, label_adjustment=label_adjustment)
     names = _checked_names(class_names, images.probs.shape[1])
     if bootstrap < 0:
         raise InvalidValueError(f"bootstrap={bootstrap} must not be negative")
@@ -84,6 +87,8 @@ def compare_metrics(
     ordinal: bool = False,
     thresholds: Sequence[float] | None = None,
     second_thresholds: Sequence[float] | None = None,
+    label_adjustment: Sequence[float] | None = None,
+    second_label_adjustment: Sequence[float] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     progress: bool | None = None,
@@ -99,6 +104,8 @@ def compare_metrics(
         ordinal: the classes are grades in order.
         thresholds: of the first model, see `compute_metrics`.
         second_thresholds: of the second.
+        label_adjustment: of the first model, see `compute_metrics`.
+        second_label_adjustment: of the second.
         bootstrap: number of resamples, ≥ 1; both models are measured on the same ones.
         seed: of the resamples.
         progress: show a bar; by default where the standard error is a terminal.
@@ -112,8 +119,9 @@ def compare_metrics(
     """
     if bootstrap < 1:
         raise InvalidValueError(f"bootstrap={bootstrap} must be at least 1")
-    one = scored_images(first, targets, task=task, thresholds=thresholds)
-    other = scored_images(second, targets, task=task, thresholds=second_thresholds)
+    one = scored_images(first, targets, task=task, thresholds=thresholds, label_adjustment=label_adjustment)
+    rule = {"thresholds": second_thresholds, "label_adjustment": second_label_adjustment}
+    other = scored_images(second, targets, task=task, **rule)
     units, num_units = _units(groups, len(one))
     if num_units < 2:
         raise InvalidValueError("a comparison needs at least two images, or two groups")
@@ -125,7 +133,12 @@ def compare_metrics(
 
 
 def scored_images(
-    probs: Values, targets: Values, *, task: str, thresholds: Sequence[float] | None = None
+    probs: Values,
+    targets: Values,
+    *,
+    task: str,
+    thresholds: Sequence[float] | None = None,
+    label_adjustment: Sequence[float] | None = None,
 ) -> ScoredImages:
     """Returns what metrics are computed from, checked; see `compute_metrics` for the arguments and errors."""
     matrix = checked_matrix(probs, "probs")
@@ -140,10 +153,7 @@ def scored_images(
             "probs of a multiclass task must sum to 1 in each row; for independent labels use multilabel"
         )
     truth = indicator(targets, matrix.shape, task)
-    if task == "multilabel":
-        decisions = matrix >= torch.tensor(thresholds or [0.5], dtype=matrix.dtype)
-    else:
-        decisions = torch.nn.functional.one_hot(matrix.argmax(1), matrix.shape[1]).bool()
+    decisions = decide(matrix, task, thresholds, label_adjustment)
     return ScoredImages(matrix.numpy(), truth.numpy(), decisions.numpy(), task)
 
 

@@ -148,7 +148,7 @@ def calibration_error(images: WeightedImages) -> np.ndarray:
 def _gaps_per_image(images: ScoredImages) -> np.ndarray:
     if images.task == "multilabel":
         return calibration_gaps(images.probs, images.truth)
-    index = images.decisions.argmax(1)[:, None]
+    index = images.probs.argmax(1)[:, None]
     confidence = np.take_along_axis(images.probs, index, axis=1)
     return calibration_gaps(confidence, np.take_along_axis(images.truth, index, axis=1))
 

@@ -18,8 +18,10 @@ from diffmiczoo.evaluation.evaluate import collect_scores, scores_and_dcg_logits
 from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.files import write_text
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, RECIPE_FILE
+from diffmiczoo.inference.decisions import decide
 from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
-from diffmiczoo.metrics.calibration import calibration_sentence, fit_thresholds, pseudo_images
+from diffmiczoo.metrics.calibration import calibration_sentence
+from diffmiczoo.metrics.decisions import fit_decision
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.table import overall_metrics
 from diffmiczoo.runtime.text import markdown_text
@@ -59,7 +61,7 @@ def _draw(trainer: Trainer, measured: _Measured | None) -> None:
     output, config = trainer.settings.output, trainer.model.config
     pictures = {"curves.png": partial(draw_curves, trainer.history, trainer.recipe.select)}
     if measured is not None and config.task == "multiclass":
-        pictures["confusion.png"] = partial(draw_confusion, measured.probs, measured.targets, config.labels)
+        pictures["confusion.png"] = partial(draw_confusion, measured.decisions, measured.targets, config.labels)
     for name, draw in pictures.items():
         try:
             draw(output / name)
@@ -73,7 +75,9 @@ class _Measured:
     """Predictions of a model and of its DCG alone on validation images, and how good they are."""
 
     def __init__(self, predictions: PredictionsWithDcg, progress: bool | None) -> None:
-        self.probs, self.targets = predictions.model.probs, predictions.model.targets
+        model = predictions.model
+        self.targets = model.targets
+        self.decisions = decide(model.probs, model.task, model.thresholds, model.label_adjustment)
         self.report = predictions.report(progress=progress)
 
 
@@ -84,13 +88,10 @@ def _measure(trainer: Trainer) -> _Measured:
     scores, logits = both.unbind(1)
     config, manifest = model.config, validation.manifest
     probs = scores_to_probs(scores, config, logits)
-    if config.task == "multilabel":
-        model.config = config = config.replace(
-            thresholds=fit_thresholds(probs, targets, pseudo_images=pseudo_images(len(probs)))
-        )
+    model.config = config = fit_decision(probs, targets, config, trainer.recipe.balance_labels)
     predictions = PredictionsWithDcg(
-        LabelledPredictions.of(manifest, probs, config, config.thresholds),
-        LabelledPredictions.of(manifest, logits_to_probs(logits, config.task), config, None),
+        LabelledPredictions.of(manifest, probs, config),
+        LabelledPredictions.of(manifest, logits_to_probs(logits, config.task), config, fitted=False),
     )
     return _Measured(predictions, progress)
 
@@ -165,8 +166,8 @@ def _validation(trainer: Trainer, measured: _Measured | None) -> str:
         ]
         lines += ["| metric | model | its DCG alone |\n|---|---|---|\n" + "\n".join(rows)]
         lines += [
-            "The epoch, the calibration and any thresholds were chosen on these images, so metrics on new images will "
-            "be a little worse: see `diffmiczoo evaluate` for test images."
+            "The epoch, the calibration and the rule for labels were chosen on these images, so metrics on new images "
+            "will be a little worse: see `diffmiczoo evaluate` for test images."
         ]
     pictures = [picture for picture in ("curves.png", "confusion.png") if (trainer.settings.output / picture).is_file()]
     return "\n\n".join([*lines, *(f"![{picture}]({picture})" for picture in pictures)])

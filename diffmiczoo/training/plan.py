@@ -253,6 +253,11 @@ def _check_combinations(recipe: Recipe, config: DiffMICConfig) -> None:
             f"drop_path={recipe.drop_path} skips blocks of encoders that learn, and freeze='backbones' keeps them as "
             "they are; leave out one of them"
         )
+    if recipe.balance_labels and config.task == "multilabel":
+        raise InvalidValueError(
+            f"balance_labels={recipe.balance_labels} is for one label out of several; each label of a multilabel model "
+            "has a threshold of its own, fitted in any case"
+        )
     if recipe.ordinal_smoothing and not config.ordinal:
         raise InvalidValueError(
             f"ordinal_smoothing={recipe.ordinal_smoothing} is for classes that are grades in order, which those of "

@@ -70,18 +70,18 @@ def _draw_stage(axes: Axes, rows: list[dict[str, Any]], select: str, stage: str)
         axis.spines["top"].set_visible(False)
 
 
-def draw_confusion(probs: Tensor, targets: Tensor, class_names: tuple[str, ...], path: Path) -> None:
+def draw_confusion(decisions: Tensor, targets: Tensor, class_names: tuple[str, ...], path: Path) -> None:
     """Draws the confusion matrix: how often images of each class were predicted as each class.
 
     Args:
-        probs: (N, C).
+        decisions: (N, C), 1 for the class that each image was given.
         targets: (N,) class numbers.
         class_names: C names.
         path: of the PNG.
     """
     count = len(class_names)
     confusion = torch.zeros(count, count, dtype=torch.long)
-    confusion.index_put_((targets, probs.argmax(1)), torch.tensor(1), accumulate=True)
+    confusion.index_put_((targets, decisions.int().argmax(1)), torch.tensor(1), accumulate=True)
     share = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
     with drawn_as_written():
         figure = confusion_figure(confusion, share, [plain_text(name, _LONGEST) for name in class_names])

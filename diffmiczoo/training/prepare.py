@@ -106,4 +106,4 @@ def _asked(own: DiffMICConfig, ordinal: bool | None) -> DiffMICConfig:
     """Returns a config that is ordinal as asked; one that becomes it has no order of grades to give."""
     if not ordinal or own.ordinal:
         return own if ordinal is None else own.replace(ordinal=ordinal)
-    return own.replace(task="multiclass", thresholds=(), class_names=(), ordinal=True)
+    return own.replace(task="multiclass", thresholds=(), label_adjustment=(), class_names=(), ordinal=True)

@@ -86,6 +86,8 @@ class Recipe(Settings):
 
     # Validation: the epoch with the best `select` is taken
     select: Annotated[str, selection_names] = "auroc"
+    # Accuracy on validation images that labels may give up for balanced accuracy; 0: they are the most probable class
+    balance_labels: Unit = 0.0
     validate_every: Annotated[int, Between(1, 100_000)] = 1
     patience: Epochs = 0  # without a better one after which a stage ends; 0 never ends it early
 

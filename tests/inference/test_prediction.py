@@ -83,6 +83,21 @@ def test_a_threshold_that_is_reached_exactly_counts() -> None:
         torch.set_default_dtype(torch.float32)
 
 
+def test_an_adjusted_label_comes_first_everywhere_and_probabilities_stay() -> None:
+    probs = torch.tensor([[0.5, 0.3, 0.2], [0.8, 0.1, 0.1], [0.1, 0.2, 0.7], [0.45, 0.1, 0.45]])
+    config = ANIMALS.replace(label_adjustment=(0.0, 0.6, 0.4))  # 0.3 · 1.82 > 0.5, and 0.45 · 1.49 > 0.45
+    prediction = animal_prediction(config, probs=probs)
+    assert prediction.labels == ["dog", "cat", "eel", "eel"]
+    assert [name for name, _ in prediction.top(3)[0]] == ["dog", "cat", "eel"]
+    assert prediction.summary(0, 2) == "dog 0.300  cat 0.500" and torch.equal(prediction.probs, probs)
+    values = prediction.to_dict()
+    assert values["label_adjustment"] == {"cat": 0.0, "dog": 0.6, "eel": 0.4}
+    assert [record["label"] for record in values["images"]] == prediction.labels
+    assert [row["label"] for row in csv.DictReader(io.StringIO(prediction.to_csv()))] == prediction.labels
+    assert "labels by log probability + cat 0.00, dog 0.60, eel 0.40" in prediction._repr_html_()
+    assert animal_prediction(probs=probs).labels == ["cat", "cat", "eel", "cat"]
+
+
 def test_one_label_has_no_thresholds() -> None:
     prediction = animal_prediction()
     assert prediction.thresholds is None and prediction.to_dict()["thresholds"] is None
@@ -192,6 +207,7 @@ def test_to_dict_through_json() -> None:
         "task": "multiclass",
         "class_names": ["cat", "dog", "eel"],
         "thresholds": None,
+        "label_adjustment": None,
         "image_size": 64,
         "steps": 10,
         "seed": 0,

@@ -67,3 +67,6 @@ def test_what_makes_no_sense_together_is_refused(common_manifest) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             check_recipe(QUICK.replace(**fields), config, manifest, Rank(0, 1), torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"balance_labels=0\.1 is for one label out of several"):
+        several = tiny_model(task="multilabel").config
+        check_recipe(QUICK.replace(balance_labels=0.1), several, manifest, Rank(0, 1), torch.device("cpu"))

@@ -19,6 +19,7 @@ from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.evaluation.evaluate import probabilities
 from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.hub.card import NOT_CLINICAL, read_facts, render_card
+from diffmiczoo.inference.decisions import decide
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.runtime.quantized import can_quantize
 from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY
@@ -87,8 +88,7 @@ def test_the_stored_probabilities_have_the_metrics_of_the_card(name: str, part: 
     test, probs = stored_probs(name)
     metrics = json.loads((WEIGHTS_DIRECTORY / name / "metrics.json").read_text())["test"][part]
     config = diffmiczoo.create_model(name, pretrained=True).config
-    thresholds = config.thresholds if part == "model" else None
-    found = LabelledPredictions.of(test, probs[part], config, thresholds).metrics(0, 0, False)
+    found = LabelledPredictions.of(test, probs[part], config, fitted=part == "model").metrics(0, 0, False)
     assert found.num_images == metrics["num_images"] and found.values.keys() == metrics["values"].keys()
     for metric, value in metrics["values"].items():
         assert found.values[metric] == pytest.approx(value, abs=2e-4), metric
@@ -133,9 +133,8 @@ def test_half_precision_and_integers_change_no_answer_that_matters(name: str, sh
 
 def _decisions(probs: torch.Tensor, config: DiffMICConfig) -> torch.Tensor:
     """Returns every label that is given or not, for several labels; the one that is given otherwise."""
-    if config.task == "multiclass":
-        return probs.argmax(1)
-    return probs >= torch.tensor(config.thresholds or [0.5] * config.num_classes)
+    given = decide(probs, config.task, config.thresholds, config.label_adjustment)
+    return given.int().argmax(1) if config.task == "multiclass" else given
 
 
 @pytest.mark.parametrize("name", SHIPPED)
