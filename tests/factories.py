@@ -81,6 +81,7 @@ FULL_RECIPE = Recipe(
     color_jitter=0.2,
     fill="reflect",
     rand_augment=9,
+    degrade=0.5,
     mixup=0.2,
     cutmix=0.5,
     label_smoothing=0.1,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -25,6 +28,7 @@ def create_augmentation(
     fill: str = "black",
     color_jitter: float = 0.0,
     rand_augment: float = 0.0,
+    degrade: float = 0.0,
 ) -> v2.Transform | None:
     """Builds a transform of uint8 squares (3, S, S) to the same shape, or None where nothing is asked for.
 
@@ -37,6 +41,7 @@ def create_augmentation(
         fill: what `rotation` shows beyond the edges, "black", or "reflect" for the picture mirrored there.
         color_jitter: largest relative change of brightness, contrast and saturation, 0 for none.
         rand_augment: magnitude of two random changes, see `random_change`, 0..30; 0 for none.
+        degrade: probability of what other cameras and files do to a picture, see `degradation`, 0..1.
 
     Source: section IV-A (random flip and rotation; the released program rotates by up to 30°).
     """
@@ -55,7 +60,63 @@ def create_augmentation(
         steps += [random_change(rand_augment), random_change(rand_augment)]
     if color_jitter:
         steps.append(v2.ColorJitter(brightness=color_jitter, contrast=color_jitter, saturation=color_jitter))
+    if degrade:
+        steps.append(v2.RandomApply([degradation()], p=degrade))
     return v2.Compose(steps) if steps else None
+
+
+def degradation() -> v2.Transform:
+    """Returns a transform that does one of three things to a uint8 picture: JPEG artefacts, noise or blur.
+
+    JPEG of quality 20 to 90; noise with a standard deviation of up to 20 of 255 grey levels, in grey or per colour; a
+    Gaussian blur with σ of 0.3 to 1.5 pixels.
+    """
+    return v2.RandomChoice([Jpeg(20, 90), Noise(20.0), v2.GaussianBlur(7, (0.3, 1.5))])
+
+
+class Jpeg(v2.Transform):
+    """Saves a uint8 picture (3, S, S) as JPEG and reads it again, through Pillow: torchvision is giving its codecs up.
+
+    Args:
+        worst, best: qualities between which one is drawn, 1..95.
+    """
+
+    def __init__(self, worst: int, best: int) -> None:
+        super().__init__()
+        self.worst, self.best = worst, best
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the quality."""
+        return {"quality": int(torch.randint(self.worst, self.best + 1, (1,)))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Maps a picture to what is left of it."""
+        file = io.BytesIO()
+        Image.fromarray(inpt.permute(1, 2, 0).contiguous().numpy()).save(file, "JPEG", quality=params["quality"])
+        pixels = np.array(Image.open(file).convert("RGB"))
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+class Noise(v2.Transform):
+    """Adds normal noise to a uint8 picture (3, S, S), half of the time the same in all colours.
+
+    Args:
+        most: largest standard deviation in grey levels; it is drawn evenly between 0 and this.
+    """
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.most = most
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the standard deviation, and whether all colours have the same noise."""
+        amount, grey = torch.rand(2).tolist()
+        return {"sigma": amount * self.most, "grey": grey < 0.5}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Maps a picture to the noisy one."""
+        noise = torch.randn(inpt[:1].shape if params["grey"] else inpt.shape)
+        return (inpt + params["sigma"] * noise).round().clamp(0, 255).to(inpt.dtype)
 
 
 def random_change(magnitude: float) -> v2.Transform:

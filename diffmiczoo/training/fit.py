@@ -277,6 +277,7 @@ def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progres
         fill=recipe.fill,
         color_jitter=recipe.color_jitter,
         rand_augment=recipe.rand_augment,
+        degrade=recipe.degrade,
     )
     cache = output / "cache"
     training = ImageDataset(plan.train, model.config, augmentation, progress, cache)

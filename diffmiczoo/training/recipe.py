@@ -79,6 +79,7 @@ class Recipe(Settings):
     min_scale: Annotated[float, Between(0.05, 1.0)] = 1.0  # smallest share of the area that a random crop keeps
     fill: Literal["black", "reflect"] = "black"  # what `rotation` shows beyond the picture's edges
     color_jitter: Unit = 0.0  # largest change of brightness, contrast and saturation
+    degrade: Unit = 0.0  # probability of JPEG artefacts, noise or blur, as other cameras and files have them
     rand_augment: Annotated[float, Between(0.0, 30.0)] = 0.0  # magnitude of two random changes, 9 is usual; 0 for none
     # α of the Beta distribution of the share that another picture gets: of every pixel, of the area; 0 turns it off
     mixup: Annotated[float, Between(0.0, 100.0)] = 0.0

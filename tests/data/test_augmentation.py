@@ -9,7 +9,15 @@ from factories import TINY
 from PIL import Image
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.data.augmentation import ReflectedAffine, create_augmentation, create_mixing, random_change
+from diffmiczoo.data.augmentation import (
+    Jpeg,
+    Noise,
+    ReflectedAffine,
+    create_augmentation,
+    create_mixing,
+    degradation,
+    random_change,
+)
 from diffmiczoo.images.items import as_items
 from diffmiczoo.images.preprocessing import read_square
 
@@ -91,3 +99,40 @@ def test_crops_of_a_squashed_picture_reach_all_of_it(tmp_path) -> None:
         crop = create_augmentation(64, hflip=0, rotation=0, min_scale=0.5)
         seen[mode] = torch.stack([crop(square) for _ in range(20)]).amax((0, 2, 3))[:2].tolist()
     assert seen == {"center": [0, 0], "squash": [255, 255]}
+
+
+def test_degraded_pictures_are_the_same_ones_with_artefacts_noise_or_blur() -> None:
+    torch.manual_seed(0)
+    image = torch.full((3, 64, 64), 128, dtype=torch.uint8)
+    image[:, 16:48, 16:48] = 60
+    degraded = [degradation()(image) for _ in range(60)]
+    errors = [float((each.float() - image.float()).square().mean().sqrt()) for each in degraded]
+    assert all(each.dtype == torch.uint8 and each.shape == image.shape for each in degraded)
+    assert 0 < max(errors) < 21 and len(set(errors)) > 30
+    # Half of the noisy ones have the same noise in all colours; blur and JPEG leave a grey picture grey or nearly.
+    colours = [float((each.float() - each.float().mean(0)).abs().mean()) for each in degraded]
+    assert 4 < sum(value > 1.5 for value in colours) < 25
+
+
+def test_noise_has_the_standard_deviation_that_was_drawn(monkeypatch) -> None:
+    image = torch.full((3, 128, 128), 128, dtype=torch.uint8)
+    for grey in (0.4, 0.6):
+        monkeypatch.setattr(torch, "rand", lambda count, grey=grey: torch.tensor([0.5, grey]))
+        noisy = Noise(20.0)(image).float() - 128
+        assert float(noisy.std()) == pytest.approx(10, rel=0.05)
+        assert bool((noisy[0] == noisy[1]).all()) == (grey < 0.5)
+
+
+def test_half_of_the_pictures_are_degraded_where_the_recipe_says_so() -> None:
+    torch.manual_seed(0)
+    image = torch.randint(256, (3, 16, 16), dtype=torch.uint8)
+    change = create_augmentation(16, hflip=0, rotation=0, degrade=0.5)
+    left = sum(torch.equal(change(image), image) for _ in range(100))
+    assert 35 <= left <= 65
+
+
+def test_jpeg_of_a_lower_quality_is_worse() -> None:
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8) * 255, 64, mode="bicubic")[0].clamp(0, 255)
+    errors = [float((Jpeg(q, q)(image.to(torch.uint8)).float() - image).abs().mean()) for q in (95, 60, 20)]
+    assert 0 < errors[0] < errors[1] < errors[2] < 20
