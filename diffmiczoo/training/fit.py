@@ -33,6 +33,7 @@ from diffmiczoo.training.epoch_log import EpochLog, log_interval
 from diffmiczoo.training.lock import exclusive
 from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_manifest, validation_manifest
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
+from diffmiczoo.training.progressive import check_start_size
 from diffmiczoo.training.readiness import make_trainable
 from diffmiczoo.training.recipe import Recipe, seed_of
 from diffmiczoo.training.signals import StopOnSignal
@@ -145,6 +146,7 @@ def fit(
     check_recipe(recipe, model.config, plan.train, processes.rank, processes.device)
     check_drop_path(model.encoders(), recipe.drop_path)
     make_trainable(model, recipe)
+    check_start_size(model, recipe)
     loss = model.config.loss if recipe.loss is None else recipe.loss
     model.config = model.config.replace(class_names=plan.train.class_names, loss=loss)
     settings.output.mkdir(parents=True, exist_ok=True)

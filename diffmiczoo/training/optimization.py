@@ -21,6 +21,7 @@ from diffmiczoo.runtime.depthwise import fast_depthwise
 from diffmiczoo.runtime.modes import seeded_generator
 from diffmiczoo.runtime.settings import training_runtime, using
 from diffmiczoo.training.distributed import Processes
+from diffmiczoo.training.progressive import seen_small, start_size
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import seed_of
 from diffmiczoo.training.soft_labels import SoftLabels
@@ -141,7 +142,7 @@ class Optimization:
         if batch == first:
             self.optimizer.zero_grad(set_to_none=True)
         with nullcontext() if batch == last else self.processes.no_sync(self.loss):
-            with self.fast_kernels(), using(training_runtime(recipe.precision), self.device):
+            with self._pictures(epoch), self.fast_kernels(), using(training_runtime(recipe.precision), self.device):
                 loss = self.loss(images, labels, weights, noise)
             self.scaler.scale(loss / (last - first + 1)).backward()
         value = float(self.processes.mean(loss.detach()))
@@ -152,6 +153,10 @@ class Optimization:
         if batch == last:
             self._update()
         return value
+
+    def _pictures(self, epoch: int) -> AbstractContextManager[None]:
+        size = start_size(self.recipe, self.stage, epoch)
+        return nullcontext() if size is None else seen_small(self.model, size)
 
     def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)

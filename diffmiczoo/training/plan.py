@@ -253,6 +253,11 @@ def _check_combinations(recipe: Recipe, config: DiffMICConfig) -> None:
             f"drop_path={recipe.drop_path} skips blocks of encoders that learn, and freeze='backbones' keeps them as "
             "they are; leave out one of them"
         )
+    if recipe.start_size is not None and recipe.patience:
+        raise InvalidValueError(
+            f"start_size={recipe.start_size} needs the last third of the epochs for pictures of the full size, and "
+            f"patience={recipe.patience} may end before them; leave out one of them"
+        )
     if recipe.balance_labels and config.task == "multilabel":
         raise InvalidValueError(
             f"balance_labels={recipe.balance_labels} is for one label out of several; each label of a multilabel model "

@@ -43,6 +43,8 @@ class Recipe(Settings):
     diffusion_epochs: Epochs = 1000
     diffusion_lr: Unit = 1e-3
     batch_size: Annotated[int, Between(2, 65_536)] = 64
+    # Pixels at which the DCG sees whole pictures in the first two thirds of its epochs; None: the model's image_size
+    start_size: Annotated[int, Between(16, 4096)] | None = None
 
     # What is learned from: the loss of the diffusion (None is the model's own); rare classes may weigh more in the loss
     # ("balanced") or be drawn more often
