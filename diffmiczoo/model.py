@@ -19,7 +19,7 @@ from diffmiczoo.errors import InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.hub.mixin import PretrainedModel
 from diffmiczoo.images.preprocessing import check_batch, normalize
 from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
-from diffmiczoo.inference.tensors import PredictionTensors
+from diffmiczoo.inference.tensors import PredictionTensors, prediction_tensors
 from diffmiczoo.inference.timm_interface import TimmInterface, check_pool
 from diffmiczoo.metrics.calibrate import CalibratedModel
 from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
@@ -308,11 +308,7 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
             if runtime.channels_last:
                 images = images.to(memory_format=torch.channels_last)
             priors = self.dcg(images, self.config, batch_invariant=True)
-            scores = self.scores(images, priors, steps, noise)
-            left_top = priors.roi_top_left.flip(-1)
-            boxes = torch.cat([left_top, left_top + self.config.roi_size], dim=-1)
-            parts = (scores, priors.dcg_logits, boxes, priors.roi_attention, priors.saliency)
-            return PredictionTensors.of(*parts, self.config)
+            return prediction_tensors(self.scores(images, priors, steps, noise), priors, self.config)
 
     # ------------------------------------------------------------------ classes
 

@@ -264,14 +264,15 @@ def animal_prediction(config: DiffMICConfig = ANIMALS, scores: torch.Tensor = SC
     """A prediction of four pictures for the classes of ANIMALS."""
     count = len(scores)
     generator = torch.Generator().manual_seed(0)
-    dcg_logits = torch.randn(count, config.num_classes, generator=generator)
-    probs = scores_to_probs(scores, config, dcg_logits)
+    members = torch.randn(count, 2, config.num_classes, generator=generator)
+    probs = scores_to_probs(scores, config, members)
     pixels = np.random.default_rng(0).integers(0, 255, (count, 80, 100, 3), dtype=np.uint8)
     names = [f"scan{index}.png" for index in range(count)]
     values: dict[str, Any] = {
         "names": names,
         "scores": scores,
-        "dcg_logits": dcg_logits,
+        "global_logits": members[:, 0],
+        "local_logits": members[:, 1],
         "probs": probs,
         "uncertainty": uncertainty(probs, config.task),
         "rois": torch.tensor([[0.0, 0.0, 16.0, 16.0], [32.0, 48.0, 48.0, 64.0]]).repeat(count, 1, 1),

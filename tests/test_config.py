@@ -54,7 +54,7 @@ def test_every_number_has_bounds_and_no_choice_lost_its_list() -> None:
     unbounded = [name for settings, name in FIELDS if type(getattr(settings(), name)) in (int, float)
                  and not bounds(settings, name) and not choices(settings, name)]  # fmt: skip
     assert unbounded == []
-    assert sum(bool(choices(*each)) for each in FIELDS) >= 20 and sum(bool(bounds(*each)) for each in FIELDS) >= 43
+    assert sum(bool(choices(*each)) for each in FIELDS) >= 20 and sum(bool(bounds(*each)) for each in FIELDS) >= 42
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,10 @@ def test_every_number_has_bounds_and_no_choice_lost_its_list() -> None:
         ({"beta_start": 0.5}, "larger than beta_end"),
         ({"std": (0.0, 1.0, 1.0)}, "must be positive"),
         ({"temperature": 0.0}, "temperature"),
-        ({"prior_weight": -0.1}, r"prior_weight=-0.1 is outside 0.0..100.0"),
-        ({"prior_weight": 0.1, "predictor": "dcg"}, "prior_weight=0.1 is for a diffusion; predictor='dcg' has none"),
+        ({"prior_weight": -0.1}, r"prior_weight\[0\]=-0.05 is outside 0.0..100.0"),
+        ({"prior_weight": (0.1, 101)}, r"prior_weight\[1\]=101.0 is outside 0.0..100.0"),
+        ({"prior_weight": (0.1, 0.2, 0.3)}, r"prior_weight=\(0.1, 0.2, 0.3\) has 3 values; expected 2"),
+        ({"prior_weight": 0.2, "predictor": "global"}, "predictor='global' has one"),
     ],
 )
 def test_contradictions_are_named(values: dict, message: str) -> None:
@@ -119,6 +121,16 @@ def test_replace_suggests_the_field_that_was_meant() -> None:
         Recipe().replace(batchsize=3)
     with pytest.raises(ValueError, match=r"--set: unknown fields \['epochs'\]; did you mean dcg_epochs"):
         Recipe.from_dict({"epochs": 3}, source="--set")
+
+
+def test_one_prior_weight_is_half_for_each_prior() -> None:
+    for old in (0.3, {"prior_weight": 0.3}):
+        values = {**DiffMICConfig().to_dict(), "prior_weight": 0.3}
+        config = DiffMICConfig.from_dict(values) if isinstance(old, dict) else DiffMICConfig(prior_weight=old)
+        assert config.prior_weight == config.pool_weights == (0.15, 0.15)
+    assert DiffMICConfig.from_dict(config.to_dict()) == config
+    assert DiffMICConfig(prior_weight=1).prior_weight == (0.5, 0.5)
+    assert DiffMICConfig(prior_weight=(1, 0), predictor="dcg").prior_weight == (1.0, 0.0)
 
 
 def test_fields_that_came_later_may_be_missing() -> None:

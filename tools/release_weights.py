@@ -44,8 +44,8 @@ def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest, b
     """Returns the config with all that is fitted on validation images."""
     found = model.predict([record.item() for record in validation.records])
     targets = torch.from_numpy(validation.targets())
-    fitted = config.uncalibrated().replace(**fit_calibration(found.scores, found.dcg_logits, targets, config))
-    return fit_decision(scores_to_probs(found.scores, fitted, found.dcg_logits), targets, fitted, balance_labels)
+    fitted = config.uncalibrated().replace(**fit_calibration(found.scores, found.members, targets, config))
+    return fit_decision(scores_to_probs(found.scores, fitted, found.members), targets, fitted, balance_labels)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _write_card(directory: Path, entry: str, facts: dict[str, Any]) -> None:
+def write_card(directory: Path, entry: str, facts: dict[str, Any]) -> None:
     """Writes card.json and README.md beside weights and metrics, from the same facts that `push` would publish."""
     (directory / CARD_FILE).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     model = DiffMICv2.from_pretrained(directory)
@@ -103,7 +103,7 @@ def _write_card(directory: Path, entry: str, facts: dict[str, Any]) -> None:
     (directory / "README.md").write_text(card, encoding="utf-8")
 
 
-def _write_index(directory: Path, entry: str) -> None:
+def write_index(directory: Path, entry: str) -> None:
     """Writes down what the entry's files hold; every load compares them with it."""
     index = json.loads(INDEX.read_text(encoding="utf-8"))
     files = {name: {"sha256": sha256_of(directory / name), "size": (directory / name).stat().st_size} for name in FILES}
@@ -151,8 +151,8 @@ def main(
             ],
             "commit": commit or git("rev-parse", "HEAD"),
         }
-        _write_card(best.directory, entry, known | json.loads(facts.read_text(encoding="utf-8")))
-        _write_index(best.directory, entry)
+        write_card(best.directory, entry, known | json.loads(facts.read_text(encoding="utf-8")))
+        write_index(best.directory, entry)
         shutil.rmtree(WEIGHTS_DIRECTORY / entry, ignore_errors=True)
         shutil.copytree(best.directory, WEIGHTS_DIRECTORY / entry)
     for part in ("model", "dcg"):

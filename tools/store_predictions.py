@@ -12,8 +12,10 @@ from pathlib import Path
 
 import click
 import numpy as np
+from torch import Tensor
 
 import diffmiczoo
+from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.evaluation.evaluate import probabilities
 
@@ -27,12 +29,17 @@ def main(name: str, data: Path) -> None:
     """Write the predictions of shipped weights NAME."""
     model = diffmiczoo.create_model(name, pretrained=True)
     test = as_manifest(data, class_names=model.config.class_names, task=model.config.task).split("test")
+    store(name, test, probabilities(model, test), probabilities(model, test, dcg_alone=True))
+
+
+def store(name: str, test: Manifest, model: Tensor, dcg: Tensor) -> None:
+    """Writes the probabilities (N, C) of a model and of its DCG alone for the images of its test split."""
     DIRECTORY.mkdir(exist_ok=True)
     np.savez_compressed(
         DIRECTORY / f"{name}.npz",
         files=np.array([record.path.name for record in test.records]),
-        model=probabilities(model, test).numpy(),
-        dcg=probabilities(model, test, dcg_alone=True).numpy(),
+        model=model.numpy(),
+        dcg=dcg.numpy(),
     )
 
 

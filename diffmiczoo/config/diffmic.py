@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from diffmiczoo.config.settings import LATER, Between, Settings
 from diffmiczoo.errors import InvalidValueError
@@ -98,15 +98,16 @@ class DiffMICConfig(Settings):
     shared_noise: bool = False  # one draw of y_T per |i - j| instead of one per point
     clip_sample: bool = True
 
-    # Calibration: divides the logits of the scores before softmax or sigmoid; None means "not fitted". The DCG's own
-    # logits are added to that with a weight
+    # Calibration: divides the logits of the scores before softmax or sigmoid; None means "not fitted". ŷ_g and ŷ_l are
+    # added to that with a weight each; one number w, as older files have it, means (w / 2, w / 2)
     temperature: float | None = None
-    prior_weight: Annotated[LossWeight, LATER] = 0.0
+    prior_weight: Annotated[tuple[LossWeight, LossWeight], LATER] = (0.0, 0.0)
     thresholds: Annotated[tuple[float, ...], LATER] = ()  # multi-label: from which a label is given; empty means 0.5
     # One label: offsets on log probabilities for the label alone; empty means that it is the most probable class
     label_adjustment: Annotated[tuple[float, ...], LATER] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "prior_weight", _of_both_priors(self.prior_weight))
         super().__post_init__()
         self._validate_sizes()
         self._validate_switches()
@@ -145,9 +146,9 @@ class DiffMICConfig(Settings):
             wrong += [f"mmd_weight={self.mmd_weight}"] if self.mmd_weight else []
             if wrong:
                 raise InvalidValueError(f"{', '.join(wrong)} needs a guidance map, but guidance is 'none'")
-        if self.prior_weight and self.predictor != "diffusion":
+        if any(self.prior_weight) and self.predictor == "global":
             raise InvalidValueError(
-                f"prior_weight={self.prior_weight} is for a diffusion; predictor={self.predictor!r} has none"
+                f"prior_weight={self.prior_weight} weighs the global and the local prior; predictor='global' has one"
             )
         if self.feature_loss_weight and self.predictor != "diffusion":
             raise InvalidValueError(
@@ -183,6 +184,11 @@ class DiffMICConfig(Settings):
         return self.image_size if self.roi_source_size is None else self.roi_source_size
 
     @property
+    def pool_weights(self) -> tuple[float, ...]:
+        """The weight of each member that is added to the scores: of ŷ_g and ŷ_l, in this order."""
+        return self.prior_weight
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The class names, or "class_0", "class_1", … where none were given."""
         return self.class_names or tuple(f"class_{index}" for index in range(self.num_classes))
@@ -193,4 +199,13 @@ class DiffMICConfig(Settings):
 
     def uncalibrated(self) -> DiffMICConfig:
         """Returns a copy without what is fitted on validation images: temperature, prior weight, decision rule."""
-        return dataclasses.replace(self, temperature=None, prior_weight=0.0, thresholds=(), label_adjustment=())
+        return dataclasses.replace(
+            self, temperature=None, prior_weight=(0.0, 0.0), thresholds=(), label_adjustment=()
+        )
+
+
+def _of_both_priors(weight: Any) -> Any:
+    """Returns one number w, the weight of 0.5 · (ŷ_g + ŷ_l), as a weight for each; anything else as it is."""
+    if isinstance(weight, int | float) and not isinstance(weight, bool):
+        return (weight / 2, weight / 2)
+    return weight

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import Tensor
+
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.evaluation.results import Difference, LabelledPredictions
 from diffmiczoo.evaluation.trained_on import count_trained_on
@@ -49,6 +52,22 @@ class PredictionsWithDcg:
     dcg: LabelledPredictions
     num_trained_on: int | None = None
 
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        probs: Tensor,
+        dcg_probs: Tensor,
+        config: DiffMICConfig,
+        num_trained_on: int | None = None,
+    ) -> PredictionsWithDcg:
+        """Puts the probabilities (N, C) of a model and of its DCG beside the images of a manifest."""
+        return cls(
+            LabelledPredictions.of(manifest, probs, config),
+            LabelledPredictions.of(manifest, dcg_probs, config, fitted=False),
+            num_trained_on,
+        )
+
     def report(self, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None) -> DcgReport:
         """Measures both.
 
@@ -81,8 +100,5 @@ def predict_with_dcg(
     config, items = model.config, [record.item() for record in manifest.records]
     prediction = model.predict(items, batch_size=batch_size, progress=progress)
     dcg_probs = logits_to_probs(prediction.dcg_logits, config.task)
-    return PredictionsWithDcg(
-        LabelledPredictions.of(manifest, prediction.probs, config),
-        LabelledPredictions.of(manifest, dcg_probs, config, fitted=False),
-        count_trained_on(model, manifest, progress),
-    )
+    trained_on = count_trained_on(model, manifest, progress)
+    return PredictionsWithDcg.of(manifest, prediction.probs, dcg_probs, config, trained_on)

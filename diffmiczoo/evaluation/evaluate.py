@@ -110,10 +110,13 @@ def dcg_logits(model: DiffMICv2, images: Tensor) -> Tensor:
     return model.priors(images).dcg_logits
 
 
-def scores_and_dcg_logits(model: DiffMICv2, images: Tensor) -> Tensor:
-    """Returns the model's scores and its DCG's logits, (B, 2, C), for preprocessed images; the DCG is computed once."""
+def scores_and_members(model: DiffMICv2, images: Tensor) -> Tensor:
+    """Returns the model's scores and the logits of the pool's members, (B, 1 + M, C), for preprocessed images.
+
+    The members are ŷ_g and ŷ_l, as in `PredictionTensors.members`; the DCG is computed once.
+    """
     priors = model.priors(images)
-    return torch.stack([model.scores(images, priors), priors.dcg_logits], dim=1)
+    return torch.stack([model.scores(images, priors), priors.global_prior, priors.local_prior], dim=1)
 
 
 @torch.inference_mode()

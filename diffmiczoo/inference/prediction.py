@@ -20,7 +20,7 @@ from diffmiczoo.images.reading import DRAWN
 from diffmiczoo.inference.decisions import decide
 from diffmiczoo.inference.records import html_of, original_boxes, record_of, table_rows
 from diffmiczoo.inference.table import csv_text, table_columns
-from diffmiczoo.inference.tensors import TENSORS
+from diffmiczoo.inference.tensors import TENSORS, PredictionTensors
 from diffmiczoo.runtime.text import drawn_as_written
 
 if TYPE_CHECKING:
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Prediction(PredictionTensors):
     """What a model says of B images; behaves as a list of them.
 
     Attributes:
         names: B names: the path, or "images[3]" where an image has none.
         scores: (B, C) means of the sampler's ŷ_0 map, about 0..1; logits where the DCG predicts alone.
-        dcg_logits: (B, C) the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), logits.
+        global_logits: (B, C) ŷ_g, the prior of the whole image.
+        local_logits: (B, C) ŷ_l, the prior of the ROIs; ŷ_g without a local stream. `dcg_logits` is the mean of both.
         probs: (B, C) in [0, 1], see `diffmiczoo.inference.probabilities.scores_to_probs`.
         uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing, see `inference.probabilities.uncertainty`.
         rois: (B, K, 4) left, top, right, bottom in pixels of the model's S×S input; right and bottom are exclusive.
@@ -59,13 +60,6 @@ class Prediction:
     """
 
     names: list[str]
-    scores: Tensor
-    dcg_logits: Tensor
-    probs: Tensor
-    uncertainty: Tensor
-    rois: Tensor
-    roi_attention: Tensor
-    saliency: Tensor
     items: list[Any]
     errors: dict[str, str]
     config: DiffMICConfig
@@ -80,7 +74,8 @@ class Prediction:
     def __post_init__(self) -> None:
         classes, rois = self.config.num_classes, self.config.num_rois
         self._check_shape("scores", classes)
-        self._check_shape("dcg_logits", classes)
+        self._check_shape("global_logits", classes)
+        self._check_shape("local_logits", classes)
         self._check_shape("probs", classes)
         self._check_shape("uncertainty")
         self._check_shape("rois", rois, 4)
@@ -88,7 +83,7 @@ class Prediction:
         self._check_shape("saliency", classes, *self.saliency.shape[2:4])
         if len(self.items) != len(self.names):
             raise InvalidValueError(f"items has {len(self.items)} entries for {len(self.names)} names")
-        numbers = [self.scores, self.dcg_logits, self.probs, self.uncertainty[:, None]]
+        numbers = [self.scores, self.global_logits, self.local_logits, self.probs, self.uncertainty[:, None]]
         finite = torch.cat(numbers, dim=1).isfinite().all(1)
         broken = [name for name, good in zip(self.names, finite.tolist(), strict=True) if not good]
         if broken:
@@ -227,9 +222,10 @@ class Prediction:
 
         "thresholds" are those of "multilabel" by class name, else None; "label_adjustment" is that of "multiclass".
 
-        A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores" and
-        "dcg_logits" by class name, "size" (height and width of the upright picture) and "rois": box (left, top, right,
-        bottom in pixels of the square of "image_size"), box_original (in pixels of the picture) and attention.
+        A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores",
+        "global_logits", "local_logits" and "dcg_logits" by class name, "size" (height and width of the upright picture)
+        and "rois": box (left, top, right, bottom in pixels of the square of "image_size"), box_original (in pixels of
+        the picture) and attention.
         """
         labels: list[Any] = list(self.labels)
         return {

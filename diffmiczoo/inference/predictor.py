@@ -18,7 +18,7 @@ from diffmiczoo.images.items import ImageError, Item
 from diffmiczoo.images.loading import read_sized_squares
 from diffmiczoo.images.preprocessing import Square
 from diffmiczoo.inference.prediction import Prediction
-from diffmiczoo.inference.tensors import PredictionTensors
+from diffmiczoo.inference.tensors import PredictionTensors, concatenated
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, Runtime
@@ -126,7 +126,7 @@ class Predictor:
             raise ImageError("images", "none could be read: " + "; ".join(errors.values()))
         read = [item for batch in batches for item in batch.items]
         sizes = [size for batch in batches for size in batch.sizes]
-        return self._prediction(read, sizes, errors, PredictionTensors.concatenated(tensors))
+        return self._prediction(read, sizes, errors, concatenated(tensors))
 
     def predict_batches(self, items: list[Item]) -> Iterator[tuple[Prediction | None, dict[str, str]]]:
         """Does what `predict` does, one batch after the other: memory does not grow with the number of images.
@@ -177,7 +177,7 @@ class Predictor:
                 continue
             found.append(tensors)
             done += len(part)
-        return PredictionTensors.concatenated(found)
+        return concatenated(found)
 
     def _predict_if_it_fits(self, squares: Tensor) -> PredictionTensors | None:
         """Predicts some images; returns None on out-of-memory if they can still be split.

@@ -17,38 +17,41 @@ UNCALIBRATED_TEMPERATURE = 1.0
 SCORE_NOISE = 0.05
 
 
-def scores_to_probs(scores: Tensor, config: DiffMICConfig, dcg_logits: Tensor | None = None) -> Tensor:
-    """Turns scores into probabilities, with the config's temperature (or `UNCALIBRATED_TEMPERATURE`) and prior weight.
+def scores_to_probs(scores: Tensor, config: DiffMICConfig, members: Tensor | None = None) -> Tensor:
+    """Turns scores into probabilities, with the config's temperature (or `UNCALIBRATED_TEMPERATURE`) and weights.
 
     Args:
         scores: (B, C) means of the ŷ_0 map over its points, about 0..1.
-        config: the model's, for `task`, `num_classes`, `temperature` and `prior_weight`.
-        dcg_logits: (B, C) the DCG's own logits 0.5 · (ŷ_g + ŷ_l); needed where `prior_weight` is not 0.
+        config: the model's, for `task`, `num_classes`, `predictor`, `temperature` and `pool_weights`.
+        members: (B, M, C) logits of what is added to the scores: ŷ_g and ŷ_l; needed where a weight is not 0.
 
     Returns:
-        (B, C) in [0, 1], at least float32: softmax (multi-label: sigmoid) of `score_logits` / T + w · `dcg_logits`.
+        (B, C) in [0, 1], at least float32: softmax (multi-label: sigmoid) of `score_logits` / T + Σ_m w_m · member m.
+        Where the DCG predicts alone and has weights, of the sum alone: its scores are no more than the members' mean.
         Rows sum to 1 for "multiclass", each label is for itself for "multilabel".
 
     Raises:
-        ValueError: a shape is not (B, C), or `dcg_logits` is missing.
+        ValueError: a shape is not (B, C), or `members` are missing or others than the weights.
 
     Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2; the sum is a logarithmic
     opinion pool, Genest and Zidek, *Combining Probability Distributions* (Statistical Science 1986), section 3.
     """
-    _check_scores("scores", scores, config)
-    temperature = UNCALIBRATED_TEMPERATURE if config.temperature is None else config.temperature
-    logits = score_logits(scores, config) / temperature
-    if config.prior_weight:
-        if dcg_logits is None:
-            raise InvalidValueError(f"prior_weight={config.prior_weight} needs dcg_logits")
-        _check_scores("dcg_logits", dcg_logits, config)
-        logits = logits + config.prior_weight * dcg_logits
-    return logits_to_probs(logits, config.task)
-
-
-def _check_scores(name: str, scores: Tensor, config: DiffMICConfig) -> None:
     if scores.ndim != 2 or scores.shape[1] != config.num_classes:
-        raise InvalidValueError(f"expected {name} of shape (B, {config.num_classes}), found {tuple(scores.shape)}")
+        raise InvalidValueError(f"expected scores of shape (B, {config.num_classes}), found {tuple(scores.shape)}")
+    temperature = UNCALIBRATED_TEMPERATURE if config.temperature is None else config.temperature
+    logits, weights = score_logits(scores, config) / temperature, config.pool_weights
+    if not any(weights):
+        return logits_to_probs(logits, config.task)
+    if members is None:
+        raise InvalidValueError(f"prior_weight={config.prior_weight} needs members, the logits of ŷ_g and ŷ_l")
+    if members.shape != (len(scores), len(weights), config.num_classes):
+        shape = f"({len(scores)}, {len(weights)}, {config.num_classes})"
+        raise InvalidValueError(f"expected members of shape {shape}, found {tuple(members.shape)}")
+    if config.predictor == "dcg":
+        logits = torch.zeros_like(logits)
+    for weight, member in zip(weights, members.unbind(1), strict=True):
+        logits = logits + weight * member
+    return logits_to_probs(logits, config.task)
 
 
 def score_logits(scores: Tensor, config: DiffMICConfig) -> Tensor:

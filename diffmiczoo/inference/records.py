@@ -48,6 +48,8 @@ def record_of(prediction: Prediction, row: int, label: Any) -> dict[str, Any]:
         "uncertainty": prediction.uncertainty[row].item(),
         "probs": dict(zip(names, prediction.probs[row].tolist(), strict=True)),
         "scores": dict(zip(names, prediction.scores[row].tolist(), strict=True)),
+        "global_logits": dict(zip(names, prediction.global_logits[row].tolist(), strict=True)),
+        "local_logits": dict(zip(names, prediction.local_logits[row].tolist(), strict=True)),
         "dcg_logits": dict(zip(names, prediction.dcg_logits[row].tolist(), strict=True)),
         "size": size,
         "rois": boxes,

@@ -11,42 +11,72 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.inference.probabilities import scores_to_probs, uncertainty
+from diffmiczoo.nn.condition import Priors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class PredictionTensors:
-    """The tensors of a `Prediction`, which has their shapes and ranges; float32 on the CPU."""
+    """The tensors of a prediction of B images; float32 on the CPU.
+
+    Attributes:
+        scores: (B, C) means of the sampler's ŷ_0 map, about 0..1; logits where the DCG predicts alone.
+        global_logits: (B, C) ŷ_g, the prior of the whole image.
+        local_logits: (B, C) ŷ_l, the prior of the ROIs; ŷ_g without a local stream.
+        probs: (B, C) in [0, 1], see `diffmiczoo.inference.probabilities.scores_to_probs`.
+        uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing, see `inference.probabilities.uncertainty`.
+        rois: (B, K, 4) left, top, right, bottom in pixels of the model's S×S input; right and bottom are exclusive.
+        roi_attention: (B, K) in [0, 1], rows sum to 1.
+        saliency: (B, C, h, w) logits.
+    """
 
     scores: Tensor
-    dcg_logits: Tensor
+    global_logits: Tensor
+    local_logits: Tensor
     probs: Tensor
     uncertainty: Tensor
     rois: Tensor
     roi_attention: Tensor
     saliency: Tensor
 
-    @classmethod
-    def of(
-        cls,
-        scores: Tensor,
-        dcg_logits: Tensor,
-        rois: Tensor,
-        roi_attention: Tensor,
-        saliency: Tensor,
-        config: DiffMICConfig,
-    ) -> PredictionTensors:
-        """Brings what a model computed for a batch to the CPU, and adds probabilities and uncertainty."""
-        given = (scores, dcg_logits, rois, roi_attention, saliency)
-        scores, dcg_logits, rois, roi_attention, saliency = _on_cpu(given)
-        probs = scores_to_probs(scores, config, dcg_logits)
-        return cls(scores, dcg_logits, probs, uncertainty(probs, config.task), rois, roi_attention, saliency)
+    @property
+    def members(self) -> Tensor:
+        """(B, M, C) logits of what the pool adds to the scores, in the order of `DiffMICConfig.pool_weights`."""
+        return torch.stack([self.global_logits, self.local_logits], dim=1)
 
-    @classmethod
-    def concatenated(cls, parts: Sequence[PredictionTensors]) -> PredictionTensors:
-        """Puts batches one after the other."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in TENSORS))
+    @property
+    def dcg_logits(self) -> Tensor:
+        """(B, C) the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), logits."""
+        return 0.5 * (self.global_logits + self.local_logits)
+
+
+def prediction_tensors(scores: Tensor, priors: Priors, config: DiffMICConfig) -> PredictionTensors:
+    """Brings what a model computed for a batch to the CPU, and adds probabilities and uncertainty.
+
+    Args:
+        scores: (B, C).
+        priors: of the same images.
+        config: the model's.
+    """
+    left_top = priors.roi_top_left.flip(-1)
+    computed = {
+        "scores": scores,
+        "global_logits": priors.global_prior,
+        "local_logits": priors.local_prior,
+        "rois": torch.cat([left_top, left_top + config.roi_size], dim=-1),
+        "roi_attention": priors.roi_attention,
+        "saliency": priors.saliency,
+    }
+    moved = dict(zip(computed, _on_cpu(list(computed.values())), strict=True))
+    members = torch.stack([moved["global_logits"], moved["local_logits"]], dim=1)
+    probs = scores_to_probs(moved["scores"], config, members)
+    return PredictionTensors(**moved, probs=probs, uncertainty=uncertainty(probs, config.task))
+
+
+def concatenated(parts: Sequence[PredictionTensors]) -> PredictionTensors:
+    """Puts batches one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return PredictionTensors(**{name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS})
 
 
 def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -71,8 +71,8 @@ class CalibratedModel(ImageClassifier):
             found = self.predict(items, batch_size=batch_size, progress=progress)
             targets = torch.from_numpy(manifest.targets())
             config = self.config.uncalibrated()
-            config = config.replace(**fit_calibration(found.scores, found.dcg_logits, targets, config))
-            probs = scores_to_probs(found.scores, config, found.dcg_logits)
+            config = config.replace(**fit_calibration(found.scores, found.members, targets, config))
+            probs = scores_to_probs(found.scores, config, found.members)
             self.config = fit_decision(probs, targets, config, balance_labels)
         except BaseException:
             self.trained = before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,28 +15,27 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.inference.probabilities import logits_to_probs, score_logits
 from diffmiczoo.metrics.checks import Values, checked_matrix, indicator, on_cpu
 from diffmiczoo.metrics.definitions import BINS, calibration_gaps
-
-#: Where `fit_temperature` searches.
-TEMPERATURE_RANGE = (1e-3, 1e2)
+from diffmiczoo.metrics.pool import TEMPERATURE_RANGE, fit_pool
 
 #: Images with and without a label that a threshold for it needs.
 LEAST_IMAGES = 5
 
-#: Where `fit_pool` searches for the prior weight ends.
-LARGEST_WEIGHT = 10.0
+#: With so many validation images they and the state before calibration count the same; with twice as many that counts
+#: a quarter. docs/experiments/calibration-few.md has the measurements.
+EVEN_IMAGES = 8
 
-#: With so many validation images they and the probabilities before calibration count the same; with twice as many these
-#: count a quarter. docs/experiments/calibration-few.md has the measurements.
-EVEN_IMAGES = 13
+#: With fewer validation images nothing is calibrated: more than one time in twenty that would do harm, whatever the
+#: number of classes, as all of them share the factors.
+LEAST_TO_CALIBRATE = 12
 
-#: From so many images on the probabilities before calibration count for less than a sixteenth: nothing need be said.
+#: From so many images on the state before calibration counts for less than a sixteenth: nothing need be said.
 ENOUGH_IMAGES = 4 * EVEN_IMAGES
 
-# Halves a range until it is smaller than any use of it: ten digits of T, six of the prior weight.
-_HALVINGS, _HALVINGS_OF_WEIGHT = 40, 24
+# Halves a range until it is smaller than any use of it: ten digits of T.
+_HALVINGS = 40
 
 
-def fit_temperature(logits: Values, targets: Values, *, task: str, pseudo_images: float = 0.0) -> float:
+def fit_temperature(logits: Values, targets: Values, *, task: str) -> float:
     """Finds the temperature T with the smallest negative log-likelihood of logits / T on validation data.
 
     The likelihood is log-concave in 1/T, so its slope changes sign once, and halving log T finds that place; the same
@@ -46,7 +46,6 @@ def fit_temperature(logits: Values, targets: Values, *, task: str, pseudo_images
         logits: (N, C), what `diffmiczoo.inference.probabilities.score_logits` gives.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
         task: "multiclass" or "multilabel".
-        pseudo_images: how many images count besides, see `_shrunk`.
 
     Returns:
         T in `TEMPERATURE_RANGE`, for `DiffMICConfig.temperature`.
@@ -57,77 +56,46 @@ def fit_temperature(logits: Values, targets: Values, *, task: str, pseudo_images
     Source: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), section 4.2.
     """
     logits = checked_matrix(logits, "logits")
-    truth = _shrunk(indicator(targets, logits.shape, task).double(), logits, task, pseudo_images)
+    truth = indicator(targets, logits.shape, task).double()
     return _best_temperature(logits, torch.zeros_like(logits), truth, task)
 
 
-def fit_pool(
-    logits: Values, dcg_logits: Values, targets: Values, *, task: str, pseudo_images: float = 0.0
-) -> tuple[float, float]:
-    """Finds the temperature T and the prior weight w with the smallest negative log-likelihood of logits / T + w · d.
-
-    A model that has seen its training images and a DCG that has seen the same ones err in different places; the sum of
-    their logarithms is more often right about how sure to be than either. The likelihood is log-concave in 1/T and w
-    together, so at each w's best T its slope by w changes sign once, and halving finds that place. Where w does not
-    matter the result is 0.
-
-    Args:
-        logits: (N, C), what `diffmiczoo.inference.probabilities.score_logits` gives.
-        dcg_logits: (N, C), d = 0.5 · (ŷ_g + ŷ_l), the DCG's own logits.
-        targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
-        task: "multiclass" or "multilabel".
-        pseudo_images: how many images count besides, see `_shrunk`.
-
-    Returns:
-        T in `TEMPERATURE_RANGE` and w in 0..`LARGEST_WEIGHT`, for `DiffMICConfig.temperature` and `prior_weight`.
-
-    Raises:
-        ValueError: there are no rows, logits are not finite or have different shapes, or targets do not fit.
-    """
-    logits, prior = checked_matrix(logits, "logits"), checked_matrix(dcg_logits, "dcg_logits")
-    if logits.shape != prior.shape:
-        raise InvalidValueError(f"logits and dcg_logits have shapes {tuple(logits.shape)} and {tuple(prior.shape)}")
-    truth = _shrunk(indicator(targets, logits.shape, task).double(), logits, task, pseudo_images)
-
-    # Sums of so many numbers are no nearer to 0 than this where they should be 0.
-    noise = 1e-9 * float(prior.abs().sum())
-
-    def gains(weight: float) -> bool:
-        temperature = _best_temperature(logits, weight * prior, truth, task)
-        return _slope(prior, logits / temperature + weight * prior, truth, task) < -noise
-
-    weight = _sign_change(gains, 0.0, LARGEST_WEIGHT, _HALVINGS_OF_WEIGHT) if gains(0.0) else 0.0
-    return _best_temperature(logits, weight * prior, truth, task), weight
-
-
-def fit_calibration(scores: Tensor, dcg_logits: Tensor, targets: Values, config: DiffMICConfig) -> dict[str, float]:
+def fit_calibration(scores: Tensor, members: Tensor, targets: Values, config: DiffMICConfig) -> dict[str, Any]:
     """Finds the fields of a config that turn scores into calibrated probabilities, on validation data.
 
-    Few images are told apart without an error by chance, and then the best T is 0: certainty about everything. So the
-    probabilities before calibration count as `pseudo_images` of the images besides.
+    Few images are told apart without an error by chance, and then the best T is 0: certainty about everything. So
+    what was before calibration holds the factors back as `pseudo_images` images would, and below `LEAST_TO_CALIBRATE`
+    there is no calibration at all.
 
     Args:
         scores: (N, C) of the model, as `diffmiczoo.inference.prediction.Prediction` holds them.
-        dcg_logits: (N, C) of its DCG.
+        members: (N, M, C) logits of ŷ_g and ŷ_l, as `Prediction.members` holds them.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
-        config: the model's; only a diffusion is pooled with the DCG.
+        config: the model's. A diffusion's scores are pooled with both priors, a DCG's priors with each other; a global
+            stream alone has a temperature only.
 
     Returns:
-        "temperature", and for a diffusion "prior_weight".
+        "temperature" and, but for a global stream alone, "prior_weight"; nothing where there are too few images.
 
     Raises:
         ValueError: there are no rows, scores are not finite, or targets do not fit.
     """
-    logits = score_logits(scores, config)
-    few = pseudo_images(len(logits))
-    if config.predictor != "diffusion":
-        return {"temperature": fit_temperature(logits, targets, task=config.task, pseudo_images=few)}
-    temperature, prior_weight = fit_pool(logits, dcg_logits, targets, task=config.task, pseudo_images=few)
-    return {"temperature": temperature, "prior_weight": prior_weight}
+    logits, few = score_logits(scores, config), pseudo_images(len(scores))
+    if len(logits) < LEAST_TO_CALIBRATE:
+        return {}
+    own = None if config.predictor == "dcg" else logits
+    added = members[:, :0] if config.predictor == "global" else members
+    pool = fit_pool(own, added, targets, task=config.task, pseudo_images=few)
+    if config.predictor == "global":
+        return {"temperature": pool.temperature}
+    if own is None and not any(pool.weights):
+        # No weight would mean equal ones.
+        return {"temperature": TEMPERATURE_RANGE[1]}
+    return {"temperature": pool.temperature, "prior_weight": pool.weights}
 
 
 def pseudo_images(images: int) -> float:
-    """Returns how many images the probabilities before calibration count as, beside so many validation images."""
+    """Returns how many images the state before calibration counts as, beside so many validation images."""
     return EVEN_IMAGES**2 / max(images, 1)
 
 
@@ -140,25 +108,19 @@ def calibration_sentence(counts: Mapping[str, int], images: int) -> str:
     """
     shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:20])
     more = ", …" if len(counts) > 20 else ""
-    several = ("image", "calibrates") if images == 1 else ("images", "calibrate")
-    text = f"{images:,} validation {several[0]} ({shown}{more}) {several[1]} {len(counts)} classes"
+    text = f"{images:,} validation image{'' if images == 1 else 's'} ({shown}{more})"
+    if images < LEAST_TO_CALIBRATE:
+        return (
+            f"{text} are too few to calibrate {len(counts)} classes: probabilities stay as they are before "
+            f"calibration, a ranking only; take at least {LEAST_TO_CALIBRATE}, better {ENOUGH_IMAGES}"
+        )
+    text += f" calibrate {len(counts)} classes"
     if images >= ENOUGH_IMAGES:
         return text
     return (
         f"{text}: few, so that the probabilities before calibration count as {pseudo_images(images):.0f} images "
         f"besides and hold them back; from {ENOUGH_IMAGES} images on they hardly count"
     )
-
-
-def _shrunk(truth: Tensor, logits: Tensor, task: str, pseudo_images: float) -> Tensor:
-    """Adds to the truth (N, C) of N images that of `pseudo_images` more, which are as the logits at T = 1 say.
-
-    Each image is given the label that it has, and with a weight of pseudo_images / N each label with the probability
-    before calibration. The likelihood of both stays log-concave in 1/T and w; it is largest at T = 1 and w = 0 without
-    images, has no end at T = 0 where few images are told apart without an error, and is the plain one for large N.
-    """
-    weight = pseudo_images / len(truth)
-    return (truth + weight * logits_to_probs(logits, task)) / (1 + weight)
 
 
 def _best_temperature(logits: Tensor, offset: Tensor, truth: Tensor, task: str) -> float:

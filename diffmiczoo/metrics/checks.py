@@ -36,6 +36,20 @@ def checked_matrix(values: Values, name: str) -> Tensor:
     return matrix
 
 
+def checked_members(values: Values) -> Tensor:
+    """Returns the logits (N, M, C) of M members as (M, N, C) float64 on the CPU.
+
+    Raises:
+        ValueError: the shape is another, or a value is not finite.
+    """
+    members = on_cpu(values)
+    if members.ndim != 3:
+        raise InvalidValueError(f"members have shape {tuple(members.shape)}; expected (N, M, C)")
+    for place, member in enumerate(members.unbind(1)):
+        checked_matrix(member, f"member {place}")
+    return members.double().transpose(0, 1)
+
+
 def indicator(targets: Values, shape: torch.Size, task: str) -> Tensor:
     """Returns targets as (N, C) bool.
 

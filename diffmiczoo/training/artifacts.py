@@ -14,8 +14,7 @@ from diffmiczoo.data.duplicates import content_hash
 from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.errors import warn
 from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
-from diffmiczoo.evaluation.evaluate import collect_scores, scores_and_dcg_logits
-from diffmiczoo.evaluation.results import LabelledPredictions
+from diffmiczoo.evaluation.evaluate import collect_scores, scores_and_members
 from diffmiczoo.files import write_text
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, RECIPE_FILE
 from diffmiczoo.inference.decisions import decide
@@ -84,16 +83,13 @@ class _Measured:
 def _measure(trainer: Trainer) -> _Measured:
     model, validation, progress = trainer.model, trainer.data.val, trainer.progress
     loader = DataLoader(validation, trainer.recipe.batch_size)
-    both, targets = collect_scores(model, scores_and_dcg_logits, loader, progress)
-    scores, logits = both.unbind(1)
+    found, targets = collect_scores(model, scores_and_members, loader, progress)
+    scores, members = found[:, 0], found[:, 1:]
     config, manifest = model.config, validation.manifest
-    probs = scores_to_probs(scores, config, logits)
+    probs = scores_to_probs(scores, config, members)
     model.config = config = fit_decision(probs, targets, config, trainer.recipe.balance_labels)
-    predictions = PredictionsWithDcg(
-        LabelledPredictions.of(manifest, probs, config),
-        LabelledPredictions.of(manifest, logits_to_probs(logits, config.task), config, fitted=False),
-    )
-    return _Measured(predictions, progress)
+    dcg_probs = logits_to_probs(0.5 * (members[:, 0] + members[:, 1]), config.task)
+    return _Measured(PredictionsWithDcg.of(manifest, probs, dcg_probs, config), progress)
 
 
 def _save_weights(trainer: Trainer, plan: Plan, measured: _Measured | None) -> None:

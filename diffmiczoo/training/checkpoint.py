@@ -44,7 +44,7 @@ class Best:
     value: float = -math.inf
     improved: int = 0
     weights: dict[str, Tensor] | None = None
-    calibration: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.diffusion.losses import TrainingNoise
-from diffmiczoo.evaluation.evaluate import dcg_logits, scores_and_dcg_logits
+from diffmiczoo.evaluation.evaluate import dcg_logits, scores_and_members
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.recipe import Recipe
 
@@ -25,8 +25,8 @@ class Stage:
         number: 0 or 1, in order.
         modules: names of the model's children that it trains.
         epochs, lr: from the recipe.
-        scores: (model, images) → (B, C), for validation; (B, 2, C), the model's and its DCG's, where both are to be
-            pooled.
+        scores: (model, images) → (B, C), for validation; (B, 1 + M, C), the model's and the pool's members, where the
+            model is complete and its calibration is to be fitted.
         is_final: whether the scores are the model's own, or only those of the DCG that the next stage builds on.
     """
 
@@ -42,11 +42,12 @@ class Stage:
 def create_stages(recipe: Recipe, config: DiffMICConfig) -> tuple[Stage, ...]:
     """Returns the DCG stage and, unless the DCG predicts alone, the diffusion stage (section III-E)."""
     alone = config.predictor != "diffusion"
-    dcg = Stage("dcg", 0, ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, dcg_logits, alone)
+    scores = scores_and_members if alone else dcg_logits
+    dcg = Stage("dcg", 0, ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, scores, alone)
     if alone:
         return (dcg,)
     modules, epochs, lr = ("feature_prior", "unet"), recipe.diffusion_epochs, recipe.diffusion_lr
-    return dcg, Stage("diffusion", 1, modules, epochs, lr, scores_and_dcg_logits, True)
+    return dcg, Stage("diffusion", 1, modules, epochs, lr, scores_and_members, True)
 
 
 class StageLoss(nn.Module):

@@ -268,7 +268,7 @@ class Trainer:
         if value >= run.best.value:
             improved = epoch if value > run.best.value else run.best.improved
             run.best = Best(epoch, value, improved, _cpu_copy(model), found.calibration)
-        return {**found.metrics.values, **found.calibration}
+        return found.row
 
     def _load_best(self, run: _StageRun, weights: dict[str, Tensor]) -> None:
         """Loads the best weights of a finished stage into the model and marks their epoch in the history."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
@@ -24,7 +25,14 @@ class Validated:
     """Metrics of an epoch, and the config's fields for the calibration that they were computed with."""
 
     metrics: Metrics
-    calibration: dict[str, float]
+    calibration: dict[str, Any]
+
+    @property
+    def row(self) -> dict[str, float]:
+        """Returns both as columns of a table, a number each."""
+        fields = dict(self.calibration)
+        weights = dict(zip(("prior_weight_global", "prior_weight_local"), fields.pop("prior_weight", ()), strict=False))
+        return {**self.metrics.values, **fields, **weights}
 
 
 def validate(
@@ -49,11 +57,11 @@ def validate(
     return Validated(metrics, calibration)
 
 
-def _calibrated(scores: Tensor, targets: Tensor, config: DiffMICConfig) -> tuple[Tensor, dict[str, float]]:
+def _calibrated(scores: Tensor, targets: Tensor, config: DiffMICConfig) -> tuple[Tensor, dict[str, Any]]:
     """Returns probabilities of a stage's scores, calibrated on these targets, and the config's fields that say how."""
     if scores.ndim == 2:
         temperature = fit_temperature(scores, targets, task=config.task)
         return logits_to_probs(scores / temperature, config.task), {"temperature": temperature}
-    own, dcg_logits = scores.unbind(1)
-    fields = fit_calibration(own, dcg_logits, targets, config)
-    return scores_to_probs(own, config.replace(**fields), dcg_logits), fields
+    own, members = scores[:, 0], scores[:, 1:]
+    fields = fit_calibration(own, members, targets, config)
+    return scores_to_probs(own, config.uncalibrated().replace(**fields), members), fields

@@ -126,7 +126,16 @@ def test_rows(key: Any, rows: list[int]) -> None:
     selected = prediction[key]
     assert selected.names == [prediction.names[row] for row in rows]
     assert [item.name for item in selected.items] == selected.names
-    for field in ("scores", "dcg_logits", "probs", "uncertainty", "rois", "roi_attention", "saliency"):
+    for field in (
+        "scores",
+        "global_logits",
+        "local_logits",
+        "probs",
+        "uncertainty",
+        "rois",
+        "roi_attention",
+        "saliency",
+    ):
         assert torch.equal(getattr(selected, field), getattr(prediction, field)[rows])
     assert (selected.seed, selected.errors) == (7, prediction.errors)
     assert selected.labels == [prediction.labels[row] for row in rows]

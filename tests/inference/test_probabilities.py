@@ -35,17 +35,29 @@ def test_multilabel_probabilities_by_hand() -> None:
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
-def test_the_dcgs_logits_are_added_with_their_weight(task: str) -> None:
-    config = DiffMICConfig(num_classes=3, temperature=0.5, prior_weight=0.3, task=task)
-    dcg_logits = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0], [3.0, 1.0, 0.0], [0.1, 0.2, 0.3]])
-    logits = score_logits(SCORES, config) / 0.5 + 0.3 * dcg_logits
-    assert torch.equal(scores_to_probs(SCORES, config, dcg_logits), logits_to_probs(logits, task))
-    ignored = scores_to_probs(SCORES, config.replace(prior_weight=0.0), dcg_logits)
+def test_the_priors_are_added_with_their_weights(task: str) -> None:
+    config = DiffMICConfig(num_classes=3, temperature=0.5, prior_weight=(0.3, 0.1), task=task)
+    members = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    logits = score_logits(SCORES, config) / 0.5 + 0.3 * members[:, 0] + 0.1 * members[:, 1]
+    assert torch.equal(scores_to_probs(SCORES, config, members), logits_to_probs(logits, task))
+    ignored = scores_to_probs(SCORES, config.replace(prior_weight=0.0), members)
     assert torch.equal(ignored, scores_to_probs(SCORES, config.replace(prior_weight=0.0)))
-    with pytest.raises(ValueError, match=r"prior_weight=0\.3 needs dcg_logits"):
+    with pytest.raises(ValueError, match=r"prior_weight=\(0\.3, 0\.1\) needs members"):
         scores_to_probs(SCORES, config)
-    with pytest.raises(ValueError, match=r"expected dcg_logits of shape \(B, 3\), found \(4, 2\)"):
-        scores_to_probs(SCORES, config, dcg_logits[:, :2])
+    with pytest.raises(ValueError, match=r"expected members of shape \(4, 2, 3\), found \(4, 1, 3\)"):
+        scores_to_probs(SCORES, config, members[:, :1])
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_a_dcg_that_predicts_alone_is_weighed_or_has_a_temperature(task: str) -> None:
+    """Weights of 0 are what files have from before there were any: the mean of both priors, divided by T."""
+    config = DiffMICConfig(num_classes=3, temperature=0.5, prior_weight=(0.9, 0.2), task=task, predictor="dcg")
+    members = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    scores = members.mean(1)
+    weighted = logits_to_probs(0.9 * members[:, 0] + 0.2 * members[:, 1], task)
+    torch.testing.assert_close(scores_to_probs(scores, config, members), weighted)
+    before = scores_to_probs(scores, config.replace(prior_weight=0.0), members)
+    torch.testing.assert_close(before, logits_to_probs(scores / 0.5, task))
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])

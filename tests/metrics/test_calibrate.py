@@ -38,7 +38,7 @@ def test_calibration_is_that_of_fit(calibrated: DiffMICv2, common_manifest: Path
     files = [str(common_manifest.parent / f"{number}.png") for number in range(24, 32)]
     found = calibrated.predict(files)
     targets = torch.tensor([number % 2 for number in range(24, 32)])
-    expected = fit_calibration(found.scores, found.dcg_logits, targets, calibrated.config.uncalibrated())
+    expected = fit_calibration(found.scores, found.members, targets, calibrated.config.uncalibrated())
     assert (calibrated.config.temperature, calibrated.config.prior_weight) == tuple(expected.values())
     assert calibrated.trained and found.calibrated and found.trained and calibrated.training
 

@@ -1,0 +1,65 @@
+"""What the members of a model's pool say of labelled images, each for itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
+from diffmiczoo.model import DiffMICv2
+
+
+@dataclass(frozen=True)
+class MemberLogits:
+    """What a model's members say of N images.
+
+    Attributes:
+        scores: (N, C) of the model.
+        members: (N, M, C) logits of what the pool adds, as `Prediction.members`.
+        targets: (N,) class indices, or (N, C) of 0 and 1.
+        features: (N, H) the image feature prior F; (N, 0) without a second stage.
+    """
+
+    scores: Tensor
+    members: Tensor
+    targets: Tensor
+    features: Tensor
+
+    def probs(self, config: DiffMICConfig) -> Tensor:
+        """Returns the model's probabilities (N, C)."""
+        return scores_to_probs(self.scores, config, self.members)
+
+    def dcg_probs(self, config: DiffMICConfig) -> Tensor:
+        """Returns the probabilities (N, C) of the DCG alone, not calibrated."""
+        return logits_to_probs(0.5 * (self.members[:, 0] + self.members[:, 1]), config.task)
+
+
+def collect_members(
+    model: DiffMICv2, manifest: Manifest, batch_size: int = 32, progress: bool | None = None
+) -> MemberLogits:
+    """Predicts the images of a manifest once and returns what each member says of them.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    features: list[Tensor] = []
+    items = [record.item() for record in manifest.records]
+    hook = None
+    if model.config.predictor == "diffusion":
+        hook = model.feature_prior.register_forward_hook(lambda *given: features.append(given[-1].float().cpu()))
+    try:
+        found = model.predict(items, batch_size=batch_size, progress=progress)
+    finally:
+        if hook is not None:
+            hook.remove()
+    nothing = torch.zeros(len(items), 0)
+    return MemberLogits(
+        found.scores,
+        found.members,
+        torch.from_numpy(manifest.targets()),
+        torch.cat(features) if features else nothing,
+    )
