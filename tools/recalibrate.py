@@ -30,6 +30,13 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY
 
 
+#: Of runs whose weights are not kept.
+SEEDS_NOTE = (
+    "The runs were measured before ŷ_g and ŷ_l had a weight each, with one weight for their mean; their predictions "
+    "are not kept."
+)
+
+
 def kept_members(name: str, model: DiffMICv2, images: Manifest, split: str) -> MemberLogits:
     """Returns what a model's members say of the pictures of a split, from the temporary folder where it is there."""
     path = Path(tempfile.gettempdir()) / "diffmiczoo-members" / f"{name}-{split}.pt"
@@ -59,6 +66,8 @@ def main(name: str, data: Path) -> None:
         config = config.replace(thresholds=fit_thresholds(val.probs(config), val.targets))
     model.config = config
     metrics = json.loads((directory / METRICS_FILE).read_text(encoding="utf-8"))
+    if "seeds" in metrics:
+        metrics.setdefault("seeds_note", SEEDS_NOTE)
     for split, each in members.items():
         both = PredictionsWithDcg.of(images[split], each.probs(config), each.dcg_probs(config), config)
         metrics[split] = both.report().to_dict()

@@ -64,6 +64,7 @@ class CardFacts:
         differences: metric → (model - dcg, and its 95 % interval low and high), on the same resamples.
         seeds: "model" or "dcg" → seed → metric → value on the test split, of runs that differ in nothing else; the
             published weights are of one of them.
+        seeds_note: in what else than the seed the runs differ from the published weights; empty where in nothing.
         description: one sentence.
         dataset: name of the data set.
         counts: images per split.
@@ -85,6 +86,7 @@ class CardFacts:
     dcg: Metrics | None = None
     differences: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     seeds: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    seeds_note: str = ""
     description: str = ""
     dataset: str = "private"
     counts: dict[str, int] = field(default_factory=dict)
@@ -133,6 +135,7 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
         dcg=Metrics.from_dict(measured["dcg"]) if "dcg" in measured else None,
         differences=measured.get("difference", {}),
         seeds=metrics.get("seeds", {}),
+        seeds_note=metrics.get("seeds_note", ""),
         recipe=read_json_object(recipe) if recipe.is_file() else {},
         pictures=tuple(sorted(path.name for path in directory.glob("*.png"))),
     )
@@ -234,6 +237,7 @@ def _how_measured(facts: CardFacts) -> str:
             f" *All seeds* are the means ± standard deviations of {len(seeds)} runs that differ in the seed only "
             f"({', '.join(seeds)}); this model is the best of them on the validation split."
         )
+        text += f" {facts.seeds_note}" * bool(facts.seeds_note)
     return text
 
 
@@ -287,8 +291,10 @@ def _calibration(config: DiffMICConfig) -> str:
     runs = f"{config.sampling_steps} sampling steps, {config.num_samples} run" + ("s" if config.num_samples > 1 else "")
     if config.temperature is None:
         return f"Not calibrated: probabilities are a ranking only. {runs}."
-    weight = f", weight of the DCG's own logits {config.prior_weight:.4f}" if config.prior_weight else ""
+    weights = ""
+    if any(config.prior_weight):
+        weights = ", weights {:.4f} of the global and {:.4f} of the local prior".format(*config.prior_weight)
     pairs = zip(config.labels, config.label_adjustment, strict=False)
     offsets = ", ".join(f"{name} {value:.2f}" for name, value in pairs)
     rule = f" Labels by the largest log probability + {offsets}, fitted there too." if offsets else ""
-    return f"Temperature {config.temperature:.4f}{weight}, fitted on the validation split; {runs}.{rule}"
+    return f"Temperature {config.temperature:.4f}{weights}, fitted on the validation split; {runs}.{rule}"

@@ -18,6 +18,7 @@ from factories import pictures, small_model, tiny_model, write_images
 
 import diffmiczoo
 from diffmiczoo.data.duplicates import content_hash
+from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.metrics.calibration import fit_calibration, fit_thresholds, pseudo_images
 from diffmiczoo.model import DiffMICv2
@@ -29,18 +30,25 @@ NAMES = ("dark", "light")
 def calibrated(common_manifest: Path) -> DiffMICv2:
     """A calibrated model; nobody may change it."""
     model = tiny_model(class_names=NAMES).train()
-    with pytest.warns(UserWarning, match="8 validation images"):
-        assert model.calibrate(common_manifest) is model
+    with pytest.warns(UserWarning, match="24 validation images"):
+        assert model.calibrate(common_manifest, split="train") is model
     return model
 
 
 def test_calibration_is_that_of_fit(calibrated: DiffMICv2, common_manifest: Path) -> None:
-    files = [str(common_manifest.parent / f"{number}.png") for number in range(24, 32)]
-    found = calibrated.predict(files)
-    targets = torch.tensor([number % 2 for number in range(24, 32)])
+    train = read_manifest(common_manifest, class_names=NAMES).split("train")
+    found = calibrated.predict([record.item() for record in train.records])
+    targets = torch.from_numpy(train.targets())
     expected = fit_calibration(found.scores, found.members, targets, calibrated.config.uncalibrated())
     assert (calibrated.config.temperature, calibrated.config.prior_weight) == tuple(expected.values())
     assert calibrated.trained and found.calibrated and found.trained and calibrated.training
+
+
+def test_too_few_images_leave_probabilities_as_they_are(common_manifest: Path) -> None:
+    model = tiny_model(class_names=NAMES)
+    with pytest.warns(UserWarning, match="8 validation images .* are too few to calibrate 2 classes: .* at least 12"):
+        model.calibrate(common_manifest)
+    assert model.trained and model.config == model.config.uncalibrated()
 
 
 def test_splits_and_classes_are_those_of_evaluate(common_manifest: Path) -> None:

@@ -177,8 +177,8 @@ def test_few_images_calibrate_better_than_none_and_never_much_worse() -> None:
     before = loss(Pool(1.0, (0.0, 0.0)), *test, "multiclass")
     for count in (8, 16, 64):
         mean, worst = mean_and_worst(count, pseudo_images(count))
-        assert mean < before and worst < before + 0.02, count
-    assert mean_and_worst(8, 0.0)[1] > before + 0.4
+        assert mean < before and worst < before + 0.05, count
+    assert mean_and_worst(8, 0.0)[1] > before + 0.3
 
 
 def test_each_predictor_has_its_own_calibration() -> None:

@@ -10,12 +10,18 @@ from factories import BRIEF, QUICK, SMALL_ENCODERS, TINY, tiny_model
 
 import diffmiczoo
 from diffmiczoo.data.readers import read_manifest
-from diffmiczoo.inference.probabilities import score_logits
-from diffmiczoo.metrics.calibration import pseudo_images
+from diffmiczoo.metrics import calibration
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.recipe import Recipe
 
 
+@pytest.fixture
+def eight_are_enough(monkeypatch) -> None:
+    """Lets the 8 validation images of these tests calibrate a model."""
+    monkeypatch.setattr(calibration, "LEAST_TO_CALIBRATE", 8)
+
+
+@pytest.mark.usefixtures("eight_are_enough")
 def test_fit_learns_what_is_easy_and_leaves_a_loadable_model(manifest_csv, tmp_path) -> None:
     model = tiny_model(latent_dim=32)
     recipe = QUICK.replace(dcg_epochs=4, diffusion_epochs=24, diffusion_lr=3e-2, validate_every=8)
@@ -33,8 +39,8 @@ def test_fit_learns_what_is_easy_and_leaves_a_loadable_model(manifest_csv, tmp_p
     assert Recipe.load(tmp_path / "run" / "recipe.json") == recipe
 
 
-def test_a_calibrated_model_is_no_worse_on_validation_than_its_parts(manifest_csv, tmp_path) -> None:
-    """Pooled with the DCG's logits it contains both as special cases, so this holds however badly it learned."""
+@pytest.mark.usefixtures("eight_are_enough")
+def test_a_calibrated_model_is_the_pool_that_was_fitted_in_training(manifest_csv, tmp_path) -> None:
     recipe = QUICK.replace(dcg_epochs=3, diffusion_epochs=2, dcg_lr=1e-2, select="nll")
     result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
     model = diffmiczoo.create_model(f"local-dir:{tmp_path}/run/best", pretrained=True)
@@ -42,16 +48,9 @@ def test_a_calibrated_model_is_no_worse_on_validation_than_its_parts(manifest_cs
     records = read_manifest(manifest_csv).split("val").records
     truth = torch.tensor([model.config.labels.index(record.labels[0]) for record in records])
     found = model.predict([record.path for record in records])
-    parts = score_logits(found.scores, model.config), found.global_logits, found.local_logits
-    # The few images count beside others that are as the scores say before calibration.
-    before = pseudo_images(len(truth)) / len(truth) * parts[0].softmax(-1)
-    wanted = torch.nn.functional.one_hot(truth) + before
-
-    def loss(probs: torch.Tensor) -> float:
-        return float(-(wanted * probs.double().clamp(min=1e-300).log()).sum(1).mean())
-
-    alone = [(part / t).softmax(-1) for part in parts for t in torch.logspace(-2, 2, 81)]
-    assert loss(found.probs) <= min(map(loss, alone)) + 1e-6
+    fitted = calibration.fit_calibration(found.scores, found.members, truth, model.config)
+    assert fitted["temperature"] == pytest.approx(model.config.temperature, rel=1e-3)
+    assert fitted["prior_weight"] == pytest.approx(model.config.prior_weight, rel=1e-3, abs=1e-4)
     best = next(row for row in result.history if row["stage"] == "diffusion" and row["best"])
     assert float(torch.nn.functional.nll_loss(found.probs.double().log(), truth)) == pytest.approx(
         best["nll"], abs=1e-4
