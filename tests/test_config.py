@@ -3,12 +3,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffmiczoo.config import DiffMICConfig, bounds, choices
+from diffmiczoo.config.settings import LATER, field_kinds
 from diffmiczoo.training.recipe import Recipe
 
 
@@ -70,7 +72,7 @@ def test_every_number_has_bounds_and_no_choice_lost_its_list() -> None:
         ({"prior_weight": -0.1}, r"prior_weight\[0\]=-0.05 is outside 0.0..100.0"),
         ({"prior_weight": (0.1, 101)}, r"prior_weight\[1\]=101.0 is outside 0.0..100.0"),
         ({"prior_weight": (0.1, 0.2, 0.3)}, r"prior_weight=\(0.1, 0.2, 0.3\) has 3 values; expected 2"),
-        ({"prior_weight": 0.2, "predictor": "global"}, "predictor='global' has one"),
+        ({"prior_weight": 0.2, "predictor": "global"}, "predictor='global' has only one"),
     ],
 )
 def test_contradictions_are_named(values: dict, message: str) -> None:

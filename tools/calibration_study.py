@@ -1,84 +1,89 @@
-"""How well few validation images calibrate: subsets of the validation split, measured on the whole test split.
+"""How well few validation images calibrate: shipped weights, n of their validation images, NLL on the test split.
 
     python tools/calibration_study.py ../shared/data
 
-prints the tables of docs/experiments/calibration-few.md. The predictions of the shipped weights are computed once and
-kept in a temporary folder.
+prints the tables of docs/experiments/calibration-few.md. What the shipped weights say of their pictures is computed
+once and kept in a temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from recalibrate import kept_members
 from torch import Tensor
 
 import diffmiczoo
-from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.inference.probabilities import logits_to_probs, score_logits
-from diffmiczoo.metrics.calibration import fit_pool, pseudo_images
+from diffmiczoo.metrics.pool import Pool, fit_pool
 
 SETS = {"ham10000": "ham10000", "aptos2019": "aptos2019", "busi": "busi", "chestxray14": "chestxray14_subset"}
-SIZES = (4, 8, 16, 32, 64, 128)
-DRAWS = 30
+SIZES = (4, 8, 12, 16, 32, 64, 128)
+EVEN = (0, 5, 8, 13, 20)  # n images and what was before count the same at so many
+DRAWS = 60
+
+Parts = tuple[Tensor, Tensor, Tensor]
 
 
-def predictions(name: str, folder: Path) -> tuple[DiffMICConfig, dict[str, tuple[Tensor, Tensor, Tensor]]]:
-    """Returns the config of a data set's weights, and split → (logits, DCG's logits, targets)."""
-    model = diffmiczoo.create_model(f"diffmicv2_{name}", pretrained=True)
-    kept = Path(tempfile.gettempdir()) / f"calibration-study-{name}.pt"
-    if not kept.exists():
-        found = {}
-        for split in ("val", "test"):
-            manifest = read_manifest(folder, class_names=model.config.labels, task=model.config.task).split(split)
-            prediction = model.predict([record.item() for record in manifest.records], batch_size=32)
-            targets = torch.from_numpy(manifest.targets())
-            found[split] = (score_logits(prediction.scores, model.config), prediction.dcg_logits, targets)
-        torch.save(found, kept)
-    return model.config, torch.load(kept)
+def parts_of(name: str, folder: Path) -> tuple[str, dict[str, Parts]]:
+    """Returns the task of a data set's weights, and split → (logits (N, C), members (N, 2, C), targets)."""
+    entry = f"diffmicv2_nano.{name}"
+    model = diffmiczoo.create_model(entry, pretrained=True)
+    manifest = read_manifest(folder, class_names=model.config.labels, task=model.config.task)
+    found = {split: kept_members(entry, model, manifest.split(split), split) for split in ("val", "test")}
+    parts = {
+        split: (score_logits(each.scores, model.config), each.members, each.targets) for split, each in found.items()
+    }
+    return model.config.task, parts
 
 
-def loss(parts: tuple[Tensor, Tensor, Tensor], temperature: float, weight: float, task: str) -> float:
+def loss(parts: Parts, pool: Pool, task: str) -> float:
     """Returns the NLL of an image (multi-label: of a label of it)."""
-    logits, prior, targets = parts
-    probs = logits_to_probs(logits.double() / temperature + weight * prior.double(), task).clamp(1e-15, 1 - 1e-15)
+    logits, members, targets = parts
+    total = logits.double() / pool.temperature
+    for weight, member in zip(pool.weights, members.double().unbind(1), strict=True):
+        total = total + weight * member
+    probs = logits_to_probs(total, task).clamp(1e-15, 1 - 1e-15)
     if task == "multilabel":
         return float(torch.nn.functional.binary_cross_entropy(probs, targets.double()))
     return float(torch.nn.functional.nll_loss(probs.log(), targets.long()))
 
 
+def of_mean(parts: Parts) -> Parts:
+    """Returns parts with the mean of both priors as the only member."""
+    return parts[0], parts[1].mean(1, keepdim=True), parts[2]
+
+
 def study(name: str, folder: Path) -> None:
-    config, splits = predictions(name, folder)
+    task, splits = parts_of(name, folder)
     val, test = splits["val"], splits["test"]
-    before = loss(test, 1.0, 0.0, config.task)
-    print(
-        f"\n{name}: before {before:.4f}, shipped {loss(test, config.temperature, config.prior_weight, config.task):.4f}"
-    )
+    before = loss(test, Pool(1.0, (0.0, 0.0)), task)
+    print(f"\n{name}: before {before:.4f}")
+    kinds = [(f"{even}", even, test, lambda parts: parts) for even in EVEN]
+    kinds.append(("one weight, 13", 13, of_mean(test), of_mean))
+    print("| n | " + " | ".join(kind[0] for kind in kinds) + " |")
     for size in [*(size for size in SIZES if size < len(val[0])), len(val[0])]:
         cells = []
-        for few in (0.0, pseudo_images(size)):
-            rows = []
+        for _, even, measured, view in kinds:
+            found = []
             for draw in range(DRAWS if size < len(val[0]) else 1):
                 chosen = np.random.default_rng(draw).permutation(len(val[0]))[:size]
-                parts = [part[chosen] for part in val]
-                fitted = fit_pool(*parts, task=config.task, pseudo_images=few)
-                rows.append((loss(test, *fitted, config.task), *fitted))
-            nll, temperature, weight = np.array(rows).T
-            worse = np.mean(nll > before + 0.01)
-            cells.append(
-                f"{nll.mean():.3f} (max {nll.max():.3f}, worse {worse:3.0%}, "
-                f"T {temperature.min():.2f}-{temperature.max():.2f}, w {weight.mean():.2f})"
-            )
-        print(f"| {size} | " + " | ".join(cells) + " |")
+                logits, members, targets = view(tuple(part[chosen] for part in val))  # type: ignore[no-untyped-call]
+                pool = fit_pool(logits, members, targets, task=task, pseudo_images=even**2 / size)
+                found.append(loss(measured, pool, task))
+            worse = np.mean(np.array(found) > before + 0.01)
+            cells.append(f"{np.mean(found):.3f}, {np.max(found):.3f}, {worse:.0%}")
+        print(f"| {size} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     arguments = parser.parse_args()
-    for name, folder in SETS.items():
-        study(name, arguments.data / folder)
+    for name in arguments.sets:
+        study(name, arguments.data / SETS[name])

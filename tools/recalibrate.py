@@ -29,7 +29,6 @@ from diffmiczoo.metrics.calibration import fit_calibration, fit_thresholds
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY
 
-
 #: Of runs whose weights are not kept.
 SEEDS_NOTE = (
     "The runs were measured before ŷ_g and ŷ_l had a weight each, with one weight for their mean; their predictions "

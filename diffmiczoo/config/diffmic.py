@@ -146,9 +146,9 @@ class DiffMICConfig(Settings):
             wrong += [f"mmd_weight={self.mmd_weight}"] if self.mmd_weight else []
             if wrong:
                 raise InvalidValueError(f"{', '.join(wrong)} needs a guidance map, but guidance is 'none'")
-        if any(self.prior_weight) and self.predictor == "global":
+        if any(self.prior_weight) and self.predictor in ("global", "classifier"):
             raise InvalidValueError(
-                f"prior_weight={self.prior_weight} weighs the global and the local prior; predictor='global' has one"
+                f"prior_weight={self.prior_weight} weighs two priors; predictor={self.predictor!r} has only one"
             )
         if self.feature_loss_weight and self.predictor != "diffusion":
             raise InvalidValueError(

@@ -71,11 +71,11 @@ def fit_calibration(scores: Tensor, members: Tensor, targets: Values, config: Di
         scores: (N, C) of the model, as `diffmiczoo.inference.prediction.Prediction` holds them.
         members: (N, M, C) logits of ŷ_g and ŷ_l, as `Prediction.members` holds them.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
-        config: the model's. A diffusion's scores are pooled with both priors, a DCG's priors with each other; a global
-            stream alone has a temperature only.
+        config: the model's. A diffusion's scores are pooled with both priors, a DCG's priors with each other; all
+            others have a temperature only.
 
     Returns:
-        "temperature" and, but for a global stream alone, "prior_weight"; nothing where there are too few images.
+        "temperature" and, where there are two priors, "prior_weight"; nothing where there are too few images.
 
     Raises:
         ValueError: there are no rows, scores are not finite, or targets do not fit.
@@ -84,9 +84,9 @@ def fit_calibration(scores: Tensor, members: Tensor, targets: Values, config: Di
     if len(logits) < LEAST_TO_CALIBRATE:
         return {}
     own = None if config.predictor == "dcg" else logits
-    added = members[:, :0] if config.predictor == "global" else members
+    added = members if config.predictor in ("diffusion", "dcg") else members[:, :0]
     pool = fit_pool(own, added, targets, task=config.task, pseudo_images=few)
-    if config.predictor == "global":
+    if not pool.weights:
         return {"temperature": pool.temperature}
     if own is None and not any(pool.weights):
         # No weight would mean equal ones.
