@@ -3,14 +3,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffmiczoo.config import DiffMICConfig, bounds, choices
-from diffmiczoo.config.settings import LATER, field_kinds
 from diffmiczoo.training.recipe import Recipe
 
 

@@ -25,7 +25,8 @@ from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
 from diffmiczoo.evaluation.members import MemberLogits, collect_members
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE
-from diffmiczoo.metrics.calibration import fit_calibration, fit_thresholds
+from diffmiczoo.metrics.calibration import fit_calibration
+from diffmiczoo.metrics.decisions import fit_decision
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY
 
@@ -61,9 +62,7 @@ def main(name: str, data: Path) -> None:
     members = {split: kept_members(name, model, images[split], split) for split in images}
     val, config = members["val"], model.config.uncalibrated()
     config = config.replace(**fit_calibration(val.scores, val.members, val.targets, config))
-    if config.task == "multilabel":
-        config = config.replace(thresholds=fit_thresholds(val.probs(config), val.targets))
-    model.config = config
+    model.config = config = fit_decision(val.probs(config), val.targets, config)
     metrics = json.loads((directory / METRICS_FILE).read_text(encoding="utf-8"))
     if "seeds" in metrics:
         metrics.setdefault("seeds_note", SEEDS_NOTE)

@@ -199,9 +199,7 @@ class DiffMICConfig(Settings):
 
     def uncalibrated(self) -> DiffMICConfig:
         """Returns a copy without what is fitted on validation images: temperature, prior weight, decision rule."""
-        return dataclasses.replace(
-            self, temperature=None, prior_weight=(0.0, 0.0), thresholds=(), label_adjustment=()
-        )
+        return dataclasses.replace(self, temperature=None, prior_weight=(0.0, 0.0), thresholds=(), label_adjustment=())
 
 
 def _of_both_priors(weight: Any) -> Any:

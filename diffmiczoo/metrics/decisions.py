@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.inference.decisions import decide
-from diffmiczoo.metrics.calibration import LEAST_IMAGES, fit_thresholds, pseudo_images
+from diffmiczoo.metrics.calibration import LEAST_IMAGES, LEAST_TO_CALIBRATE, fit_thresholds, pseudo_images
 from diffmiczoo.metrics.checks import Values, checked_matrix, indicator
 
 #: Strengths τ that are tried: 0 is the most probable class, 1 the best for balanced accuracy where probabilities are
@@ -15,7 +15,7 @@ STRENGTHS = tuple(step / 20 for step in range(31))
 
 
 def fit_decision(probs: Values, targets: Values, config: DiffMICConfig, most_lost: float = 0.0) -> DiffMICConfig:
-    """Returns a config with the decision rule that validation images ask for.
+    """Returns a config with the decision rule that validation images ask for; with too few of them as it is.
 
     Args:
         probs: (N, C), calibrated.
@@ -24,6 +24,8 @@ def fit_decision(probs: Values, targets: Values, config: DiffMICConfig, most_los
         most_lost: accuracy that a "multiclass" model's labels may give up for balanced accuracy; 0 leaves the most
             probable class.
     """
+    if len(checked_matrix(probs, "probs")) < LEAST_TO_CALIBRATE:
+        return config
     if config.task == "multilabel":
         few = pseudo_images(len(checked_matrix(probs, "probs")))
         return config.replace(thresholds=fit_thresholds(probs, targets, pseudo_images=few))
