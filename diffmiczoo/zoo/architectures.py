@@ -83,6 +83,29 @@ def diffmicv2_nano() -> DiffMICConfig:
 
 
 @register_model
+def diffmicv2_small() -> DiffMICConfig:
+    """DiffMIC-v2 between the two, under 12 million parameters: EfficientNet-Lite2 encoders, 256 pixels, H = 256.
+
+    The DCG and the image feature prior each see the whole image by a full EfficientNet-Lite2. Four ROIs of 64 pixels,
+    two cells of the saliency map on a side, pass through its first four stages in the DCG and three in F.
+    """
+    return DiffMICConfig(
+        image_size=256,
+        mean=(0.498, 0.498, 0.498),
+        std=(0.502, 0.502, 0.502),
+        dcg_encoder="tf_efficientnet_lite2",
+        local_out_index=3,
+        num_rois=4,
+        roi_size=64,
+        roi_saliency="probability",
+        raw_encoder="tf_efficientnet_lite2",
+        roi_encoder="tf_efficientnet_lite2",
+        roi_out_index=2,
+        latent_dim=256,
+    )
+
+
+@register_model
 def diffmicv1_resnet18() -> DiffMICConfig:
     """DiffMIC (v1): one noise vector, a ResNet-18 for the whole image, and a process that ends at the DCG's prediction.
 

