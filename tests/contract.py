@@ -34,7 +34,7 @@ NOT_IN_THE_GRAPH = set(
 
 @functools.cache
 def graph_of(name: str, backbones: bool) -> dict[str, Any]:
-    """Returns what shapes the operations of a registered model: all, or all but its backbones and how ROIs are found."""
+    """Returns what shapes the operations of a registered model: all, or but for its backbones and the rule of ROIs."""
     with torch.device("meta"):
         fields = registered_model(name).config.to_dict()
     return {

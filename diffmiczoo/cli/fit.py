@@ -77,13 +77,15 @@ def fit(
     fine-tuning.
     """
     import diffmiczoo
+    from diffmiczoo.training.budget import budget_of
     from diffmiczoo.training.prepare import prepare
 
     check_directory(Path(output))
     recipe = diffmiczoo.Recipe.load(recipe_file) if recipe_file else None
     tell(())  # the plan is told below
     prepared = prepare(name, data_source(train, choice), validation_source(val, choice), recipe, **options)
-    tell(prepared.plan.lines())
+    budget = budget_of(prepared.recipe, prepared.model.config, len(prepared.plan.train))
+    tell([*prepared.plan.lines(), budget.sentence])
     try:
         result = diffmiczoo.fit(
             prepared.model,

@@ -24,6 +24,7 @@ from diffmiczoo.metrics.decisions import fit_decision
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.table import overall_metrics
 from diffmiczoo.runtime.text import markdown_text
+from diffmiczoo.training.budget import budget_of
 from diffmiczoo.training.plan import Plan
 from diffmiczoo.training.trainer import Trainer
 
@@ -145,7 +146,9 @@ def _write_page(trainer: Trainer, plan: Plan, report: DataReport, measured: _Mea
     ]
     if report.warnings:
         parts.append("Note:\n\n" + "\n".join(f"- {markdown_text(sentence)}" for sentence in report.warnings))
-    parts.append(f"## Recipe\n\n```json\n{json.dumps(trainer.recipe.to_dict(), indent=1)}\n```")
+    budget = budget_of(trainer.recipe, model.config, len(plan.train), trainer.processes.rank.world_size)
+    recipe = json.dumps(trainer.recipe.to_dict(), indent=1)
+    parts.append(f"## Recipe\n\n{budget.sentence.capitalize()}.\n\n```json\n{recipe}\n```")
     write_text(output / "README.md", "\n\n".join(parts) + "\n")
 
 

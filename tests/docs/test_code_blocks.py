@@ -37,6 +37,7 @@ COUNTS = {
     "docs/index.md": (1, 1),
     "docs/inputs.md": (1, 0),
     "docs/performance.md": (0, 1),
+    "docs/plain.md": (1, 1),
     "docs/predict.md": (4, 1),
     "docs/publish.md": (0, 3),
     "docs/timm.md": (2, 1),
