@@ -21,6 +21,7 @@ from diffmiczoo.images.preprocessing import check_batch, normalize
 from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
 from diffmiczoo.inference.tensors import PredictionTensors, prediction_tensors
 from diffmiczoo.inference.timm_interface import TimmInterface, check_pool
+from diffmiczoo.inference.views import mean_over_views
 from diffmiczoo.metrics.calibrate import CalibratedModel
 from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
 from diffmiczoo.nn.condition import Condition, Priors
@@ -297,18 +298,23 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
                 f"start, not the image. This model is meant for {self.config.sampling_steps} steps"
             )
         runtime = replace(options.runtime, precision=options.precision)
-        return partial(self._predict_squares, steps=steps, noise=noise.to(self.default_noise), runtime=runtime)
+        noise, tta = noise.to(self.default_noise), options.tta or self.config.tta
+        return partial(self._predict_squares, steps=steps, noise=noise, runtime=runtime, tta=tta)
 
     def _predict_squares(
-        self, squares: Tensor, steps: int, noise: sampling.SamplingNoise, runtime: Runtime
+        self, squares: Tensor, steps: int, noise: sampling.SamplingNoise, runtime: Runtime, tta: str
     ) -> PredictionTensors:
         like = self.default_noise
         with eval_mode(self), torch.inference_mode(), using(runtime, like.device):
             images = normalize(squares.to(like.device), self.config).to(like)
             if runtime.channels_last:
                 images = images.to(memory_format=torch.channels_last)
-            priors = self.dcg(images, self.config, batch_invariant=True)
-            return prediction_tensors(self.scores(images, priors, steps, noise), priors, self.config)
+
+            def compute(view: Tensor) -> tuple[Tensor, Priors]:
+                priors = self.dcg(view, self.config, batch_invariant=True)
+                return self.scores(view, priors, steps, noise), priors
+
+            return prediction_tensors(*mean_over_views(images, tta, compute), self.config)
 
     # ------------------------------------------------------------------ classes
 

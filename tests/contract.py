@@ -28,7 +28,7 @@ CLASS_LAYERS = ("dcg.saliency_conv", "dcg.local_classifier", "unet.block1.conv",
 #: Fields that change numbers, and no operation of the networks.
 NOT_IN_THE_GRAPH = set(
     "num_classes class_names task ordinal thresholds label_adjustment temperature prior_weight mean std num_samples "
-    "clip_sample".split()
+    "clip_sample tta".split()
 )
 
 

@@ -45,6 +45,12 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(1), help="Sampling steps; by default the model's own.")
 @click.option("--num-samples", type=click.IntRange(1), help="Sampler runs to average; by default the model's own.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the starting noise.")
+@click.option(
+    "--tta",
+    type=click.Choice(["none", "hflip", "flips", "rotations"]),
+    help="Average over mirror images (2 or 4 views) and quarter turns (8): as many times the time; by default the "
+    "model's own.",
+)
 @batch_size_option()
 @precision_option(*PRECISIONS)
 @device_option

@@ -27,6 +27,7 @@ class RunRecord:
         config: of the model, with calibration and thresholds.
         steps, num_samples, seed: of the sampler.
         precision: of products.
+        tta: views of each picture.
         version: of this package.
     """
 
@@ -37,6 +38,7 @@ class RunRecord:
     num_samples: int
     seed: int
     precision: str
+    tta: str
     version: str = __version__
 
     @classmethod
@@ -45,7 +47,7 @@ class RunRecord:
         options = predictor.options
         config = json.loads(json.dumps(model.config.to_dict()))
         steps, runs = predictor.steps, predictor.num_samples
-        return cls(name, weights_digest(model), config, steps, runs, options.seed, options.precision)
+        return cls(name, weights_digest(model), config, steps, runs, options.seed, options.precision, predictor.tta)
 
     @staticmethod
     def path_for(file: Path) -> Path:
@@ -69,7 +71,7 @@ class RunRecord:
         mine = dataclasses.asdict(self)
         found = [
             f"{field} {_short(theirs.get(field))}, now {_short(mine[field])}"
-            for field in ("weights", "steps", "num_samples", "seed", "precision", "version")
+            for field in ("weights", "steps", "num_samples", "seed", "precision", "tta", "version")
             if theirs.get(field) != mine[field]
         ]
         if found and theirs.get("model") != self.model:

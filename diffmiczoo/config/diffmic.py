@@ -97,6 +97,8 @@ class DiffMICConfig(Settings):
     init: Literal["gaussian", "guided", "interpolated"] = "gaussian"
     shared_noise: bool = False  # one draw of y_T per |i - j| instead of one per point
     clip_sample: bool = True
+    # Views of a picture that a prediction averages: its mirror images, and its quarter turns too
+    tta: Annotated[Literal["none", "hflip", "flips", "rotations"], LATER] = "none"
 
     # Calibration: divides the logits of the scores before softmax or sigmoid; None means "not fitted". ŷ_g and ŷ_l are
     # added to that with a weight each; one number w, as older files have it, means (w / 2, w / 2)

@@ -103,6 +103,7 @@ class ImageClassifier:
         on_error: str = "raise",
         precision: str = "fp32",
         progress: bool | None = None,
+        tta: str | None = None,
     ) -> Prediction:
         """Classifies images and tells how sure it is and where it looked.
 
@@ -125,6 +126,9 @@ class ImageClassifier:
                 the sampler's state stay in fp32. "int8" (on CPUs) is "bf16" with 8-bit integers in the U-Net's two
                 hidden layers: faster where they are large, as the paper's.
             progress: show a bar; by default where the standard error is a terminal.
+            tta: views of each picture to average, see `inference.views.mean_over_views`: "none", "hflip" (2, and twice
+                the time), "flips" (4) or "rotations" (8, quarter turns too); the config's `tta` by default, with which
+                probabilities were calibrated.
 
         Raises:
             ImageError: an image cannot be read, is too large or has a wrong range; the message names it.
@@ -142,6 +146,7 @@ class ImageClassifier:
             on_error=on_error,
             precision=precision,
             progress=progress,
+            tta=tta,
         )
         return self.predictor(options).predict(as_items(images))
 

@@ -47,6 +47,7 @@ class Prediction(PredictionTensors):
         errors: name → message of what was skipped; the same for every selection of rows.
         config: of the model.
         steps, seed, num_samples: of the sampler.
+        tta: the views of each picture that scores and logits are the means of, see `inference.views`.
         trained: whether the model's weights come from training.
         model_name: the name of the weights, or where they were loaded from; empty where they have neither.
         sizes: B pairs (height, width) of the pictures in pixels, upright; empty where nobody knows.
@@ -67,6 +68,7 @@ class Prediction(PredictionTensors):
     seed: int
     num_samples: int
     trained: bool
+    tta: str = "none"
     model_name: str = ""
     class_labels: dict[str, str] = field(default_factory=dict)
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -239,6 +241,7 @@ class Prediction(PredictionTensors):
             "steps": self.steps,
             "seed": self.seed,
             "num_samples": self.num_samples,
+            "tta": self.tta,
             "calibrated": self.calibrated,
             "trained": self.trained,
         }

@@ -19,6 +19,7 @@ from diffmiczoo.images.loading import read_sized_squares
 from diffmiczoo.images.preprocessing import Square
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.tensors import PredictionTensors, concatenated
+from diffmiczoo.inference.views import VIEWS
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, Runtime
@@ -38,6 +39,7 @@ class PredictOptions:
     Attributes:
         steps, num_samples: the model's own where they are None.
         runtime: what computes faster; its precision is the field beside it.
+        tta: a name of `inference.views.VIEWS`; the model's own where it is None.
 
     Raises:
         ValueError: a field is out of range.
@@ -52,6 +54,7 @@ class PredictOptions:
     precision: str = "fp32"
     progress: bool | None = None
     runtime: Runtime = FAST
+    tta: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "num_samples", "seed"):
@@ -65,6 +68,8 @@ class PredictOptions:
                 raise InvalidValueError(f"{name}={value} must be within {low}..{high}")
         if self.on_error not in ("raise", "skip"):
             raise InvalidValueError(f"on_error={self.on_error!r} must be 'raise' or 'skip'")
+        if self.tta is not None and self.tta not in VIEWS:
+            raise InvalidValueError(f"tta={self.tta!r} must be one of {', '.join(map(repr, VIEWS))}, or None")
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,11 @@ class Predictor:
 
     def __post_init__(self) -> None:
         self._limit = self.options.batch_size
+
+    @property
+    def tta(self) -> str:
+        """Name of the views that are averaged."""
+        return self.options.tta or self.config.tta
 
     def predict(self, items: list[Item]) -> Prediction:
         """Predicts all images.
@@ -203,6 +213,7 @@ class Predictor:
             steps=self.steps,
             seed=self.options.seed,
             num_samples=self.num_samples,
+            tta=self.tta,
             trained=self.trained,
             model_name=self.model_name,
             class_labels=self.class_labels,

@@ -23,7 +23,7 @@ from diffmiczoo.cli.run_record import RunRecord, weights_digest
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.tensors import TENSORS
 
-RECORD = RunRecord("m", "0" * 64, json.loads(json.dumps(ANIMALS.to_dict())), 10, 1, 0, "fp32")
+RECORD = RunRecord("m", "0" * 64, json.loads(json.dumps(ANIMALS.to_dict())), 10, 1, 0, "fp32", "none")
 
 #: Names that a file system takes and that CSV has to quote.
 NAMES = ["a.png", 'a "quoted", one.png', "two\nlines\r.png", "bad\udcff.png"]
@@ -109,6 +109,7 @@ def test_line_breaks_within_quotes_do_not_end_a_record() -> None:
         ("num_samples", 4, "num_samples 1, now 4"),
         ("seed", 7, "seed 0, now 7"),
         ("precision", "bf16", "precision fp32, now bf16"),
+        ("tta", "flips", "tta none, now flips"),
         ("version", "0.0", "version"),
         ("config", {**RECORD.config, "temperature": 0.5, "crop_mode": "squash"}, "the model's crop_mode, temperature"),
     ],

@@ -221,6 +221,7 @@ def test_to_dict_through_json() -> None:
         "steps": 10,
         "seed": 0,
         "num_samples": 1,
+        "tta": "none",
         "calibrated": True,
         "trained": False,
     }
