@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import torch
+from logistic import logistic_on_features
 from release_weights import write_card, write_index
 from safetensors.torch import load_file
 from store_predictions import store
@@ -22,6 +23,7 @@ from store_predictions import store
 import diffmiczoo
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
+from diffmiczoo.evaluation.ablation import ablate
 from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
 from diffmiczoo.evaluation.members import MemberLogits, collect_members
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE
@@ -58,7 +60,7 @@ def main(name: str, data: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     model = diffmiczoo.create_model(name, pretrained=True)
     manifest = as_manifest(data, class_names=model.config.class_names, task=model.config.task)
-    images = {split: manifest.split(split) for split in ("val", "test")}
+    images = {split: manifest.split(split) for split in ("train", "val", "test")}
     members = {split: kept_members(name, model, images[split], split) for split in images}
     val, config = members["val"], model.config.uncalibrated()
     config = config.replace(**fit_calibration(val.scores, val.members, val.targets, config))
@@ -66,9 +68,13 @@ def main(name: str, data: Path) -> None:
     metrics = json.loads((directory / METRICS_FILE).read_text(encoding="utf-8"))
     if "seeds" in metrics:
         metrics.setdefault("seeds_note", SEEDS_NOTE)
-    for split, each in members.items():
+    for split in ("val", "test"):
+        each = members[split]
         both = PredictionsWithDcg.of(images[split], each.probs(config), each.dcg_probs(config), config)
         metrics[split] = both.report().to_dict()
+    logistic = logistic_on_features(members["train"], val, members["test"], config.task)
+    ablation = ablate(config, val, members["test"], images["test"], logistic=logistic)
+    metrics["test"]["ablation"] = ablation.to_dict()
     model.save_pretrained(directory, dtype=torch.float16)
     after = load_file(directory / "model.safetensors")
     if tensors.keys() != after.keys() or not all(torch.equal(tensors[key], after[key]) for key in tensors):
@@ -79,7 +85,7 @@ def main(name: str, data: Path) -> None:
     test = members["test"]
     store(name, images["test"], test.probs(config), test.dcg_probs(config))
     click.echo(f"{name}: temperature {config.temperature}, prior_weight {config.prior_weight} {config.thresholds}")
-    click.echo(json.dumps(metrics["test"]["model"]["values"]))
+    click.echo(f"{ablation.table()}\n{ablation.verdict()}")
 
 
 if __name__ == "__main__":

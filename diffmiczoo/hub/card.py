@@ -17,6 +17,7 @@ from typing import Any
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import read_json_object
+from diffmiczoo.metrics.ablation import Ablation
 from diffmiczoo.metrics.report import Metrics, number_text
 from diffmiczoo.metrics.table import class_metrics, overall_metrics
 from diffmiczoo.runtime.text import markdown_text
@@ -74,6 +75,7 @@ class CardFacts:
         pictures: file names beside the card.
         citation: what to cite besides the method.
         comparison: a sentence on what other methods reach on the same images.
+        ablation: what each member of the pool is worth on the test split.
     """
 
     license: str
@@ -96,6 +98,7 @@ class CardFacts:
     pictures: tuple[str, ...] = ()
     citation: str = ""
     comparison: str = ""
+    ablation: Ablation | None = None
 
 
 def missing_facts(directory: str | os.PathLike[str] | None) -> list[str]:
@@ -134,6 +137,7 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
         metrics=Metrics.from_dict(measured["model"]),
         dcg=Metrics.from_dict(measured["dcg"]) if "dcg" in measured else None,
         differences=measured.get("difference", {}),
+        ablation=Ablation.from_dict(measured["ablation"]) if "ablation" in measured else None,
         seeds=metrics.get("seeds", {}),
         seeds_note=metrics.get("seeds_note", ""),
         recipe=read_json_object(recipe) if recipe.is_file() else {},
@@ -173,6 +177,7 @@ def render_card(name: str, config: DiffMICConfig, parameters: int, facts: CardFa
         "how_measured": _how_measured(facts),
         "metrics_table": _metrics_table(facts),
         "comparison": facts.comparison,
+        "ablation": _ablation(facts),
         "class_table": _class_table(facts.metrics),
         "pictures": "\n\n".join(f"![{picture}]({picture})" for picture in facts.pictures),
         "training_data": facts.training_data,
@@ -251,6 +256,17 @@ def _metrics_table(facts: CardFacts) -> str:
     words = {"model": "model, all seeds", "dcg": "DCG, all seeds"}
     columns |= {words[part]: [_spread(runs, name) for name in reported] for part, runs in facts.seeds.items()}
     return _table(columns)
+
+
+def _ablation(facts: CardFacts) -> str:
+    if facts.ablation is None:
+        return ""
+    return (
+        "### What the second stage is worth\n\nMembers of the pool on the same test images, each with a temperature or "
+        "weights fitted on the validation split. F is the frozen image feature prior; logistic regression learned from "
+        "the training images' F. Differences have 95 % intervals on the same resamples.\n\n"
+        f"{facts.ablation.table()}\n\n{facts.ablation.verdict()}"
+    )
 
 
 def _class_table(metrics: Metrics) -> str:

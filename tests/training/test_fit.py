@@ -10,7 +10,7 @@ from factories import BRIEF, QUICK, SMALL_ENCODERS, TINY, tiny_model
 
 import diffmiczoo
 from diffmiczoo.data.readers import read_manifest
-from diffmiczoo.metrics import calibration
+from diffmiczoo.metrics import calibration, decisions
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.recipe import Recipe
 
@@ -18,7 +18,8 @@ from diffmiczoo.training.recipe import Recipe
 @pytest.fixture
 def eight_are_enough(monkeypatch) -> None:
     """Lets the 8 validation images of these tests calibrate a model."""
-    monkeypatch.setattr(calibration, "LEAST_TO_CALIBRATE", 8)
+    for module in (calibration, decisions):
+        monkeypatch.setattr(module, "LEAST_TO_CALIBRATE", 8)
 
 
 @pytest.mark.usefixtures("eight_are_enough")
@@ -130,6 +131,7 @@ def test_a_model_of_grades_reports_kappa_and_may_choose_by_it(manifest_csv, tmp_
     assert "quadratic_kappa" in result.metrics.values and "quadratic_kappa" in result.history[0]
 
 
+@pytest.mark.usefixtures("eight_are_enough")
 def test_a_multilabel_run(manifest_csv, tmp_path) -> None:
     lines = manifest_csv.read_text().splitlines()
     several = [lines[0], *(line.replace("dark", "").replace(",light,", ",light|warm,") for line in lines[1:])]

@@ -1,0 +1,98 @@
+"""What each member of a model's pool is worth: alone, with the others, and with a logistic regression in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.evaluation.members import MemberLogits
+from diffmiczoo.evaluation.results import LabelledPredictions
+from diffmiczoo.inference.probabilities import logits_to_probs, score_logits
+from diffmiczoo.metrics.ablation import RIVALS, Ablation
+from diffmiczoo.metrics.calibration import pseudo_images
+from diffmiczoo.metrics.decisions import fit_decision
+from diffmiczoo.metrics.pool import fit_pool
+
+
+@dataclass(frozen=True)
+class SplitLogits:
+    """Logits (N, …, C) for the validation images, and for those that are measured."""
+
+    val: Tensor
+    measured: Tensor
+
+
+def ablate(
+    config: DiffMICConfig,
+    val: MemberLogits,
+    measured: MemberLogits,
+    images: Manifest,
+    *,
+    logistic: SplitLogits | None = None,
+    bootstrap: int = 1000,
+) -> Ablation:
+    """Measures the members of a diffusion's pool, each calibrated on the same validation images.
+
+    Args:
+        config: of the model.
+        val: what its members say of validation images.
+        measured: what they say of the images that are measured.
+        images: those.
+        logistic: adds rows with a logistic regression on F.
+        bootstrap: resamples of the differences; 0 for none.
+
+    Raises:
+        ValueError: the model has no second stage.
+    """
+    if config.predictor != "diffusion":
+        raise InvalidValueError(
+            f"predictor={config.predictor!r} has no second stage to compare with; take a model with 'diffusion'"
+        )
+    found = {}
+    for row, own, members in _rows(config, val, measured, logistic):
+        probs, val_probs = _calibrated(own, members, val.targets, config)
+        rule = fit_decision(val_probs, val.targets, config.uncalibrated())
+        found[row] = LabelledPredictions.of(images, probs.float(), rule)
+    values = {row: each.metrics(0).values for row, each in found.items()}
+    rivals = [row for row in RIVALS if row in found and bootstrap and found["pool"].num_units > 1]
+    return Ablation(values, {row: found["pool"].difference(found[row], bootstrap) for row in rivals})
+
+
+def _rows(
+    config: DiffMICConfig, val: MemberLogits, measured: MemberLogits, logistic: SplitLogits | None
+) -> Iterator[tuple[str, SplitLogits | None, SplitLogits]]:
+    """Yields each row's name, the logits that have a temperature, and the members (N, M, C) that have weights."""
+
+    def members(places: slice) -> SplitLogits:
+        return SplitLogits(val.members[:, places], measured.members[:, places])
+
+    none, both = members(slice(0)), members(slice(None))
+    yield "global", None, members(slice(0, 1))
+    yield "local", None, members(slice(1, 2))
+    yield "priors", None, both
+    if logistic is not None:
+        yield "logistic", logistic, none
+        yield "logistic_pool", logistic, both
+    sampler = SplitLogits(score_logits(val.scores, config), score_logits(measured.scores, config))
+    yield "sampler", sampler, none
+    yield "pool", sampler, both
+
+
+def _calibrated(
+    own: SplitLogits | None, members: SplitLogits, targets: Tensor, config: DiffMICConfig
+) -> tuple[Tensor, Tensor]:
+    """Returns probabilities (N, C) of the images that are measured, and of the validation images."""
+    few = pseudo_images(len(targets))
+    pool = fit_pool(None if own is None else own.val, members.val, targets, task=config.task, pseudo_images=few)
+    weights = torch.tensor(pool.weights, dtype=torch.float64)
+    measured, val = (torch.einsum("m,nmc->nc", weights, each.double()) for each in (members.measured, members.val))
+    if own is not None:
+        measured = measured + own.measured.double() / pool.temperature
+        val = val + own.val.double() / pool.temperature
+    return logits_to_probs(measured, config.task), logits_to_probs(val, config.task)
