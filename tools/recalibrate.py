@@ -62,7 +62,7 @@ def main(name: str, data: Path) -> None:
     manifest = as_manifest(data, class_names=model.config.class_names, task=model.config.task)
     images = {split: manifest.split(split) for split in ("train", "val", "test")}
     members = {split: kept_members(name, model, images[split], split) for split in images}
-    val, config = members["val"], model.config.uncalibrated()
+    before, val, config = model.config, members["val"], model.config.uncalibrated()
     config = config.replace(**fit_calibration(val.scores, val.members, val.targets, config))
     model.config = config = fit_decision(val.probs(config), val.targets, config)
     metrics = json.loads((directory / METRICS_FILE).read_text(encoding="utf-8"))
@@ -75,7 +75,8 @@ def main(name: str, data: Path) -> None:
     logistic = logistic_on_features(members["train"], val, members["test"], config.task)
     ablation = ablate(config, val, members["test"], images["test"], logistic=logistic)
     metrics["test"]["ablation"] = ablation.to_dict()
-    model.save_pretrained(directory, dtype=torch.float16)
+    if config != before:  # the file's bytes would change without a reason: its metadata have no order
+        model.save_pretrained(directory, dtype=torch.float16)
     after = load_file(directory / "model.safetensors")
     if tensors.keys() != after.keys() or not all(torch.equal(tensors[key], after[key]) for key in tensors):
         raise click.ClickException(f"{name}: the tensors are not those from before; restore {directory}")

@@ -22,12 +22,15 @@ from typing import Any
 
 import click
 import torch
+from logistic import logistic_on_features
 
 from diffmiczoo.cli.common import assignments
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.evaluation.ablation import ablate
 from diffmiczoo.evaluation.dcg_report import predict_with_dcg
+from diffmiczoo.evaluation.members import collect_members
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, read_facts, render_card
 from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.client import FILES
@@ -84,6 +87,18 @@ def _seeds(candidates: list[_Candidate]) -> dict[str, dict[int, dict[str, float]
     }
 
 
+def _ablation(directory: Path, data: Path) -> dict[str, Any]:
+    """Returns what each member of a diffusion's pool is worth, for metrics.json; nothing without a second stage."""
+    model = DiffMICv2.from_pretrained(directory)
+    config = model.config
+    if config.predictor != "diffusion":
+        return {}
+    manifest = read_manifest(data, class_names=config.class_names, task=config.task)
+    train, val, test = (collect_members(model, manifest.split(split)) for split in ("train", "val", "test"))
+    logistic = logistic_on_features(train, val, test, config.task)
+    return {"ablation": ablate(config, val, test, manifest.split("test"), logistic=logistic).to_dict()}
+
+
 def _release_command(runs: tuple[Path, ...], entry: str, data: Path, facts: Path, fields: tuple[str, ...]) -> str:
     options = "".join(f" --config {text}" for text in fields)
     shown = f"{' '.join(f'runs/{run.name}' for run in runs)} {entry} {data.name} {facts}"
@@ -134,9 +149,10 @@ def main(
         best = max(candidates, key=lambda candidate: candidate.quality)
         for candidate in candidates:
             click.echo(f"{candidate.run.name}: seed {candidate.seed}, {candidate.quality:.4f} on the validation split")
+        manifest = read_manifest(data)
+        best.report["test"] |= _ablation(best.directory, data)
         report = best.report | ({"seeds": _seeds(candidates)} if len(candidates) > 1 else {})
         (best.directory / METRICS_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        manifest = read_manifest(data)
         known = {
             "description": WEIGHTS[entry].description,
             "dataset": WEIGHTS[entry].dataset.name,

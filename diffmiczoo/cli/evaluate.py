@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 @click.option("--predictions", type=OUTPUT_FILE, help="Write the model's predictions as a CSV.")
 @click.option("--dcg-predictions", type=OUTPUT_FILE, help="Write the predictions of its DCG alone as a CSV.")
 @click.option("--save", is_flag=True, help="Add the metrics to metrics.json beside the weights of a local-dir:.")
+@click.option(
+    "--members",
+    is_flag=True,
+    help="Show also what each prior, their weighted sum and the sampler alone reach, calibrated on split val of DATA.",
+)
 @bootstrap_option(0)
 @batch_size_option()
 @device_option
@@ -52,6 +58,7 @@ def evaluate(
     predictions: Path | None,
     dcg_predictions: Path | None,
     save: bool,
+    members: bool,
     bootstrap: int,
     batch_size: int,
     device: str,
@@ -71,6 +78,7 @@ def evaluate(
         check_file(source.path / "metrics.json", "--save")
     import diffmiczoo
     from diffmiczoo.data.summary import reading_lines
+    from diffmiczoo.evaluation.ablation import ablation_of
     from diffmiczoo.evaluation.dcg_report import predict_with_dcg
     from diffmiczoo.evaluation.evaluate import evaluation_split
 
@@ -83,6 +91,9 @@ def evaluate(
         if path is not None:
             part.save(path)
     report = predicted.report(bootstrap)
+    if members:
+        val = evaluation_split(model.config, data_source(data, choice), "val", class_names)
+        report = replace(report, ablation=ablation_of(model, val, predicted, manifest, batch_size, bootstrap))
     if save:
         _add(source.path / "metrics.json", split or manifest.records[0].split or "test", report.to_dict())
     if style == "json":
@@ -91,6 +102,8 @@ def evaluate(
     click.echo(f"model\n{report.model}\n\nits DCG alone\n{report.dcg}")
     for metric, (gap, low, high) in report.difference.items():
         click.echo(f"{'model - DCG: ' + metric:<32} {gap:+.3f} [{low:+.3f}, {high:+.3f}]")
+    if report.ablation is not None:
+        click.echo(f"\n{report.ablation.table()}\n\n{report.ablation.verdict()}")
 
 
 def _add(path: Path, split: str, report: dict[str, Any]) -> None:

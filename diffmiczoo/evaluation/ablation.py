@@ -11,13 +11,15 @@ from torch import Tensor
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.errors import InvalidValueError
-from diffmiczoo.evaluation.members import MemberLogits
+from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
+from diffmiczoo.evaluation.members import MemberLogits, collect_members
 from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.inference.probabilities import logits_to_probs, score_logits
 from diffmiczoo.metrics.ablation import RIVALS, Ablation
 from diffmiczoo.metrics.calibration import pseudo_images
 from diffmiczoo.metrics.decisions import fit_decision
 from diffmiczoo.metrics.pool import fit_pool
+from diffmiczoo.model import DiffMICv2
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,30 @@ def ablate(
     values = {row: each.metrics(0).values for row, each in found.items()}
     rivals = [row for row in RIVALS if row in found and bootstrap and found["pool"].num_units > 1]
     return Ablation(values, {row: found["pool"].difference(found[row], bootstrap) for row in rivals})
+
+
+def ablation_of(
+    model: DiffMICv2,
+    val: Manifest,
+    predicted: PredictionsWithDcg,
+    images: Manifest,
+    batch_size: int = 32,
+    bootstrap: int = 1000,
+) -> Ablation:
+    """Predicts validation images and measures the members by what `predict_with_dcg` has found for other images.
+
+    Raises:
+        ValueError: the model has no second stage, or the images to be measured are the validation images.
+        ImageError: an image cannot be read.
+    """
+    if {record.path for record in val.records} & {record.path for record in images.records}:
+        raise InvalidValueError(
+            "members are calibrated on split 'val', and the images to be measured are among them; measure another split"
+        )
+    if predicted.members is None:
+        raise InvalidValueError("the predictions do not hold what they were made of; predict_with_dcg keeps it")
+    found = collect_members(model, val, batch_size)
+    return ablate(model.config, found, predicted.members, images, bootstrap=bootstrap)
 
 
 def _rows(

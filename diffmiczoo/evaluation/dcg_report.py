@@ -9,9 +9,10 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.evaluation.members import MemberLogits, collect_members
 from diffmiczoo.evaluation.results import Difference, LabelledPredictions
 from diffmiczoo.evaluation.trained_on import count_trained_on
-from diffmiczoo.inference.probabilities import logits_to_probs
+from diffmiczoo.metrics.ablation import Ablation
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
 
@@ -25,17 +26,21 @@ class DcgReport:
         dcg: metrics of its DCG alone, not calibrated.
         difference: metric → (model - dcg, and its 95 % interval low and high), on the same resamples; empty where
             there are no resamples.
+        ablation: what each member of the pool is worth; None where nobody asked.
     """
 
     model: Metrics
     dcg: Metrics
     difference: dict[str, Difference] = field(default_factory=dict)
+    ablation: Ablation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-ready values, as `metrics.json` holds them for each split."""
         parts: dict[str, Any] = {"model": self.model.to_dict(), "dcg": self.dcg.to_dict()}
         if self.difference:
             parts["difference"] = {name: list(values) for name, values in self.difference.items()}
+        if self.ablation is not None:
+            parts["ablation"] = self.ablation.to_dict()
         return parts
 
 
@@ -46,11 +51,13 @@ class PredictionsWithDcg:
     Attributes:
         model, dcg: the predictions.
         num_trained_on: how many of the images the model was trained on; None where that is not known.
+        members: what both were made of; None where that was not kept.
     """
 
     model: LabelledPredictions
     dcg: LabelledPredictions
     num_trained_on: int | None = None
+    members: MemberLogits | None = None
 
     @classmethod
     def of(
@@ -97,8 +104,7 @@ def predict_with_dcg(
     Warns:
         UserWarning: the model was trained on some of the images.
     """
-    config, items = model.config, [record.item() for record in manifest.records]
-    prediction = model.predict(items, batch_size=batch_size, progress=progress)
-    dcg_probs = logits_to_probs(prediction.dcg_logits, config.task)
+    config, found = model.config, collect_members(model, manifest, batch_size, progress)
     trained_on = count_trained_on(model, manifest, progress)
-    return PredictionsWithDcg.of(manifest, prediction.probs, dcg_probs, config, trained_on)
+    both = PredictionsWithDcg.of(manifest, found.probs(config), found.dcg_probs(config), config, trained_on)
+    return replace(both, members=found)

@@ -1,0 +1,83 @@
+"""What each member of a pool is worth, and what is said of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from factories import run_command, tiny_model
+
+from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.evaluation.ablation import SplitLogits, ablate
+from diffmiczoo.evaluation.dcg_report import predict_with_dcg
+from diffmiczoo.evaluation.members import MemberLogits
+from diffmiczoo.metrics.ablation import Ablation
+
+
+def members(targets: torch.Tensor, skills: tuple[float, float, float], seed: int) -> MemberLogits:
+    """Members of two classes that tell the truth by so much, beside noise of 1: ŷ_g, ŷ_l and the sampler."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.nn.functional.one_hot(targets, 2).float()
+    noisy = [skill * truth + torch.randn(len(targets), 2, generator=generator) for skill in skills]
+    return MemberLogits(noisy[2].softmax(1), torch.stack(noisy[:2], 1), targets, torch.zeros(len(targets), 0))
+
+
+def found(manifest_csv, skills: tuple[float, float, float], bootstrap: int = 50) -> Ablation:
+    train = read_manifest(manifest_csv, class_names=("dark", "light")).split("train")
+    images = train.with_records(train.records * 8)
+    targets = torch.from_numpy(images.targets())
+    val, test = members(targets, skills, 0), members(targets, skills, 1)
+    config = tiny_model(class_names=("dark", "light")).config
+    logistic = SplitLogits(val.members[:, 0], test.members[:, 0])
+    return ablate(config, val, test, images, logistic=logistic, bootstrap=bootstrap)
+
+
+def test_rows_follow_the_members_skill(manifest_csv) -> None:
+    ablation = found(manifest_csv, (2.0, 0.0, 3.0))
+    values = ablation.values
+    assert list(values) == ["global", "local", "priors", "logistic", "logistic_pool", "sampler", "pool"]
+    assert values["local"]["accuracy"] < 0.65 < values["global"]["accuracy"] < values["pool"]["accuracy"]
+    assert values["logistic"]["nll"] == pytest.approx(values["global"]["nll"], rel=0.02)
+    assert values["pool"]["nll"] < min(values[row]["nll"] for row in ("global", "local", "priors", "sampler"))
+    difference = ablation.differences["priors"]["nll"]
+    assert difference[0] == pytest.approx(values["pool"]["nll"] - values["priors"]["nll"])
+    assert "The second stage beats *ŷ_g and ŷ_l weighted* in NLL" in ablation.verdict()
+    assert Ablation.from_dict(ablation.to_dict()) == ablation
+    assert f"| sampler alone | {values['sampler']['accuracy']:.3f} |" in ablation.table()
+
+
+def test_a_second_stage_that_knows_nothing_is_called_that(manifest_csv) -> None:
+    ablation = found(manifest_csv, (2.0, 2.0, 0.0))
+    assert "**The second stage does not " in ablation.verdict()
+    assert "beats" not in ablation.verdict()
+
+
+def test_the_verdict_is_that_of_the_intervals() -> None:
+    values = {"pool": {"nll": 0.5, "balanced_accuracy": 0.6}, "priors": {"nll": 0.4, "balanced_accuracy": 0.6}}
+    worse = Ablation(values, {"priors": {"nll": (0.1, 0.05, 0.2), "balanced_accuracy": (0.0, -0.1, 0.1)}})
+    assert "does not pay against *ŷ_g and ŷ_l weighted***: it is worse in NLL." in worse.verdict()
+    better = Ablation(values, {"priors": {"nll": (-0.1, -0.2, -0.05), "balanced_accuracy": (0.0, -0.1, 0.1)}})
+    assert better.verdict() == ("The second stage beats *ŷ_g and ŷ_l weighted* in NLL, and not in balanced accuracy.")
+
+
+def test_one_pass_keeps_what_it_was_made_of(manifest_csv) -> None:
+    model = tiny_model(class_names=("dark", "light"), prior_weight=(0.4, 0.1))
+    test = read_manifest(manifest_csv, class_names=("dark", "light")).split("test")
+    model.trained = True
+    kept = predict_with_dcg(model, test, progress=False).members
+    assert kept is not None and kept.features.shape == (8, model.config.latent_dim)
+    assert kept.members.shape == (8, 2, 2) and kept.targets.tolist() == test.targets().tolist()
+
+
+def test_without_a_second_stage_there_is_nothing_to_compare(manifest_csv) -> None:
+    config = tiny_model(class_names=("dark", "light"), predictor="dcg").config
+    images = read_manifest(manifest_csv, class_names=("dark", "light")).split("val")
+    each = members(torch.from_numpy(images.targets()), (1.0, 1.0, 1.0), 0)
+    with pytest.raises(ValueError, match="predictor='dcg' has no second stage"):
+        ablate(config, each, each, images)
+
+
+def test_the_command_shows_the_members(manifest_csv, run_directory) -> None:
+    arguments = ("evaluate", manifest_csv, "--model", f"local-dir:{run_directory}/best", "--members", "--bootstrap", 10)
+    shown = run_command(*arguments).output
+    assert "| ŷ_g alone |" in shown and "logistic" not in shown and "The second stage" in shown
+    assert "among them; measure another split" in run_command(*arguments, "--split", "val").output
