@@ -17,6 +17,7 @@ from typing import Any
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import read_json_object
+from diffmiczoo.inference.views import VIEWS
 from diffmiczoo.metrics.ablation import Ablation
 from diffmiczoo.metrics.report import Metrics, number_text
 from diffmiczoo.metrics.table import class_metrics, overall_metrics
@@ -305,6 +306,7 @@ def _spread(runs: dict[str, dict[str, float]], name: str) -> str:
 
 def _calibration(config: DiffMICConfig) -> str:
     runs = f"{config.sampling_steps} sampling steps, {config.num_samples} run" + ("s" if config.num_samples > 1 else "")
+    runs += f', mean over {len(VIEWS[config.tta])} views (`tta="{config.tta}"`)' if config.tta != "none" else ""
     if config.temperature is None:
         return f"Not calibrated: probabilities are a ranking only. {runs}."
     weights = ""

@@ -40,6 +40,17 @@ def test_a_card_tells_mean_and_standard_deviation_of_all_seeds(ready: Path) -> N
     assert "3 runs that differ in the seed only (0, 1, 2)" in card
 
 
+def test_a_card_tells_how_labels_are_chosen_and_which_views_are_averaged(ready: Path) -> None:
+    config, facts = DiffMICv2.from_pretrained(ready).config, read_facts(ready)
+    plain = render_card("name", config, 10, facts)
+    assert "views" not in plain and "Labels by the largest" not in plain
+    offsets = tuple(0.25 * place for place in range(config.num_classes))
+    fitted = config.replace(tta="flips", temperature=1.5, label_adjustment=offsets)
+    card = render_card("name", fitted, 10, facts)
+    assert 'mean over 4 views (`tta="flips"`)' in card
+    assert f"Labels by the largest log probability + {config.labels[0]} 0.00, {config.labels[1]} 0.25" in card
+
+
 def test_everything_that_a_card_lacks_is_listed_at_once(ready: Path) -> None:
     (ready / "card.json").write_text('{"licence": "MIT", "limits": "none"}')
     (ready / "metrics.json").unlink()
