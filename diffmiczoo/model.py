@@ -21,7 +21,7 @@ from diffmiczoo.images.preprocessing import check_batch, normalize
 from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
 from diffmiczoo.inference.tensors import PredictionTensors, prediction_tensors
 from diffmiczoo.inference.timm_interface import TimmInterface, check_pool
-from diffmiczoo.inference.views import mean_over_views
+from diffmiczoo.inference.views import Answer, mean_over_views
 from diffmiczoo.metrics.calibrate import CalibratedModel
 from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
 from diffmiczoo.nn.condition import Condition, Priors
@@ -235,12 +235,19 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
             steps: of the sampler, 1..T; the config's `sampling_steps` by default.
             noise: from `sampling_noise`; the model's own fixed numbers by default.
         """
+        return self.answer(images, priors, steps, noise).scores
+
+    def answer(
+        self, images: Tensor, priors: Priors, steps: int | None = None, noise: sampling.SamplingNoise | None = None
+    ) -> Answer:
+        """Returns all that probabilities are made from: what `scores` does, the priors, and ŷ_F."""
         if self.config.predictor != "diffusion":
-            return priors.dcg_logits
+            return Answer(priors.dcg_logits, priors, priors.dcg_logits[:, :0])
         steps = self.config.sampling_steps if steps is None else steps
         noise = noise or self.sampling_noise(steps, self.config.num_samples)
         condition = self.condition_from_priors(images, priors).to(noise.initial.dtype)
-        return self._sample(condition, steps, noise).mean((2, 3))
+        scores = self._sample(condition, steps, noise).mean((2, 3))
+        return Answer(scores, priors, scores[:, :0] if condition.feature_logits is None else condition.feature_logits)
 
     # ------------------------------------------------------------------ training
 
@@ -310,11 +317,10 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
             if runtime.channels_last:
                 images = images.to(memory_format=torch.channels_last)
 
-            def compute(view: Tensor) -> tuple[Tensor, Priors]:
-                priors = self.dcg(view, self.config, batch_invariant=True)
-                return self.scores(view, priors, steps, noise), priors
+            def compute(view: Tensor) -> Answer:
+                return self.answer(view, self.dcg(view, self.config, batch_invariant=True), steps, noise)
 
-            return prediction_tensors(*mean_over_views(images, tta, compute), self.config)
+            return prediction_tensors(mean_over_views(images, tta, compute), self.config)
 
     # ------------------------------------------------------------------ classes
 

@@ -273,6 +273,7 @@ def animal_prediction(config: DiffMICConfig = ANIMALS, scores: torch.Tensor = SC
         "scores": scores,
         "global_logits": members[:, 0],
         "local_logits": members[:, 1],
+        "feature_logits": members[:, 0, :0],
         "probs": probs,
         "uncertainty": uncertainty(probs, config.task),
         "rois": torch.tensor([[0.0, 0.0, 16.0, 16.0], [32.0, 48.0, 48.0, 64.0]]).repeat(count, 1, 1),

@@ -104,6 +104,7 @@ class DiffMICConfig(Settings):
     # added to that with a weight each; one number w, as older files have it, means (w / 2, w / 2)
     temperature: float | None = None
     prior_weight: Annotated[tuple[LossWeight, LossWeight], LATER] = (0.0, 0.0)
+    feature_weight: Annotated[LossWeight, LATER] = 0.0  # the same of the classifier on F
     thresholds: Annotated[tuple[float, ...], LATER] = ()  # multi-label: from which a label is given; empty means 0.5
     # One label: offsets on log probabilities for the label alone; empty means that it is the most probable class
     label_adjustment: Annotated[tuple[float, ...], LATER] = ()
@@ -152,6 +153,11 @@ class DiffMICConfig(Settings):
             raise InvalidValueError(
                 f"prior_weight={self.prior_weight} weighs two priors; predictor={self.predictor!r} has only one"
             )
+        if self.feature_weight and not self.feature_loss_weight:
+            raise InvalidValueError(
+                f"feature_weight={self.feature_weight} weighs a classifier on F; without "
+                "feature_loss_weight there is none"
+            )
         if self.feature_loss_weight and self.predictor != "diffusion":
             raise InvalidValueError(
                 f"feature_loss_weight={self.feature_loss_weight} is for a diffusion; predictor={self.predictor!r} has "
@@ -187,8 +193,8 @@ class DiffMICConfig(Settings):
 
     @property
     def pool_weights(self) -> tuple[float, ...]:
-        """The weight of each member that is added to the scores: of ŷ_g and ŷ_l, in this order."""
-        return self.prior_weight
+        """The weight of each member that is added to the scores: of ŷ_g, ŷ_l and, where there is one, ŷ_F."""
+        return (*self.prior_weight, self.feature_weight) if self.feature_loss_weight else self.prior_weight
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -201,7 +207,8 @@ class DiffMICConfig(Settings):
 
     def uncalibrated(self) -> DiffMICConfig:
         """Returns a copy without what is fitted on validation images: temperature, prior weight, decision rule."""
-        return dataclasses.replace(self, temperature=None, prior_weight=(0.0, 0.0), thresholds=(), label_adjustment=())
+        weights: dict[str, Any] = {"prior_weight": (0.0, 0.0), "feature_weight": 0.0}
+        return dataclasses.replace(self, temperature=None, **weights, thresholds=(), label_adjustment=())
 
 
 def _of_both_priors(weight: Any) -> Any:

@@ -20,10 +20,10 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.evaluation.trained_on import count_trained_on
 from diffmiczoo.inference.probabilities import logits_to_probs
-from diffmiczoo.inference.views import mean_over_views
+from diffmiczoo.inference.tensors import pool_members
+from diffmiczoo.inference.views import Answer, mean_over_views
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.condition import Priors
 from diffmiczoo.runtime.modes import eval_mode
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, using
@@ -109,26 +109,23 @@ def probabilities(
 
 def dcg_logits(model: DiffMICv2, images: Tensor) -> Tensor:
     """Returns the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), (B, C) logits, for preprocessed images."""
-    return _over_views(model, images, lambda view, priors: priors.dcg_logits)[1].dcg_logits
+
+    def compute(view: Tensor) -> Answer:
+        priors = model.priors(view)
+        return Answer(priors.dcg_logits, priors, priors.dcg_logits[:, :0])
+
+    # As the model's own `tta` averages, so that what is calibrated is what is predicted.
+    return mean_over_views(images, model.config.tta, compute).priors.dcg_logits
 
 
 def scores_and_members(model: DiffMICv2, images: Tensor) -> Tensor:
     """Returns the model's scores and the logits of the pool's members, (B, 1 + M, C), for preprocessed images.
 
-    The members are ŷ_g and ŷ_l, as in `PredictionTensors.members`; the DCG is computed once.
+    The members are those of `PredictionTensors.members`; the DCG is computed once.
     """
-    scores, priors = _over_views(model, images, model.scores)
-    return torch.stack([scores, priors.global_prior, priors.local_prior], dim=1)
-
-
-def _over_views(model: DiffMICv2, images: Tensor, scores: Callable[[Tensor, Priors], Tensor]) -> tuple[Tensor, Priors]:
-    """Returns scores and priors as the model's own `tta` averages them, so that they are calibrated as predicted."""
-
-    def compute(view: Tensor) -> tuple[Tensor, Priors]:
-        priors = model.priors(view)
-        return scores(view, priors), priors
-
-    return mean_over_views(images, model.config.tta, compute)
+    found = mean_over_views(images, model.config.tta, lambda view: model.answer(view, model.priors(view)))
+    members = pool_members(found.priors.global_prior, found.priors.local_prior, found.feature_logits)
+    return torch.cat([found.scores[:, None], members], dim=1)
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ _KEY = "diffmiczoo"
 _CLASS_ROWS = ("dcg.local_classifier.weight", "dcg.saliency_conv.weight", "dcg.classifier.weight")
 
 #: Fields that no tensor holds and that are fitted to the weights.
-_FITTED = ("temperature", "prior_weight", "thresholds", "label_adjustment")
+_FITTED = ("temperature", "prior_weight", "feature_weight", "thresholds", "label_adjustment")
 
 #: Fields that change what the same weights say.
 _MEANING = (

@@ -36,6 +36,7 @@ class Prediction(PredictionTensors):
         names: B names: the path, or "images[3]" where an image has none.
         scores: (B, C) means of the sampler's ŷ_0 map, about 0..1; logits where the DCG predicts alone.
         global_logits: (B, C) ŷ_g, the prior of the whole image.
+        feature_logits: (B, C) ŷ_F, of the classifier on F; (B, 0) where there is none.
         local_logits: (B, C) ŷ_l, the prior of the ROIs; ŷ_g without a local stream. `dcg_logits` is the mean of both.
         probs: (B, C) in [0, 1], see `diffmiczoo.inference.probabilities.scores_to_probs`.
         uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing, see `inference.probabilities.uncertainty`.
@@ -78,6 +79,7 @@ class Prediction(PredictionTensors):
         self._check_shape("scores", classes)
         self._check_shape("global_logits", classes)
         self._check_shape("local_logits", classes)
+        self._check_shape("feature_logits", classes if self.config.feature_loss_weight else 0)
         self._check_shape("probs", classes)
         self._check_shape("uncertainty")
         self._check_shape("rois", rois, 4)
@@ -85,7 +87,7 @@ class Prediction(PredictionTensors):
         self._check_shape("saliency", classes, *self.saliency.shape[2:4])
         if len(self.items) != len(self.names):
             raise InvalidValueError(f"items has {len(self.items)} entries for {len(self.names)} names")
-        numbers = [self.scores, self.global_logits, self.local_logits, self.probs, self.uncertainty[:, None]]
+        numbers = [self.scores, self.members.flatten(1), self.probs, self.uncertainty[:, None]]
         finite = torch.cat(numbers, dim=1).isfinite().all(1)
         broken = [name for name, good in zip(self.names, finite.tolist(), strict=True) if not good]
         if broken:
@@ -225,9 +227,9 @@ class Prediction(PredictionTensors):
         "thresholds" are those of "multilabel" by class name, else None; "label_adjustment" is that of "multiclass".
 
         A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores",
-        "global_logits", "local_logits" and "dcg_logits" by class name, "size" (height and width of the upright picture)
-        and "rois": box (left, top, right, bottom in pixels of the square of "image_size"), box_original (in pixels of
-        the picture) and attention.
+        "global_logits", "local_logits", "feature_logits" and "dcg_logits" by class name, "size" (height and width of
+        the upright picture) and "rois": box (left, top, right, bottom in pixels of the square of "image_size"),
+        box_original (in pixels of the picture) and attention.
         """
         labels: list[Any] = list(self.labels)
         return {

@@ -43,7 +43,7 @@ def scores_to_probs(scores: Tensor, config: DiffMICConfig, members: Tensor | Non
     if not any(weights):
         return logits_to_probs(logits, config.task)
     if members is None:
-        raise InvalidValueError(f"prior_weight={config.prior_weight} needs members, the logits of ŷ_g and ŷ_l")
+        raise InvalidValueError(f"prior_weight={config.prior_weight} needs members, the logits of ŷ_g, ŷ_l, …")
     if members.shape != (len(scores), len(weights), config.num_classes):
         shape = f"({len(scores)}, {len(weights)}, {config.num_classes})"
         raise InvalidValueError(f"expected members of shape {shape}, found {tuple(members.shape)}")

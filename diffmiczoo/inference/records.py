@@ -50,6 +50,7 @@ def record_of(prediction: Prediction, row: int, label: Any) -> dict[str, Any]:
         "scores": dict(zip(names, prediction.scores[row].tolist(), strict=True)),
         "global_logits": dict(zip(names, prediction.global_logits[row].tolist(), strict=True)),
         "local_logits": dict(zip(names, prediction.local_logits[row].tolist(), strict=True)),
+        "feature_logits": dict(zip(names, prediction.feature_logits[row].tolist(), strict=False)),
         "dcg_logits": dict(zip(names, prediction.dcg_logits[row].tolist(), strict=True)),
         "size": size,
         "rois": boxes,

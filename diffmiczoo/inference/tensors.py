@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.inference.probabilities import scores_to_probs, uncertainty
-from diffmiczoo.nn.condition import Priors
+from diffmiczoo.inference.views import Answer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -22,6 +22,7 @@ class PredictionTensors:
         scores: (B, C) means of the sampler's ŷ_0 map, about 0..1; logits where the DCG predicts alone.
         global_logits: (B, C) ŷ_g, the prior of the whole image.
         local_logits: (B, C) ŷ_l, the prior of the ROIs; ŷ_g without a local stream.
+        feature_logits: (B, C) ŷ_F, of the classifier on F; (B, 0) where there is none.
         probs: (B, C) in [0, 1], see `diffmiczoo.inference.probabilities.scores_to_probs`.
         uncertainty: (B,) in [0, 1], 0 = sure, 1 = knows nothing, see `inference.probabilities.uncertainty`.
         rois: (B, K, 4) left, top, right, bottom in pixels of the model's S×S input; right and bottom are exclusive.
@@ -32,6 +33,7 @@ class PredictionTensors:
     scores: Tensor
     global_logits: Tensor
     local_logits: Tensor
+    feature_logits: Tensor
     probs: Tensor
     uncertainty: Tensor
     rois: Tensor
@@ -41,7 +43,7 @@ class PredictionTensors:
     @property
     def members(self) -> Tensor:
         """(B, M, C) logits of what the pool adds to the scores, in the order of `DiffMICConfig.pool_weights`."""
-        return torch.stack([self.global_logits, self.local_logits], dim=1)
+        return pool_members(self.global_logits, self.local_logits, self.feature_logits)
 
     @property
     def dcg_logits(self) -> Tensor:
@@ -49,27 +51,40 @@ class PredictionTensors:
         return 0.5 * (self.global_logits + self.local_logits)
 
 
-def prediction_tensors(scores: Tensor, priors: Priors, config: DiffMICConfig) -> PredictionTensors:
+def prediction_tensors(answer: Answer, config: DiffMICConfig) -> PredictionTensors:
     """Brings what a model computed for a batch to the CPU, and adds probabilities and uncertainty.
 
     Args:
-        scores: (B, C).
-        priors: of the same images.
+        answer: of B images.
         config: the model's.
     """
+    priors = answer.priors
     left_top = priors.roi_top_left.flip(-1)
     computed = {
-        "scores": scores,
+        "scores": answer.scores,
         "global_logits": priors.global_prior,
         "local_logits": priors.local_prior,
+        "feature_logits": answer.feature_logits,
         "rois": torch.cat([left_top, left_top + config.roi_size], dim=-1),
         "roi_attention": priors.roi_attention,
         "saliency": priors.saliency,
     }
     moved = dict(zip(computed, _on_cpu(list(computed.values())), strict=True))
-    members = torch.stack([moved["global_logits"], moved["local_logits"]], dim=1)
+    members = pool_members(moved["global_logits"], moved["local_logits"], moved["feature_logits"])
     probs = scores_to_probs(moved["scores"], config, members)
     return PredictionTensors(**moved, probs=probs, uncertainty=uncertainty(probs, config.task))
+
+
+def pool_members(global_logits: Tensor, local_logits: Tensor, feature_logits: Tensor) -> Tensor:
+    """Stacks the members of the pool, (B, M, C), in the order of `DiffMICConfig.pool_weights`.
+
+    Args:
+        global_logits: (B, C).
+        local_logits: (B, C).
+        feature_logits: (B, C), or (B, 0) where no classifier learned from F.
+    """
+    third = [feature_logits] if feature_logits.shape[1] else []
+    return torch.stack([global_logits, local_logits, *third], dim=1)
 
 
 def concatenated(parts: Sequence[PredictionTensors]) -> PredictionTensors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,8 +18,17 @@ VIEWS: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
     "rotations": tuple((turns, flipped) for turns in range(4) for flipped in ((), (-1,))),
 }
 
-#: Preprocessed images (B, 3, S, S) → their scores (B, C) and priors.
-ScoredPriors = Callable[[Tensor], tuple[Tensor, Priors]]
+
+@dataclass(frozen=True)
+class Answer:
+    """What probabilities are made from, for B images.
+
+    Shapes: `scores` (B, C); `feature_logits` ŷ_F (B, C), or (B, 0) where no classifier learned from F; `priors`.
+    """
+
+    scores: Tensor
+    priors: Priors
+    feature_logits: Tensor
 
 
 def views_of(images: Tensor, tta: str) -> list[Tensor]:
@@ -35,8 +44,8 @@ def views_of(images: Tensor, tta: str) -> list[Tensor]:
     return [images, *(view.contiguous(memory_format=layout) for view in turned)]
 
 
-def mean_over_views(images: Tensor, tta: str, compute: ScoredPriors) -> tuple[Tensor, Priors]:
-    """Returns scores and priors of images, the means over their views of what probabilities are made from.
+def mean_over_views(images: Tensor, tta: str, compute: Callable[[Tensor], Answer]) -> Answer:
+    """Returns what a model says of images, the mean over their views of what probabilities are made from.
 
     Saliency, ROIs and attention are those of the picture as it is. One view is computed after the other: the memory is
     that of one.
@@ -47,12 +56,16 @@ def mean_over_views(images: Tensor, tta: str, compute: ScoredPriors) -> tuple[Te
         compute: what a model says of a view.
     """
     first, *others = views_of(images, tta)
-    scores, priors = compute(first)
+    answer = compute(first)
     if not others:
-        return scores, priors
-    sums = [scores, priors.global_prior, priors.local_prior]
+        return answer
+    sums = _averaged_parts(answer)
     for view in others:
-        again, more = compute(view)
-        sums = [total + part for total, part in zip(sums, (again, more.global_prior, more.local_prior), strict=True)]
-    scores, global_prior, local_prior = (total / (1 + len(others)) for total in sums)
-    return scores, replace(priors, global_prior=global_prior, local_prior=local_prior)
+        sums = [total + part for total, part in zip(sums, _averaged_parts(compute(view)), strict=True)]
+    scores, feature_logits, global_prior, local_prior = (total / (1 + len(others)) for total in sums)
+    priors = replace(answer.priors, global_prior=global_prior, local_prior=local_prior)
+    return Answer(scores, priors, feature_logits)
+
+
+def _averaged_parts(answer: Answer) -> list[Tensor]:
+    return [answer.scores, answer.feature_logits, answer.priors.global_prior, answer.priors.local_prior]

@@ -69,13 +69,14 @@ def fit_calibration(scores: Tensor, members: Tensor, targets: Values, config: Di
 
     Args:
         scores: (N, C) of the model, as `diffmiczoo.inference.prediction.Prediction` holds them.
-        members: (N, M, C) logits of ŷ_g and ŷ_l, as `Prediction.members` holds them.
+        members: (N, M, C) logits of ŷ_g, ŷ_l and, where there is one, ŷ_F, as `Prediction.members` holds them.
         targets: (N,) class indices for "multiclass", (N, C) of 0 and 1 for "multilabel".
         config: the model's. A diffusion's scores are pooled with both priors, a DCG's priors with each other; all
             others have a temperature only.
 
     Returns:
-        "temperature" and, where there are two priors, "prior_weight"; nothing where there are too few images.
+        "temperature", where there are two priors "prior_weight", and with a classifier on F "feature_weight";
+        nothing where there are too few images.
 
     Raises:
         ValueError: there are no rows, scores are not finite, or targets do not fit.
@@ -91,7 +92,8 @@ def fit_calibration(scores: Tensor, members: Tensor, targets: Values, config: Di
     if own is None and not any(pool.weights):
         # No weight would mean equal ones.
         return {"temperature": TEMPERATURE_RANGE[1]}
-    return {"temperature": pool.temperature, "prior_weight": pool.weights}
+    fitted: dict[str, Any] = {"temperature": pool.temperature, "prior_weight": pool.weights[:2]}
+    return {**fitted, "feature_weight": pool.weights[2]} if len(pool.weights) > 2 else fitted
 
 
 def pseudo_images(images: int) -> float:

@@ -130,6 +130,7 @@ def test_rows(key: Any, rows: list[int]) -> None:
         "scores",
         "global_logits",
         "local_logits",
+        "feature_logits",
         "probs",
         "uncertainty",
         "rois",

@@ -8,6 +8,8 @@ from factories import tiny_model
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.diffusion.losses import sample_training_noise
+from diffmiczoo.inference.probabilities import score_logits
+from diffmiczoo.metrics.calibration import fit_calibration
 from diffmiczoo.nn.encoders import create_encoder
 from diffmiczoo.nn.feature_prior import FeaturePrior
 
@@ -50,3 +52,26 @@ def test_a_classifier_on_the_features_learns_beside_the_noise_loss() -> None:
     with pytest.warns(UserWarning, match="feature_prior.classifier"):
         model.reset_classifier(5)
     assert model.condition(images).feature_logits.shape == (4, 5)
+
+
+def test_the_classifier_on_the_features_is_a_member_of_the_pool() -> None:
+    model = tiny_model(feature_loss_weight=1.0, temperature=0.5, prior_weight=(0.3, 0.1), feature_weight=0.7)
+    model.trained = True
+    pictures = torch.rand(3, 3, 64, 64)
+    found = model.predict(pictures)
+    condition = model.eval().condition(model.preprocess(pictures))
+    torch.testing.assert_close(found.feature_logits, condition.feature_logits, atol=1e-4, rtol=1e-4)
+    logits = score_logits(found.scores, model.config) / 0.5
+    logits = logits + 0.3 * found.global_logits + 0.1 * found.local_logits + 0.7 * found.feature_logits
+    torch.testing.assert_close(found.probs, logits.softmax(-1))
+    assert found.to_dict()["images"][0]["feature_logits"].keys() == set(model.config.labels)
+    # Fitted, each member gets its weight; a member that tells the classes gets one above 0.
+    targets = torch.arange(600) % 2
+    members = torch.randn(600, 3, 2, generator=torch.Generator().manual_seed(0))
+    members[:, 2] += 2 * torch.eye(2)[targets]
+    fields = fit_calibration(torch.rand(600, 2), members, targets, model.config)
+    assert fields["feature_weight"] > 1 and max(fields["prior_weight"]) < 0.3
+    assert model.config.replace(**fields).pool_weights == (*fields["prior_weight"], fields["feature_weight"])
+    with pytest.raises(ValueError, match=r"feature_weight=0\.7 weighs a classifier on F"):
+        model.config.replace(feature_loss_weight=0.0)
+    assert model.config.uncalibrated().feature_weight == 0
