@@ -15,7 +15,6 @@ from diffmiczoo.benchmark.roofline import Roofline
 from diffmiczoo.benchmark.timing import Spread, markdown_table, now, peak_mib, reset_peak
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.diffusion.sampling import initial_sample, sampling_loop
-from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.compiled import CompiledModules
 from diffmiczoo.runtime.malloc import keep_memory
@@ -83,6 +82,15 @@ def variants(half: str = "bf16", compiled: bool = False, integers: bool = False)
     return rows
 
 
+def meaningful(rows: list[Variant], config: DiffMICConfig) -> list[Variant]:
+    """Leaves out, of a model without a diffusion, all rows but the first that differ in what only a diffusion does."""
+    if config.predictor == "diffusion":
+        return rows
+    found = {row: replace(row.runtime, equal_points=True, fold=True) for row in reversed(rows)}
+    kept = {(runtime, row.compiled): row for row, runtime in found.items() if runtime.precision != "int8"}
+    return [row for row in rows if row in kept.values()]
+
+
 @dataclass(frozen=True)
 class Timing:
     """What one variant took.
@@ -129,13 +137,10 @@ def benchmark(
         repeats: timed runs of each variant after one to warm up, ≥ 1.
         rows: the first is what the others are compared with; `variants()` by default.
         progress: show a bar; by default where the standard error is a terminal.
-
-    Raises:
-        ValueError: the model has no diffusion.
     """
     images = random_images(model, batch_size)
     with same_start(model), eval_mode(model), torch.inference_mode():
-        return _timed(model, images, rows or variants(), repeats, progress)
+        return _timed(model, images, meaningful(rows or variants(), model.config), repeats, progress)
 
 
 def random_images(model: DiffMICv2, count: int) -> Tensor:
@@ -146,14 +151,8 @@ def random_images(model: DiffMICv2, count: int) -> Tensor:
 
 @contextlib.contextmanager
 def same_start(model: DiffMICv2) -> Iterator[None]:
-    """Lets a model start from one draw per band of equal |i - j|, so that all variants have the same scores.
-
-    Raises:
-        ValueError: the model has no diffusion.
-    """
+    """Lets a model start from one draw per band of equal |i - j|, so that all variants have the same scores."""
     own = model.config
-    if own.predictor != "diffusion":
-        raise InvalidValueError(f"predictor={own.predictor!r} has no diffusion to time")
     model.config = own.replace(shared_noise=True, init="gaussian", num_samples=1)
     try:
         yield
@@ -218,7 +217,8 @@ def _prepared(model: DiffMICv2, images: Tensor, variant: Variant) -> Callable[[]
     """Returns a function that computes the scores of all images as the variant does."""
     compiled = CompiledModules(model.encoders()) if variant.compiled else None
     pictures = images.to(memory_format=torch.channels_last) if variant.runtime.channels_last else images
-    compute = scores_encoding_once if variant.encode_once else scores_encoding_in_every_step
+    once = variant.encode_once or model.config.predictor != "diffusion"
+    compute = scores_encoding_once if once else scores_encoding_in_every_step
 
     def run() -> Tensor:
         with compiled.active() if compiled else contextlib.nullcontext(), using(variant.runtime, images.device):

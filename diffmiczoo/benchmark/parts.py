@@ -28,7 +28,7 @@ class PartTiming:
     """What one part of a prediction takes.
 
     Attributes:
-        part: "DCG", "feature prior", "U-Net, S steps" or "total".
+        part: "DCG" (a plain classifier in its place too), "feature prior", "U-Net, S steps" or "total".
         parameters: their number.
         gmac: multiply-accumulates for one image, in 10⁹, as computed: equal points once.
         seconds: median for one image of a batch.
@@ -51,7 +51,7 @@ def benchmark_parts(
     """Times the parts of a prediction from random images, one after the other as `benchmark` times them together.
 
     Args:
-        model: with a diffusion, on its device; its own sampling steps.
+        model: on its device; its own sampling steps.
         batch_size: images computed at once, ≥ 1.
         repeats: timed runs after one to warm up, ≥ 1.
         precision: "fp32", "bf16", "fp16" or "int8".
@@ -79,6 +79,8 @@ def _clocked(model: DiffMICv2, images: Tensor) -> list[float]:
     times = [now(device)]
     priors = model.dcg(images, model.config, batch_invariant=True)
     times.append(now(device))
+    if model.config.predictor != "diffusion":
+        return [times[1] - times[0]]
     condition = model.condition_from_priors(images, priors).to(images.dtype)
     times.append(now(device))
     model.sample(condition)
@@ -90,11 +92,12 @@ def _work(model: DiffMICv2) -> list[tuple[str, int, float]]:
     config = model.config
     macs, parameters = count_macs(config.replace(num_samples=1)), count_parameters(config)
     macs_of_sampling = macs["unet"] * computed_fraction_of_points(config) * config.sampling_steps
-    return [
+    rows = [
         (_DCG, parameters["dcg"], macs["dcg"] / 1e9),
         ("feature prior", parameters["feature_prior"], macs["feature_prior"] / 1e9),
         (f"U-Net, {config.sampling_steps} steps", parameters["unet"], macs_of_sampling / 1e9),
     ]
+    return rows if config.predictor == "diffusion" else rows[:1]
 
 
 def parts_table(rows: list[PartTiming], roofline: Roofline, precision: str) -> str:

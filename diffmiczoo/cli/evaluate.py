@@ -99,11 +99,16 @@ def evaluate(
     if style == "json":
         echo_json(report.to_dict())
         return
-    click.echo(f"model\n{report.model}\n\nits DCG alone\n{report.dcg}")
+    plain = model.config.predictor == "classifier"
+    other, short = ("the same, not calibrated", "not calibrated") if plain else ("its DCG alone", "DCG")
+    click.echo(f"model\n{report.model}\n\n{other}\n{report.dcg}")
     for metric, (gap, low, high) in report.difference.items():
-        click.echo(f"{'model - DCG: ' + metric:<32} {gap:+.3f} [{low:+.3f}, {high:+.3f}]")
+        click.echo(f"{f'model - {short}: {metric}':<32} {gap:+.3f} [{low:+.3f}, {high:+.3f}]")
     if report.ablation is not None:
-        click.echo(f"\n{report.ablation.table()}\n\n{report.ablation.verdict()}")
+        click.echo(f"
+{report.ablation.table()}
+
+{report.ablation.verdict()}")
 
 
 def _add(path: Path, split: str, report: dict[str, Any]) -> None:

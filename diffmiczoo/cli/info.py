@@ -10,6 +10,7 @@ from diffmiczoo.cli.common import format_option
 from diffmiczoo.cli.output import echo_json
 
 if TYPE_CHECKING:
+    from diffmiczoo.config import DiffMICConfig
     from diffmiczoo.zoo.info import ModelInfo
 
 
@@ -34,13 +35,21 @@ def _rows(found: ModelInfo) -> dict[str, str]:
         "name": found.name + (f" (entry {found.entry})" if found.entry not in (None, found.name) else ""),
         "task": f"{config.task}, {config.num_classes} classes: {', '.join(_classes(found))}",
         "input": f"{config.input_size} × {config.input_size} pixels, {config.crop_mode} crop",
-        "encoders": f"raw {config.raw_encoder}, ROI {config.roi_encoder}, DCG {config.dcg_encoder}",
-        "sizes": f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels",
+        **_networks(config),
         "parameters": ", ".join(f"{part} {count:,}" for part, count in found.parameters.items()),
         "MACs per image": ", ".join(f"{part} {count:,}" for part, count in found.macs.items()),
         "weights": found.weights,
         "licence": f"weights {found.license}; data {found.data_license}" if found.license else "no weights",
         "test metrics": ", ".join(f"{key} {value:.3f}" for key, value in found.metrics.items()) or "none",
+    }
+
+
+def _networks(config: DiffMICConfig) -> dict[str, str]:
+    if config.predictor == "classifier":
+        return {"network": f"timm's {config.dcg_encoder}, a plain classifier"}
+    return {
+        "encoders": f"raw {config.raw_encoder}, ROI {config.roi_encoder}, DCG {config.dcg_encoder}",
+        "sizes": f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels",
     }
 
 

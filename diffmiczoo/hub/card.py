@@ -39,6 +39,15 @@ CARD_FILE = "card.json"
 METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.json"
 
+_METHOD = (
+    "Yang, Fu, Aviles-Rivero, Xing, Zhu: *DiffMIC-v2: Medical Image Classification via Improved Diffusion Network*, "
+    "IEEE TMI 2025, doi 10.1109/TMI.2025.3530399. Independent implementation."
+)
+_PLAIN_METHOD = (
+    "A plain classifier, to compare DiffMIC-v2 with: the network {} of Ross Wightman's *PyTorch Image Models* (timm), "
+    "doi 10.5281/zenodo.4414861, with a class activation map (Zhou et al., CVPR 2016)."
+)
+
 #: The card's text, with a $slot for each thing that differs.
 _TEMPLATE = "card_template.md"
 
@@ -168,6 +177,7 @@ def render_card(name: str, config: DiffMICConfig, parameters: int, facts: CardFa
         load_as: what `create_model` takes to load them; `name` by default.
     """
     counts = ", ".join(f"{count:,} {split}" for split, count in facts.counts.items())
+    plain = config.predictor == "classifier"
     at = f" at commit `{facts.commit}`" if facts.commit else ""
     slots = {
         **config.to_dict(),
@@ -175,8 +185,8 @@ def render_card(name: str, config: DiffMICConfig, parameters: int, facts: CardFa
         "name": name,
         "description": f"{facts.description} {NOT_CLINICAL}".lstrip(),
         "load_as": load_as or name,
-        "how_measured": _how_measured(facts),
-        "metrics_table": _metrics_table(facts),
+        "how_measured": _how_measured(facts, plain),
+        "metrics_table": _metrics_table(facts, plain),
         "comparison": facts.comparison,
         "ablation": _ablation(facts),
         "class_table": _class_table(facts.metrics),
@@ -184,6 +194,8 @@ def render_card(name: str, config: DiffMICConfig, parameters: int, facts: CardFa
         "training_data": facts.training_data,
         "split": facts.split + (f" Images: {counts}." if counts else ""),
         "parameters": f"{parameters:,}",
+        "architecture": _architecture(config),
+        "method": _PLAIN_METHOD.format(config.dcg_encoder) if config.predictor == "classifier" else _METHOD,
         "commands": f"Commands{at}:\n\n" + _code("bash", "\n".join(facts.commands)) if facts.commands else "",
         "recipe": "Recipe:\n\n" + _code("json", json.dumps(facts.recipe)) if facts.recipe else "",
         "calibration": _calibration(config),
@@ -202,6 +214,7 @@ def render_card(name: str, config: DiffMICConfig, parameters: int, facts: CardFa
 def _metadata(name: str, config: DiffMICConfig, facts: CardFacts) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
+    plain = config.predictor == "classifier"
     results = [
         EvalResult(
             task_type="image-classification",
@@ -219,18 +232,30 @@ def _metadata(name: str, config: DiffMICConfig, facts: CardFacts) -> str:
         library_name="diffmiczoo",
         pipeline_tag="image-classification",
         license=facts.license,
-        tags=["medical", "diffusion", "diffmic-v2", config.task],
+        tags=["medical", *([] if plain else ["diffusion", "diffmic-v2"]), config.task],
         model_name=name,
         eval_results=results,
     )
     return data.to_yaml()
 
 
-def _how_measured(facts: CardFacts) -> str:
+def _architecture(config: DiffMICConfig) -> str:
+    """Says which networks a model is made of, and how large its own parts are."""
+    if config.predictor == "classifier":
+        return f"timm's {config.dcg_encoder} as a whole, a plain classifier"
+    return (
+        f"encoders {config.raw_encoder} (image), {config.roi_encoder} (ROIs), {config.dcg_encoder} (DCG); "
+        f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels"
+    )
+
+
+def _how_measured(facts: CardFacts, plain: bool = False) -> str:
     units = f" in {facts.metrics.num_groups:,} groups" if facts.metrics.num_groups else ""
     text = f"Test split, {facts.metrics.num_images:,} images{units}, with 95 % bootstrap intervals"
     text += " (groups drawn whole)." if units else "."
-    if facts.dcg is not None:
+    if facts.dcg is not None and plain:
+        text += " *Not calibrated* is the same model without its temperature."
+    elif facts.dcg is not None:
         text += (
             " *DCG alone* is the softmax (multi-label: sigmoid) of 0.5 · (ŷ_g + ŷ_l) of the same weights on the same "
             "images, not calibrated."
@@ -247,11 +272,11 @@ def _how_measured(facts: CardFacts) -> str:
     return text
 
 
-def _metrics_table(facts: CardFacts) -> str:
+def _metrics_table(facts: CardFacts, plain: bool = False) -> str:
     reported = {metric.name: metric.label for metric in overall_metrics() if metric.name in facts.metrics.values}
     columns = {"metric": list(reported.values()), "this model": [_cell(facts.metrics, name) for name in reported]}
     if facts.dcg is not None:
-        columns["its DCG alone"] = [_cell(facts.dcg, name) for name in reported]
+        columns["not calibrated" if plain else "its DCG alone"] = [_cell(facts.dcg, name) for name in reported]
     if facts.differences:
         columns["difference"] = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*facts.differences[name]) for name in reported]
     words = {"model": "model, all seeds", "dcg": "DCG, all seeds"}
@@ -306,9 +331,10 @@ def _spread(runs: dict[str, dict[str, float]], name: str) -> str:
 
 def _calibration(config: DiffMICConfig) -> str:
     runs = f"{config.sampling_steps} sampling steps, {config.num_samples} run" + ("s" if config.num_samples > 1 else "")
+    runs = "one pass" if config.predictor == "classifier" else runs
     runs += f', mean over {len(VIEWS[config.tta])} views (`tta="{config.tta}"`)' if config.tta != "none" else ""
     if config.temperature is None:
-        return f"Not calibrated: probabilities are a ranking only. {runs}."
+        return f"Not calibrated: probabilities are a ranking only. {runs[0].upper()}{runs[1:]}."
     weights = ""
     if any(config.prior_weight):
         weights = ", weights {:.4f} of the global and {:.4f} of the local prior".format(*config.prior_weight)

@@ -163,7 +163,9 @@ def _validation(trainer: Trainer, measured: _Measured | None) -> str:
             for metric in overall_metrics()
             if metric.name in report.model.values
         ]
-        lines += ["| metric | model | its DCG alone |\n|---|---|---|\n" + "\n".join(rows)]
+        plain = trainer.model.config.predictor == "classifier"
+        other = "not calibrated" if plain else "its DCG alone"
+        lines += [f"| metric | model | {other} |\n|---|---|---|\n" + "\n".join(rows)]
         lines += [
             "The epoch, the calibration and the rule for labels were chosen on these images, so metrics on new images "
             "will be a little worse: see `diffmiczoo evaluate` for test images."

@@ -7,6 +7,7 @@ import torch
 from factories import small_model
 
 from diffmiczoo.benchmark.inference import benchmark, inference_table, variants
+from diffmiczoo.benchmark.parts import benchmark_parts
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
 
@@ -39,6 +40,11 @@ def test_paper_size_work_is_the_published_one() -> None:
     assert _gmac(model, OURS) == pytest.approx(11.3, rel=0.02)
 
 
-def test_a_model_without_a_diffusion_is_refused() -> None:
-    with pytest.raises(ValueError, match="predictor='dcg' has no diffusion to time"):
-        benchmark(small_model(predictor="dcg"))
+def test_a_model_without_a_diffusion_has_the_ways_that_differ_for_it(clock) -> None:
+    model = small_model(predictor="classifier", image_size=32, roi_size=8)
+    timings = benchmark(model, batch_size=2, repeats=1, progress=False)
+    names = [row.variant.removeprefix("ours, bf16, without: ") for row in timings]
+    packing = ["folding encoders", "packing weights", "keeping memory", "channels last"]
+    assert names == ["plain order of work, fp32", "ours, fp32", "ours, bf16", *packing]
+    assert max(row.max_difference for row in timings) < 1e-4 and len({row.gmac for row in timings}) == 1
+    assert [row.part for row in benchmark_parts(model, batch_size=2, repeats=1, progress=False)] == ["DCG", "total"]

@@ -105,7 +105,9 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     assert run.exit_code == 0, run.output
     model = diffmiczoo.create_model(f"local-dir:{output / 'best'}", pretrained=True)
     assert (model.config.predictor, model.config.dcg_encoder) == ("classifier", "test_resnet")
-    assert model.trained and model.config.temperature is not None
+    assert (
+        model.trained and "Budget: 3 epochs, 72 pictures of 32 × 32 in 9 steps." in (output / "README.md").read_text()
+    )
     assert diffmiczoo.evaluate(model, data, bootstrap=0, progress=False).values["accuracy"] >= 0.9
     light = np.full((40, 40, 3), 220, dtype=np.uint8)
     assert model.predict(light).labels == ["light"]
