@@ -105,10 +105,7 @@ def evaluate(
     for metric, (gap, low, high) in report.difference.items():
         click.echo(f"{f'model - {short}: {metric}':<32} {gap:+.3f} [{low:+.3f}, {high:+.3f}]")
     if report.ablation is not None:
-        click.echo(f"
-{report.ablation.table()}
-
-{report.ablation.verdict()}")
+        click.echo(f"\n{report.ablation.table()}\n\n{report.ablation.verdict()}")
 
 
 def _add(path: Path, split: str, report: dict[str, Any]) -> None:

@@ -178,17 +178,23 @@ def draw_legend(page: Axes, top: float, marks: Marks) -> None:
         what = f"saliency of {shortened(marks.saliency_of, 44)}, lines at 0.5 and 0.9"
         page.text(_LEFT + 214, row, what, fontsize=9, color=_INK)
         row += 40
-    order = enumerate(_by_attention(marks), start=1)
-    shares = [f"{rank}: {100 * float(marks.roi_attention[roi]):.0f} %" for rank, roi in order]
-    shown = "   ".join(shares[:8]) + ("  …" if len(shares) > 8 else "")
     page.add_patch(Rectangle((_LEFT, row - 11), 24, 13, fill=False, edgecolor=_INK, linewidth=1.4))
-    text = f"regions (ROIs) read closely, by their share of attention:  {shown}"
-    page.text(_LEFT + 34, row, text, fontsize=9, color=_INK)
+    page.text(_LEFT + 34, row, roi_words(marks), fontsize=9, color=_INK)
     if not marks.cropped:
         return
     row += 24
     page.add_patch(Rectangle((_LEFT, row - 11), 24, 13, facecolor="#e3e6e8", edgecolor=_FAINT, linewidth=0.6))
     page.text(_LEFT + 34, row, "pale: cropped away, the model did not see it", fontsize=9, color=_INK)
+
+
+def roi_words(marks: Marks) -> str:
+    """Says what the regions are: read closely with a share each, or, without a local stream, only found."""
+    if len(marks.roi_attention) > 1 and bool((marks.roi_attention == marks.roi_attention[0]).all()):
+        return "regions (ROIs) where the saliency is strongest; the model does not read them by themselves"
+    order = enumerate(_by_attention(marks), start=1)
+    shares = [f"{rank}: {100 * float(marks.roi_attention[roi]):.0f} %" for rank, roi in order]
+    shown = "   ".join(shares[:8]) + ("  …" if len(shares) > 8 else "")
+    return f"regions (ROIs) read closely, by their share of attention:  {shown}"
 
 
 def _draw_scale(page: Axes, row: float) -> None:

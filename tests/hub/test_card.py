@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.hub.card import IncompleteCardError, read_facts, render_card
 from diffmiczoo.model import DiffMICv2
 
@@ -49,6 +50,18 @@ def test_a_card_tells_how_labels_are_chosen_and_which_views_are_averaged(ready: 
     card = render_card("name", fitted, 10, facts)
     assert 'mean over 4 views (`tta="flips"`)' in card
     assert f"Labels by the largest log probability + {config.labels[0]} 0.00, {config.labels[1]} 0.25" in card
+
+
+def test_a_plain_classifiers_card_has_no_dcg_and_no_diffusion(ready: Path) -> None:
+    path = ready / "metrics.json"
+    measured = json.loads(path.read_text())
+    measured["test"]["dcg"] = measured["test"]["model"]
+    path.write_text(json.dumps(measured))
+    config = DiffMICConfig(predictor="classifier", dcg_encoder="resnet18")
+    card = render_card("name", config, 10, read_facts(ready))
+    for word in ("DCG", "- diffusion", "sampling", "ROIs", "efficientsam"):
+        assert word not in card, word
+    assert "timm's resnet18 as a whole" in card and "| this model | not calibrated |" in card and "(timm), doi" in card
 
 
 def test_everything_that_a_card_lacks_is_listed_at_once(ready: Path) -> None:

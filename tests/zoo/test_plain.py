@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from factories import QUICK, pictures, run_command, write_manifest
 
 import diffmiczoo
+from diffmiczoo.images.items import as_items
+from diffmiczoo.inference.overlay import overlay_of
+from diffmiczoo.inference.overlay_pictures import roi_words
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training import presets
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
@@ -64,6 +68,13 @@ def test_predictions(model: DiffMICv2) -> None:
     assert torch.equal(one.rois[0], found.rois[2])
 
 
+def test_the_legend_claims_no_reading_of_regions(model: DiffMICv2) -> None:
+    marks = overlay_of(model.predict(pictures(1)), 0, as_items(pictures(1))[0], True).marks
+    assert roi_words(marks).startswith("regions (ROIs) where the saliency is strongest")
+    shares = replace(marks, roi_attention=torch.tensor([0.3, 0.2, 0.2, 0.1, 0.1, 0.1]))
+    assert roi_words(shares).startswith("regions (ROIs) read closely, by their share of attention:  1: 30 %   2: 20 %")
+
+
 @torch.no_grad()
 def test_timms_interface(model: DiffMICv2) -> None:
     images = torch.randn(2, 3, 64, 64)
@@ -105,9 +116,8 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     assert run.exit_code == 0, run.output
     model = diffmiczoo.create_model(f"local-dir:{output / 'best'}", pretrained=True)
     assert (model.config.predictor, model.config.dcg_encoder) == ("classifier", "test_resnet")
-    assert (
-        model.trained and "Budget: 3 epochs, 72 pictures of 32 × 32 in 9 steps." in (output / "README.md").read_text()
-    )
+    page = (output / "README.md").read_text()
+    assert model.trained and "Budget: 3 epochs, 72 pictures of 32 × 32 in 9 steps." in page and "DCG" not in page
     assert diffmiczoo.evaluate(model, data, bootstrap=0, progress=False).values["accuracy"] >= 0.9
     light = np.full((40, 40, 3), 220, dtype=np.uint8)
     assert model.predict(light).labels == ["light"]
