@@ -98,16 +98,19 @@ def _rows(
     def members(places: slice) -> SplitLogits:
         return SplitLogits(val.members[:, places], measured.members[:, places])
 
-    none, both = members(slice(0)), members(slice(None))
+    none, both = members(slice(0)), members(slice(0, 2))
     yield "global", None, members(slice(0, 1))
     yield "local", None, members(slice(1, 2))
     yield "priors", None, both
     if logistic is not None:
         yield "logistic", logistic, none
         yield "logistic_pool", logistic, both
+    if val.members.shape[1] > 2:
+        yield "feature", None, members(slice(2, 3))
+        yield "all_priors", None, members(slice(None))
     sampler = SplitLogits(score_logits(val.scores, config), score_logits(measured.scores, config))
     yield "sampler", sampler, none
-    yield "pool", sampler, both
+    yield "pool", sampler, members(slice(None))
 
 
 def _calibrated(

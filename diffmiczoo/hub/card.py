@@ -338,6 +338,7 @@ def _calibration(config: DiffMICConfig) -> str:
     weights = ""
     if any(config.prior_weight):
         weights = ", weights {:.4f} of the global and {:.4f} of the local prior".format(*config.prior_weight)
+    weights += f", {config.feature_weight:.4f} of the classifier on F" if config.feature_weight else ""
     pairs = zip(config.labels, config.label_adjustment, strict=False)
     offsets = ", ".join(f"{name} {value:.2f}" for name, value in pairs)
     rule = f" Labels by the largest log probability + {offsets}, fitted there too." if offsets else ""

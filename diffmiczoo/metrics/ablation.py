@@ -17,12 +17,14 @@ ROWS = {
     "priors": "ŷ_g and ŷ_l weighted",
     "logistic": "logistic regression on F",
     "logistic_pool": "logistic regression on F, ŷ_g and ŷ_l weighted",
+    "feature": "ŷ_F alone, the classifier on F",
+    "all_priors": "ŷ_g, ŷ_l and ŷ_F weighted",
     "sampler": "sampler alone",
-    "pool": "pool: sampler, ŷ_g and ŷ_l (this model)",
+    "pool": "pool: sampler and all priors (this model)",
 }
 
 #: Rows that the pool is compared with: what can be had without the diffusion.
-RIVALS = ("priors", "logistic_pool")
+RIVALS = ("priors", "logistic_pool", "all_priors")
 
 COLUMNS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "quadratic_kappa", "nll", "ece")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from factories import run_command, tiny_model
@@ -9,8 +11,11 @@ from factories import run_command, tiny_model
 from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.evaluation.ablation import SplitLogits, ablate
 from diffmiczoo.evaluation.dcg_report import predict_with_dcg
+from diffmiczoo.evaluation.evaluate import scores_and_members
 from diffmiczoo.evaluation.members import MemberLogits
+from diffmiczoo.inference.probabilities import scores_to_probs
 from diffmiczoo.metrics.ablation import Ablation
+from diffmiczoo.metrics.calibration import fit_calibration
 
 
 def members(targets: torch.Tensor, skills: tuple[float, float, float], seed: int) -> MemberLogits:
@@ -81,3 +86,30 @@ def test_the_command_shows_the_members(manifest_csv, run_directory) -> None:
     shown = run_command(*arguments).output
     assert "| ŷ_g alone |" in shown and "logistic" not in shown and "The second stage" in shown
     assert "among them; measure another split" in run_command(*arguments, "--split", "val").output
+
+
+def test_a_classifier_on_f_is_a_member_of_the_pool(manifest_csv) -> None:
+    """From the model through its prediction to the probabilities, and in the order of the weights."""
+    model = tiny_model(
+        class_names=("dark", "light"), feature_loss_weight=1.0, prior_weight=(0.4, 0.1), feature_weight=0.6
+    )
+    model.trained = True
+    test = read_manifest(manifest_csv, class_names=("dark", "light")).split("test")
+    items = [record.item() for record in test.records]
+    whole, parts = model.predict(items), model.predict(items, batch_size=3)
+    assert model.config.pool_weights == (0.4, 0.1, 0.6) and whole.members.shape == (8, 3, 2)
+    torch.testing.assert_close(whole.feature_logits, parts.feature_logits, rtol=0, atol=1e-6)
+    assert torch.equal(whole[2:4].feature_logits, whole.feature_logits[2:4])
+    assert list(whole.to_dict()["images"][0]["feature_logits"]) == ["dark", "light"]
+    without = model.config.replace(feature_weight=0.0)
+    logits = scores_to_probs(whole.scores, without, whole.members).log() + 0.6 * whole.feature_logits
+    torch.testing.assert_close(whole.probs, logits.softmax(1))
+    images = torch.stack(list(model.preprocess(items)))
+    with torch.inference_mode():
+        stacked = scores_and_members(model.eval(), images)
+    torch.testing.assert_close(stacked[:, 1:], whole.members, rtol=1e-3, atol=1e-3)
+    twice = dataclasses.replace(predict_with_dcg(model, test, progress=False).members, targets=whole.probs.argmax(1))
+    fields = fit_calibration(*(torch.cat([part] * 2) for part in (twice.scores, twice.members, twice.targets)), without)
+    assert fields.keys() == {"temperature", "prior_weight", "feature_weight"} and len(fields["prior_weight"]) == 2
+    rows = ablate(without, twice, twice, test, bootstrap=0).values
+    assert {"feature", "all_priors"} < rows.keys()
