@@ -55,7 +55,7 @@ def diffusion_loss(
     error = (errors if weights is None else errors * weights).mean(1)
     loss = (error * _loss_weight(condition.dcg_logits, labels, config)).mean()
     if condition.feature_logits is not None:
-        loss = loss + config.feature_loss_weight * _cross_entropy(condition.feature_logits, labels, config, weights)
+        loss = loss + config.feature_loss_weight * cross_entropy(condition.feature_logits, labels, config, weights)
     if not config.mmd_weight:
         return loss
     return loss + config.mmd_weight * _mmd_of_streams(unet, schedule, config, condition, y_0, drawn)
@@ -109,10 +109,11 @@ def dcg_loss(priors: Priors, labels: Tensor, config: DiffMICConfig, weights: Ten
     """
     one_stream = config.predictor in ("global", "classifier")
     streams = [priors.global_prior] if one_stream else [priors.global_prior, priors.local_prior]
-    return torch.stack([_cross_entropy(logits.float(), labels, config, weights) for logits in streams]).sum()
+    return torch.stack([cross_entropy(logits.float(), labels, config, weights) for logits in streams]).sum()
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, config: DiffMICConfig, weights: Tensor | None) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, config: DiffMICConfig, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy (multi-label: binary) of logits (B, C); labels and weights as for `dcg_loss`."""
     if config.task == "multilabel":
         return F.binary_cross_entropy_with_logits(logits, labels, weights)
     if weights is None:

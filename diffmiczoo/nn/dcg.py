@@ -88,14 +88,20 @@ class DCG(nn.Module):
             saliency, global_prior = self.global_stream(whole)
             if batch_invariant:
                 saliency, global_prior = self._decide_ties_alone(whole, saliency, global_prior, config)
-            top_left = roi_positions(saliency, global_prior, config)
-            source = images if config.roi_channels == "rgb" else images[:, :1].expand(-1, 3, -1, -1)
-            rois = crop_rois(source, top_left, config.roi_size)
+            rois, top_left = self.find_rois(images, saliency, global_prior, config)
             if self.local_encoder is None:
                 even = torch.full_like(global_prior[:, :1], 1 / config.num_rois).expand(-1, config.num_rois)
                 return Priors(global_prior, global_prior, saliency, rois, top_left, even)
             local_prior, attention = self.local_stream(rois)
             return Priors(global_prior, local_prior, saliency, rois, top_left, attention)
+
+    def find_rois(
+        self, images: Tensor, saliency: Tensor, global_prior: Tensor, config: DiffMICConfig
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the ROIs (B, K, 3, r, r) and where they begin, (B, K, 2), as the global stream says."""
+        top_left = roi_positions(saliency, global_prior, config)
+        source = images if config.roi_channels == "rgb" else images[:, :1].expand(-1, 3, -1, -1)
+        return crop_rois(source, top_left, config.roi_size), top_left
 
     def training_priors(self, images: Tensor, config: DiffMICConfig) -> Priors:
         """Returns the priors that the DCG stage learns from; what else `Priors` hold may be left out."""

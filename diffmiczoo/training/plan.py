@@ -248,6 +248,16 @@ def check_recipe(recipe: Recipe, config: DiffMICConfig, train: Manifest, rank: R
 
 
 def _check_combinations(recipe: Recipe, config: DiffMICConfig) -> None:
+    if recipe.encoder_start == "trained" and config.predictor in ("global", "classifier"):
+        raise InvalidValueError(
+            f"encoder_start='trained' is for encoders that learn after others; predictor={config.predictor!r} has one "
+            "encoder"
+        )
+    if recipe.encoder_start == "trained" and recipe.freeze == "backbones":
+        raise InvalidValueError(
+            "encoder_start='trained' starts encoders from those trained before them, and freeze='backbones' trains "
+            "none; leave out one of them"
+        )
     if recipe.drop_path and recipe.freeze == "backbones":
         raise InvalidValueError(
             f"drop_path={recipe.drop_path} skips blocks of encoders that learn, and freeze='backbones' keeps them as "

@@ -20,11 +20,11 @@ from diffmiczoo.training.stages import Stage
 
 
 def start_size(recipe: Recipe, stage: Stage, epoch: int) -> int | None:
-    """Returns the recipe's size in the first two thirds of the DCG's epochs, counted from 0; None for the model's own.
+    """Returns the recipe's size in the first two thirds of the epochs of what sees pictures whole, from 0; else None.
 
     The diffusion learns from what the DCG says at the size at which both are used.
     """
-    return recipe.start_size if stage.name == "dcg" and 3 * (epoch + 1) <= 2 * stage.epochs else None
+    return recipe.start_size if stage.name in ("dcg", "global") and 3 * (epoch + 1) <= 2 * stage.epochs else None
 
 
 @contextmanager

@@ -52,6 +52,10 @@ class Recipe(Settings):
     class_weights: Literal["none", "balanced"] = "none"
     sampling: Literal["shuffle", "balanced"] = "shuffle"
 
+    # What encoders start from: "given", the weights that the model has; "trained", from those of the streams before
+    # them, and then the DCG's streams learn one after the other, `dcg_epochs` each
+    encoder_start: Literal["given", "trained"] = "given"
+
     # What learns: "backbones" keeps the encoders as they are, with the statistics of their BatchNorm
     freeze: Literal["none", "backbones"] = "none"
 

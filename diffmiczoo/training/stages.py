@@ -13,7 +13,11 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.diffusion.losses import TrainingNoise
 from diffmiczoo.evaluation.evaluate import dcg_logits, scores_and_members
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn.roi import whole_view
 from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.streams import stream_loss
+
+_LOCAL = ("dcg.local_encoder", "dcg.attention", "dcg.local_classifier")
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,9 @@ class Stage:
     """One stage of training.
 
     Attributes:
-        name: "dcg" or "diffusion".
-        number: 0 or 1, in order.
-        modules: names of the model's children that it trains.
+        name: "dcg", or "global" and "local" where its streams learn one after the other; "diffusion".
+        number: 0, 1 or 2, in order.
+        modules: names of the modules that it trains.
         epochs, lr: from the recipe.
         scores: (model, images) → (B, C), for validation; (B, 1 + M, C), the model's and the pool's members, where the
             model is complete and its calibration is to be fitted.
@@ -40,14 +44,33 @@ class Stage:
 
 
 def create_stages(recipe: Recipe, config: DiffMICConfig) -> tuple[Stage, ...]:
-    """Returns the DCG stage and, unless the DCG predicts alone, the diffusion stage (section III-E)."""
+    """Returns the DCG stage, or one for each of its streams, and unless the DCG predicts alone the diffusion stage.
+
+    Source: section III-E.
+    """
     alone = config.predictor != "diffusion"
-    scores = scores_and_members if alone else dcg_logits
-    dcg = Stage("dcg", 0, ("dcg",), recipe.dcg_epochs, recipe.dcg_lr, scores, alone)
+    epochs, lr, scores = recipe.dcg_epochs, recipe.dcg_lr, scores_and_members if alone else dcg_logits
+    dcg: tuple[Stage, ...] = (Stage("dcg", 0, ("dcg",), epochs, lr, scores, alone),)
+    if recipe.encoder_start == "trained":
+        scores = scores_and_members if alone else local_logits
+        dcg = (
+            Stage("global", 0, ("dcg.global_encoder", "dcg.saliency_conv"), epochs, lr, global_logits, False),
+            Stage("local", 1, _LOCAL, epochs, lr, scores, alone),
+        )
     if alone:
-        return (dcg,)
+        return dcg
     modules, epochs, lr = ("feature_prior", "unet"), recipe.diffusion_epochs, recipe.diffusion_lr
-    return dcg, Stage("diffusion", 1, modules, epochs, lr, scores_and_members, True)
+    return *dcg, Stage("diffusion", len(dcg), modules, epochs, lr, scores_and_members, True)
+
+
+def global_logits(model: DiffMICv2, images: Tensor) -> Tensor:
+    """Returns ŷ_g (B, C), logits, for preprocessed images."""
+    return model.dcg.global_stream(whole_view(images, model.config))[1]
+
+
+def local_logits(model: DiffMICv2, images: Tensor) -> Tensor:
+    """Returns ŷ_l (B, C), logits, for preprocessed images."""
+    return model.priors(images).local_prior
 
 
 class StageLoss(nn.Module):
@@ -61,6 +84,8 @@ class StageLoss(nn.Module):
         """Maps images (B, 3, S, S), labels (B, C) and their weights (B, C) to the scalar loss."""
         if self.stage.name == "dcg":
             return self.model.dcg_loss(images, labels, weights=weights)
+        if self.stage.name != "diffusion":
+            return stream_loss(self.model, self.stage.name, images, labels, weights)
         return self.model.training_loss(images, labels, weights=weights, drawn=noise)
 
 
@@ -94,7 +119,7 @@ def parameter_groups(model: DiffMICv2, stage: Stage, recipe: Recipe) -> list[dic
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for child in stage.modules:
         module = model.get_submodule(child)
-        factors = _encoder_factors(module, recipe.layer_decay)
+        factors = _encoder_factors(child, module, recipe.layer_decay)
         for name, parameter in module.named_parameters():
             if name in factors and recipe.freeze == "backbones":
                 continue
@@ -105,16 +130,23 @@ def parameter_groups(model: DiffMICv2, stage: Stage, recipe: Recipe) -> list[dic
     return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]  # type: ignore[dict-item]
 
 
-def _encoder_factors(module: nn.Module, decay: float) -> dict[str, float]:
-    """Returns name of an encoder's parameter → `decay` to the power of the blocks between it and the output."""
+def _encoder_factors(name: str, module: nn.Module, decay: float) -> dict[str, float]:
+    """Returns name of an encoder's parameter → `decay` to the power of the blocks between it and the output.
+
+    Args:
+        name: of the module, which may be an encoder itself.
+        module: whose parameters' names are meant.
+        decay: from one block to the one before it.
+    """
     factors: dict[str, float] = {}
-    for child, encoder in module.named_children():
-        if "encoder" not in child:
+    encoders = {"": module} if name.endswith("encoder") else dict(module.named_children())
+    for child, encoder in encoders.items():
+        if child and "encoder" not in child:
             continue
         names = [name for name, _ in encoder.named_parameters()]
         blocks = list(dict.fromkeys(_block(name) for name in names))
         depth = {block: len(blocks) - 1 - place for place, block in enumerate(blocks)}
-        factors |= {f"{child}.{name}": decay ** depth[_block(name)] for name in names}
+        factors |= {f"{child}.{name}" if child else name: decay ** depth[_block(name)] for name in names}
     return factors
 
 

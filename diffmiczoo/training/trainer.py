@@ -31,6 +31,7 @@ from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import BatchSampler, batches_per_epoch
 from diffmiczoo.training.signals import StopOnSignal
 from diffmiczoo.training.stages import Stage, create_stages, trainable
+from diffmiczoo.training.streams import start_from_trained
 from diffmiczoo.training.validation import validate
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -175,6 +176,8 @@ class Trainer:
     def _train_stage(self, stage: Stage) -> None:
         targets = self.data.train.targets
         batches = batches_per_epoch(len(targets), self.recipe.batch_size, self.processes.rank)
+        if self.recipe.encoder_start == "trained" and self._resumed is None and stage.epochs:
+            start_from_trained(self.model, stage.name)
         run = _StageRun(stage, Optimization(self.model, stage, self.recipe, targets, batches, self.processes), batches)
         if self._resumed is not None:
             run.optimization.load_state_dict(self._resumed.optimization)
