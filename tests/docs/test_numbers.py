@@ -19,7 +19,6 @@ PLAIN = json.loads((ROOT / "tools" / "facts" / "plain_baselines.json").read_text
 ADDED = {
     "aptos2019": ("balanced_accuracy", "quadratic_kappa", "auroc", "nll", "brier"),
     "ham10000": ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece", "nll", "brier"),
-    "chestxray14": ("ece", "nll", "brier"),
     "busi": (),
 }
 
