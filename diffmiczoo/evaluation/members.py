@@ -21,7 +21,8 @@ class MemberLogits:
         scores: (N, C) of the model.
         members: (N, M, C) logits of what the pool adds, as `Prediction.members`.
         targets: (N,) class indices, or (N, C) of 0 and 1.
-        features: (N, H) the image feature prior F; (N, 0) without a second stage.
+        features: (N, H) the image feature prior F of the images as they are, without `tta`; (N, 0) without a second
+            stage.
     """
 
     scores: Tensor
@@ -49,13 +50,16 @@ def collect_members(
     features: list[Tensor] = []
     items = [record.item() for record in manifest.records]
     hook = None
-    if model.config.predictor == "diffusion":
+    several = model.config.tta != "none"  # views of a picture, and the feature prior sees each of them
+    if model.config.predictor == "diffusion" and not several:
         hook = model.feature_prior.register_forward_hook(lambda *given: features.append(given[-1].float().cpu()))
     try:
         found = model.predict(items, batch_size=batch_size, progress=progress)
     finally:
         if hook is not None:
             hook.remove()
+    if model.config.predictor == "diffusion" and several:
+        features = [model.embed(items, batch_size=batch_size)]
     nothing = torch.zeros(len(items), 0)
     return MemberLogits(
         found.scores,

@@ -120,7 +120,7 @@ class Backbone(nn.Module):
 
 
 def check_timm_name(name: str) -> None:
-    """Refuses names that timm does not know.
+    """Refuses names that timm does not know, and tags of pretrained weights that it does not have.
 
     Raises:
         ValueError: suggests the nearest names.
@@ -129,6 +129,12 @@ def check_timm_name(name: str) -> None:
         near = ", ".join(difflib.get_close_matches(name, [*timm.list_models(), *EFFICIENTSAM], n=3))
         raise InvalidValueError(
             f"encoder {name!r} is not known to timm {timm.__version__}; nearest names: {near or '-'}"
+        )
+    architecture, _, tag = name.partition(".")
+    if tag and name not in (tags := timm.list_pretrained(f"{architecture}.*")):
+        raise InvalidValueError(
+            f"encoder {name!r}: timm {timm.__version__} has no pretrained weights {tag!r} of {architecture}; "
+            + (f"it has {', '.join(tags)}" if tags else "it has none")
         )
 
 

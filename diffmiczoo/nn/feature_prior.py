@@ -49,9 +49,9 @@ class FeaturePrior(nn.Module):
         """Maps F (B, H) to ŷ_F (B, C), in full precision; None where no classifier learned from F."""
         if self.classifier is None:
             return None
+        weight, bias = self.classifier.weight.float(), self.classifier.bias.float()
         with full_precision(feature_prior.device):
-            logits: Tensor = self.classifier(feature_prior.float())
-        return logits
+            return torch.nn.functional.linear(feature_prior.float(), weight, bias)
 
     def forward(self, images: Tensor, rois: Tensor) -> Tensor:
         """Maps images (B, 3, S, S) and ROIs (B, K, 3, r, r) to F (B, H) (eq. 6)."""

@@ -20,7 +20,7 @@ from diffmiczoo.hub.serialization import load_model, read_config
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.architectures import ablation_fields, architectures
 from diffmiczoo.zoo.encoder_weights import fetch_backbones, fetch_efficientsam
-from diffmiczoo.zoo.plain import fitting_rois, is_plain, plain_config
+from diffmiczoo.zoo.plain import check_stays_plain, fitting_rois, is_plain, plain_config
 from diffmiczoo.zoo.registry import list_models, pretrained_weights, resolve
 from diffmiczoo.zoo.timm_arguments import check_numbers, config_fields
 from diffmiczoo.zoo.weights import Weights
@@ -104,6 +104,7 @@ def create_model(
             f"there; create_model({name!r}, pretrained=True) loads the trained ones"
         )
     own = get_config(name, revision=revision, options=options).uncalibrated()
+    check_stays_plain(own, overrides, ablation)
     config = own.replace(**fitting_rois(own, overrides))
     config = _with_classes(config, num_classes, class_names, config_overrides.get("ordinal"))
     if not pretrained_backbones:

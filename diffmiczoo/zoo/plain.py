@@ -34,7 +34,9 @@ def list_plain(pattern: str, pretrained: bool = False) -> list[str]:
     import timm
 
     wild = pattern if any(sign in pattern for sign in "*?[") else f"{pattern}*"
-    names = [PREFIX + name for name in timm.list_models(pretrained=pretrained)]
+    # With tags where a pattern asks for one, such as "timm/resnet18.*".
+    tags = True if "." in pattern else None
+    names = [PREFIX + name for name in timm.list_models(pretrained=pretrained, include_tags=tags)]
     return fnmatch.filter(names, wild)
 
 
@@ -75,6 +77,21 @@ def fitting_rois(config: DiffMICConfig, overrides: dict[str, Any]) -> dict[str, 
     if config.predictor != "classifier" or "roi_size" in overrides or not isinstance(overrides.get("image_size"), int):
         return overrides
     return {**overrides, "roi_size": _roi_size(overrides["image_size"])}
+
+
+def check_stays_plain(config: DiffMICConfig, overrides: dict[str, Any], ablation: str | None) -> None:
+    """Refuses to make another kind of model of a plain classifier.
+
+    Raises:
+        ValueError: an ablation or a predictor asks for a DCG or a diffusion.
+    """
+    asked = overrides.get("predictor", config.predictor)
+    if config.predictor == "classifier" != asked:
+        found = f"predictor={asked!r}" if ablation is None else f"ablation={ablation!r}"
+        raise InvalidValueError(
+            f"{found} is for models with a DCG, and timm's {config.dcg_encoder} is a plain classifier here; take one, "
+            f"such as diffmicv2_nano, with dcg_encoder={config.dcg_encoder!r}"
+        )
 
 
 def _colours(values: tuple[float, ...]) -> tuple[float, float, float]:

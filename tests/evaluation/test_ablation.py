@@ -71,6 +71,11 @@ def test_one_pass_keeps_what_it_was_made_of(manifest_csv) -> None:
     kept = predict_with_dcg(model, test, progress=False).members
     assert kept is not None and kept.features.shape == (8, model.config.latent_dim)
     assert kept.members.shape == (8, 2, 2) and kept.targets.tolist() == test.targets().tolist()
+    # F is a row per image also where each is predicted as several views.
+    model.config = model.config.replace(tta="hflip")
+    mirrored = predict_with_dcg(model, test, progress=False).members
+    torch.testing.assert_close(mirrored.features, kept.features, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(mirrored.members, kept.members, atol=1e-4)
 
 
 def test_without_a_second_stage_there_is_nothing_to_compare(manifest_csv) -> None:

@@ -65,6 +65,8 @@ def test_the_classifier_on_the_features_is_a_member_of_the_pool() -> None:
     logits = logits + 0.3 * found.global_logits + 0.1 * found.local_logits + 0.7 * found.feature_logits
     torch.testing.assert_close(found.probs, logits.softmax(-1))
     assert found.to_dict()["images"][0]["feature_logits"].keys() == set(model.config.labels)
+    half = model.bfloat16().predict(pictures).feature_logits
+    torch.testing.assert_close(half, found.feature_logits, atol=0.1, rtol=0.1)
     # Fitted, each member gets its weight; a member that tells the classes gets one above 0.
     targets = torch.arange(600) % 2
     members = torch.randn(600, 3, 2, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import QUICK, pictures, run_command, write_manifest
+from factories import QUICK, pictures, run_command, tiny_model, write_manifest
 
 import diffmiczoo
 from diffmiczoo.images.items import as_items
@@ -48,6 +48,19 @@ def test_names() -> None:
         diffmiczoo.create_model("timm/resnet81")
     with pytest.raises(ValueError, match="pretrained_backbones=True starts from ImageNet's"):
         diffmiczoo.create_model("timm/resnet18", pretrained=True)
+    assert "timm/resnet18.a1_in1k" in diffmiczoo.list_models("timm/resnet18.*")
+    for build in (diffmiczoo.create_model, diffmiczoo.model_info):
+        with pytest.raises(ValueError, match=r"no pretrained weights 'a1' of resnet18; it has resnet18\.a1_in1k, "):
+            build("timm/resnet18.a1")
+    with pytest.raises(ValueError, match="encoder 'test_vit.none': timm"):
+        tiny_model(raw_encoder="test_vit.none")
+
+
+def test_a_plain_classifier_stays_one() -> None:
+    with pytest.raises(ValueError, match="ablation='dcg' is for models with a DCG, and timm's test_resnet is a plain"):
+        diffmiczoo.create_model("timm/test_resnet", ablation="dcg")
+    with pytest.raises(ValueError, match="predictor='diffusion' is for models with a DCG"):
+        diffmiczoo.create_model("timm/test_resnet", predictor="diffusion")
 
 
 def test_model_info_counts_what_timm_has() -> None:
