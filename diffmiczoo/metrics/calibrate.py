@@ -15,7 +15,7 @@ from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.inference.classifier import ImageClassifier
 from diffmiczoo.inference.probabilities import scores_to_probs
 from diffmiczoo.metrics.calibration import ENOUGH_IMAGES, calibration_sentence, fit_calibration
-from diffmiczoo.metrics.decisions import fit_decision
+from diffmiczoo.metrics.decisions import check_balance, fit_decision
 
 Self = TypeVar("Self", bound="CalibratedModel")
 
@@ -61,9 +61,11 @@ class CalibratedModel(ImageClassifier):
                 trained on some of them.
 
         Raises:
-            ValueError: the data's classes are not among the model's, or no image belongs to the split.
+            ValueError: the data's classes are not among the model's, no image belongs to the split, or
+                `balance_labels` is not for this model.
             ImageError: an image cannot be read.
         """
+        check_balance(balance_labels, self.config.task)
         manifest = self._calibration_images(data, split, class_names)
         before, self.trained = self.trained, True  # or predict would warn of what is just being settled
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.inference.decisions import decide
 from diffmiczoo.metrics.calibration import LEAST_IMAGES, LEAST_TO_CALIBRATE, fit_thresholds, pseudo_images
 from diffmiczoo.metrics.checks import Values, checked_matrix, indicator
@@ -30,6 +31,21 @@ def fit_decision(probs: Values, targets: Values, config: DiffMICConfig, most_los
         few = pseudo_images(len(checked_matrix(probs, "probs")))
         return config.replace(thresholds=fit_thresholds(probs, targets, pseudo_images=few))
     return config.replace(label_adjustment=fit_label_adjustment(probs, targets, most_lost) if most_lost else ())
+
+
+def check_balance(balance_labels: float, task: str) -> None:
+    """Raises for an accuracy that labels cannot give up.
+
+    Raises:
+        ValueError: it is no share, or a multi-label model's labels are to give it up.
+    """
+    if not 0 <= balance_labels <= 1:
+        raise InvalidValueError(f"balance_labels={balance_labels} is outside 0.0..1.0")
+    if balance_labels and task == "multilabel":
+        raise InvalidValueError(
+            f"balance_labels={balance_labels} is for one label out of several; each label of a multilabel model has a "
+            "threshold of its own, fitted in any case"
+        )
 
 
 def fit_label_adjustment(probs: Values, targets: Values, most_lost: float = 0.01) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
@@ -12,16 +13,20 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
+from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.diffusion.losses import label_vectors, sample_training_noise
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.evaluation.evaluate import evaluation_split
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.nn.class_layers import check_same_layers
 from diffmiczoo.runtime.modes import eval_mode, seeded_generator
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.stages import StageLoss, create_stages
+
+#: Fields of a config that a run learns by, and nothing else.
+_LEARNING_FIELDS = ("loss", "mmd_weight", "feature_loss_weight", "class_names")
 
 
 def average_weights(
@@ -38,29 +43,31 @@ def average_weights(
     layers that began at random are others in each run, and their mean is none of them. The result is not calibrated.
 
     Args:
-        sources: directories with weights, such as runs/…/best; at least two, with the same layers and classes.
+        sources: directories with weights, such as runs/…/best; at least two, with the same config.
         data: the training images, for the statistics of BatchNorm: anything that `fit` takes.
         split: which of them; by default "train" where they have splits.
         batch_size: images computed at once, ≥ 2.
         progress: show a bar; by default where the standard error is a terminal.
 
     Raises:
-        ValueError: there is one source only, or they have other layers or classes.
+        ValueError: there is one source only, `batch_size` is 1, or the runs have other configs or classes.
         FileNotFoundError, ImageError: as `from_pretrained` and `fit` do.
 
     Source: Wortsman et al., *Model Soups*, ICML 2022; Izmailov et al., *Averaging Weights Leads to Wider Optima*,
     UAI 2018, section 3.2, for BatchNorm.
     """
-    if len(sources) < 2:
-        raise InvalidValueError(f"found {len(sources)} source; a mean needs the weights of at least two runs")
+    given = 1 if isinstance(sources, str | os.PathLike) else len(sources)
+    if given < 2:
+        raise InvalidValueError(f"found {given} source; a mean needs a list with the weights of at least two runs")
+    if batch_size < 2:
+        raise InvalidValueError(
+            f"batch_size={batch_size} must be at least 2: BatchNorm's statistics are those of batches"
+        )
     models = [DiffMICv2.from_pretrained(source) for source in sources]
-    first = models[0]
+    first, seen = models[0], [model.training_pictures for model in models if model.training_pictures is not None]
     for source, model in zip(sources, models, strict=True):
-        if model.config.labels != first.config.labels:
-            raise InvalidValueError(
-                f"{source} has the classes {model.config.labels}, {sources[0]} {first.config.labels}"
-            )
-        check_same_layers(first.config, model.config)
+        _check_same(first.config, model.config, sources[0], source)
+    first.training_pictures = reduce(PictureSet.union, seen) if seen else None
     states = [model.state_dict() for model in models]
     first.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
     first.config = first.config.uncalibrated()
@@ -75,6 +82,25 @@ def average_weights(
     )
     _estimate_statistics(first, loader, progress)
     return first
+
+
+def _check_same(first: DiffMICConfig, other: DiffMICConfig, first_name: Any, other_name: Any) -> None:
+    """Raises where a mean of two runs' weights would be none, or where it is not clear what to do with it.
+
+    Raises:
+        ValueError: names the fields that differ, or the classes.
+    """
+    if other.labels != first.labels:
+        raise InvalidValueError(f"{other_name} has the classes {other.labels}, {first_name} {first.labels}")
+    mine, theirs = first.uncalibrated().to_dict(), other.uncalibrated().to_dict()
+    fields = [name for name in mine if mine[name] != theirs[name] and name not in _LEARNING_FIELDS]
+    if bool(first.feature_loss_weight) != bool(other.feature_loss_weight):
+        fields.append("feature_loss_weight")
+    if fields:
+        shown = "; ".join(f"{name}={theirs[name]!r} and {mine[name]!r}" for name in fields[:5])
+        raise InvalidValueError(
+            f"{other_name} and {first_name} are other models: {shown}; take runs with the same config"
+        )
 
 
 def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

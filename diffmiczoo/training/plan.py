@@ -16,6 +16,7 @@ from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.data.splits import complete_splits
 from diffmiczoo.data.summary import count_lines, log_manifest, reading_lines
 from diffmiczoo.errors import InvalidValueError, warn
+from diffmiczoo.metrics.decisions import check_balance
 from diffmiczoo.metrics.table import find_metric, metric_names
 from diffmiczoo.runtime.precision import check_precision
 from diffmiczoo.training.recipe import Recipe
@@ -268,11 +269,7 @@ def _check_combinations(recipe: Recipe, config: DiffMICConfig) -> None:
             f"start_size={recipe.start_size} needs the last third of the epochs for pictures of the full size, and "
             f"patience={recipe.patience} may end before them; leave out one of them"
         )
-    if recipe.balance_labels and config.task == "multilabel":
-        raise InvalidValueError(
-            f"balance_labels={recipe.balance_labels} is for one label out of several; each label of a multilabel model "
-            "has a threshold of its own, fitted in any case"
-        )
+    check_balance(recipe.balance_labels, config.task)
     if recipe.ordinal_smoothing and not config.ordinal:
         raise InvalidValueError(
             f"ordinal_smoothing={recipe.ordinal_smoothing} is for classes that are grades in order, which those of "

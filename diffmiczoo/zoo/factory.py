@@ -105,8 +105,8 @@ def create_model(
         )
     own = get_config(name, revision=revision, options=options).uncalibrated()
     check_stays_plain(own, overrides, ablation)
-    config = own.replace(**fitting_rois(own, overrides))
-    config = _with_classes(config, num_classes, class_names, config_overrides.get("ordinal"))
+    # At once: a label_adjustment, for example, has as many values as there are classes.
+    config = own.replace(**(_class_fields(own, num_classes, class_names) | fitting_rois(own, overrides)))
     if not pretrained_backbones:
         return DiffMICv2(config).to(device=device, dtype=dtype).eval()
     model = DiffMICv2(config, pretrained_backbones=fetch_backbones(config, options))
@@ -208,15 +208,13 @@ def _apply_classes(model: DiffMICv2, num_classes: int | None, class_names: Seque
         model.config = own.replace(class_names=names)
 
 
-def _with_classes(
-    config: DiffMICConfig, num_classes: int | None, class_names: Sequence[str] | None, ordinal: bool | None
-) -> DiffMICConfig:
-    """Gives a config other classes; they are grades in order if that is asked for, or if they are the config's own."""
+def _class_fields(config: DiffMICConfig, num_classes: int | None, class_names: Sequence[str] | None) -> dict[str, Any]:
+    """Returns the fields of other classes than a config's; these are no grades in order unless that is asked for."""
     wanted, names = _classes(config, num_classes, class_names)
-    if names or wanted != config.num_classes:
-        ordinal = ordinal if ordinal is not None else config.ordinal and names == config.class_names
-        return config.replace(num_classes=wanted, class_names=names, ordinal=ordinal)
-    return config
+    if not names and wanted == config.num_classes:
+        return {}
+    ordinal = config.ordinal and names == config.class_names
+    return {"num_classes": wanted, "class_names": names, "ordinal": ordinal}
 
 
 def _classes(

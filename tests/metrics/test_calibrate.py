@@ -203,3 +203,13 @@ def test_a_state_dict_from_within_a_wrapper_is_loaded(calibrated: DiffMICv2, pre
 def test_weights_of_another_number_of_classes_say_so(calibrated: DiffMICv2) -> None:
     with pytest.raises(diffmiczoo.DiffMICError, match="model with 2 classes, this one has 3; create it"):
         small_model(num_classes=3).load_state_dict(calibrated.state_dict())
+
+
+def test_accuracy_that_labels_cannot_give_up_is_refused(common_manifest: Path) -> None:
+    model = tiny_model(class_names=NAMES)
+    for value in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=rf"balance_labels={value} is outside 0\.0\.\.1\.0"):
+            model.calibrate(common_manifest, balance_labels=value)
+    with pytest.raises(ValueError, match=r"balance_labels=0\.1 is for one label out of several"):
+        tiny_model(class_names=NAMES, task="multilabel").calibrate(common_manifest, balance_labels=0.1)
+    assert not model.trained

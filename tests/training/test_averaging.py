@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from factories import tiny_model
 
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.readers import read_manifest
+from diffmiczoo.data.trained_on import PictureSet
+from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.averaging import average_weights
 
 NAMES = ("dark", "light")
@@ -57,8 +60,32 @@ def test_statistics_are_those_of_the_training_images(runs, common_manifest) -> N
 
 def test_one_run_or_other_classes_are_refused(runs, common_manifest, tmp_path) -> None:
     paths, _ = runs
-    with pytest.raises(ValueError, match="a mean needs the weights of at least two runs"):
+    with pytest.raises(ValueError, match="found 1 source; a mean needs a list with the weights of at least two runs"):
         average_weights(paths[:1], common_manifest)
     tiny_model(class_names=("light", "dark")).save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match=r"other has the classes \('light', 'dark'\)"):
         average_weights([paths[0], tmp_path / "other"], common_manifest)
+    with pytest.raises(ValueError, match="found 1 source"):
+        average_weights(str(paths[0]), common_manifest)
+    with pytest.raises(ValueError, match="batch_size=1 must be at least 2"):
+        average_weights(paths, common_manifest, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("field", "found"),
+    [("mean", r"mean=\[0\.1, 0\.1, 0\.1\] and"), ("feature_loss_weight", "feature_loss_weight=0.5 and 0")],
+)
+def test_runs_of_other_models_are_refused(runs, common_manifest, tmp_path, field, found) -> None:
+    value = {"mean": (0.1, 0.1, 0.1), "feature_loss_weight": 0.5}[field]
+    tiny_model(class_names=NAMES, **{field: value}).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=f"other and .*a are other models: {found}"):
+        average_weights([runs[0][0], tmp_path / "other"], common_manifest)
+
+
+def test_the_mean_knows_the_pictures_of_all_runs(runs, common_manifest, tmp_path) -> None:
+    model = DiffMICv2.from_pretrained(runs[0][0])
+    for name, number in (("one", 1), ("two", 2)):
+        model.training_pictures = PictureSet(np.array([number], np.uint32))
+        model.save_pretrained(tmp_path / name)
+    mean = average_weights([tmp_path / "one", tmp_path / "two"], common_manifest, batch_size=16, progress=False)
+    assert mean.training_pictures.hashes.tolist() == [1, 2]

@@ -52,7 +52,7 @@ def test_names() -> None:
     for build in (diffmiczoo.create_model, diffmiczoo.model_info):
         with pytest.raises(ValueError, match=r"no pretrained weights 'a1' of resnet18; it has resnet18\.a1_in1k, "):
             build("timm/resnet18.a1")
-    with pytest.raises(ValueError, match="encoder 'test_vit.none': timm"):
+    with pytest.raises(ValueError, match=r"encoder 'test_vit\.none': timm"):
         tiny_model(raw_encoder="test_vit.none")
 
 
@@ -61,6 +61,14 @@ def test_a_plain_classifier_stays_one() -> None:
         diffmiczoo.create_model("timm/test_resnet", ablation="dcg")
     with pytest.raises(ValueError, match="predictor='diffusion' is for models with a DCG"):
         diffmiczoo.create_model("timm/test_resnet", predictor="diffusion")
+
+
+def test_fields_with_a_value_per_class_come_with_the_classes() -> None:
+    fields = {"num_classes": 2, "image_size": 64}
+    model = diffmiczoo.create_model("timm/test_resnet", **fields, label_adjustment=(0.0, 1.0))
+    assert model.config.label_adjustment == (0.0, 1.0)
+    model = diffmiczoo.create_model("timm/test_resnet", **fields, task="multilabel", thresholds=(0.3, 0.4))
+    assert model.config.thresholds == (0.3, 0.4)
 
 
 def test_model_info_counts_what_timm_has() -> None:
