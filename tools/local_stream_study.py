@@ -39,11 +39,19 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the study: fields of the config, and whether the local encoder starts from the global one."""
+    """One row of the study.
+
+    Attributes:
+        name: of the row.
+        fields: of the config.
+        from_global: the local encoder starts from the trained global one.
+        shared: it is the global one, frozen; attention and classifier learn alone.
+    """
 
     name: str
     fields: dict[str, Any]
     from_global: bool = False
+    shared: bool = False
 
 
 def rois(number: int, size: int, out_index: int, saliency: str) -> dict[str, Any]:
@@ -63,6 +71,8 @@ def settings(source: int) -> tuple[Setting, ...]:
         Setting("top, two large ROIs", rois(2, large, 3, "top")),
         Setting("top, two large ROIs, from the global one", rois(2, large, 3, "top"), from_global=True),
         Setting("sum, two large ROIs, from the global one", rois(2, large, 3, "sum"), from_global=True),
+        Setting("top, the global encoder itself, frozen", rois(4, middle, 3, "top"), from_global=True, shared=True),
+        Setting("top, two large ROIs, the same", rois(2, large, 3, "top"), from_global=True, shared=True),
     )
 
 
@@ -109,16 +119,19 @@ def build(trunk: DiffMICv2, setting: Setting) -> DiffMICv2:
     return model.to(memory_format=torch.channels_last)
 
 
-def train(model: DiffMICv2, epochs: list[Pictures], lr: float, encoder_lr: float) -> DiffMICv2:
+def train(model: DiffMICv2, epochs: list[Pictures], lr: float, encoder_lr: float, shared: bool) -> DiffMICv2:
     dcg = model.dcg
+    dcg.local_encoder.requires_grad_(not shared)
     heads = [*dcg.attention.parameters(), *dcg.local_classifier.parameters()]
-    groups = [{"params": list(dcg.local_encoder.parameters()), "lr": encoder_lr}, {"params": heads, "lr": lr}]
+    encoder = [parameter for parameter in dcg.local_encoder.parameters() if parameter.requires_grad]
+    groups = [{"params": heads, "lr": lr}, *([{"params": encoder, "lr": encoder_lr}] if encoder else [])]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05, fused=True)
     batches = len(epochs[0].targets) // BATCH
     factor = cosine_with_warmup(batches * len(epochs), batches, floor=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     average, step = ModelEmaV3(model, decay=0.99, use_warmup=True), 0
     model.train()
+    dcg.local_encoder.train(not shared)
     for pictures in epochs:
         order = torch.randperm(len(pictures.targets))[: batches * BATCH]
         for index in order.split(BATCH):
@@ -160,7 +173,7 @@ def main(run: str, data: str, source: int, epochs: int, only: tuple[int, ...]) -
     click.echo(row("ŷ_g", [val.global_prior], val.targets, 0))
     for setting in [each for place, each in enumerate(settings(source)) if not only or place in only]:
         started = time.monotonic()
-        model = train(build(trunk, setting), prepared, lr=1e-3, encoder_lr=5e-4)
+        model = train(build(trunk, setting), prepared, lr=1e-3, encoder_lr=5e-4, shared=setting.shared)
         with torch.inference_mode(), using(FAST, val.squares.device):
             found = torch.cat([local_prior(model, val, part) for part in torch.arange(len(val.targets)).split(BATCH)])
         seconds = time.monotonic() - started
