@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-import statistics
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,11 +15,12 @@ from typing import Any
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import read_json_object
+from diffmiczoo.hub.card_tables import cell, class_table, spread, table
+from diffmiczoo.hub.opponent import Opponent
 from diffmiczoo.inference.views import VIEWS
 from diffmiczoo.metrics.ablation import Ablation
-from diffmiczoo.metrics.report import Metrics, number_text
-from diffmiczoo.metrics.table import class_metrics, overall_metrics
-from diffmiczoo.runtime.text import markdown_text
+from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.metrics.table import overall_metrics
 
 NOT_CLINICAL = (
     "**Not for clinical use.** This is a research model. It is not a medical device, was not validated for diagnosis, "
@@ -86,6 +85,7 @@ class CardFacts:
         citation: what to cite besides the method.
         comparison: a sentence on what other methods reach on the same images.
         ablation: what each member of the pool is worth on the test split.
+        opponent: a plain classifier on the same images.
     """
 
     license: str
@@ -109,6 +109,7 @@ class CardFacts:
     citation: str = ""
     comparison: str = ""
     ablation: Ablation | None = None
+    opponent: Opponent | None = None
 
 
 def missing_facts(directory: str | os.PathLike[str] | None) -> list[str]:
@@ -148,6 +149,7 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
         dcg=Metrics.from_dict(measured["dcg"]) if "dcg" in measured else None,
         differences=measured.get("difference", {}),
         ablation=Ablation.from_dict(measured["ablation"]) if "ablation" in measured else None,
+        opponent=Opponent.from_dict(metrics["opponent"]) if "opponent" in metrics else None,
         seeds=metrics.get("seeds", {}),
         seeds_note=metrics.get("seeds_note", ""),
         recipe=read_json_object(recipe) if recipe.is_file() else {},
@@ -187,9 +189,9 @@ def render_card(name: str, config: DiffMICConfig, parameters: int, facts: CardFa
         "load_as": load_as or name,
         "how_measured": _how_measured(facts, plain),
         "metrics_table": _metrics_table(facts, plain),
-        "comparison": facts.comparison,
+        "comparison": "\n\n".join(text for text in (_verdict(facts), facts.comparison) if text),
         "ablation": _ablation(facts),
-        "class_table": _class_table(facts.metrics),
+        "class_table": class_table(facts.metrics),
         "pictures": "\n\n".join(f"![{picture}]({picture})" for picture in facts.pictures),
         "training_data": facts.training_data,
         "split": facts.split + (f" Images: {counts}." if counts else ""),
@@ -274,14 +276,20 @@ def _how_measured(facts: CardFacts, plain: bool = False) -> str:
 
 def _metrics_table(facts: CardFacts, plain: bool = False) -> str:
     reported = {metric.name: metric.label for metric in overall_metrics() if metric.name in facts.metrics.values}
-    columns = {"metric": list(reported.values()), "this model": [_cell(facts.metrics, name) for name in reported]}
+    columns = {"metric": list(reported.values()), "this model": [cell(facts.metrics, name) for name in reported]}
     if facts.dcg is not None:
-        columns["not calibrated" if plain else "its DCG alone"] = [_cell(facts.dcg, name) for name in reported]
+        columns["not calibrated" if plain else "its DCG alone"] = [cell(facts.dcg, name) for name in reported]
     if facts.differences:
         columns["difference"] = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*facts.differences[name]) for name in reported]
     words = {"model": "model, all seeds", "dcg": "DCG, all seeds"}
-    columns |= {words[part]: [_spread(runs, name) for name in reported] for part, runs in facts.seeds.items()}
-    return _table(columns)
+    columns |= {words[part]: [spread(runs, name) for name in reported] for part, runs in facts.seeds.items()}
+    if facts.opponent is not None:
+        columns[f"{facts.opponent.name}, all seeds"] = [spread(facts.opponent.seeds, name) for name in reported]
+    return table(columns)
+
+
+def _verdict(facts: CardFacts) -> str:
+    return "" if facts.opponent is None else facts.opponent.verdict(facts.seeds.get("model", {}))
 
 
 def _ablation(facts: CardFacts) -> str:
@@ -295,38 +303,8 @@ def _ablation(facts: CardFacts) -> str:
     )
 
 
-def _class_table(metrics: Metrics) -> str:
-    rows = metrics.per_class.values()
-    columns = {
-        "class": [markdown_text(name) for name in metrics.per_class],
-        "images": [f"{row['support']:.0f}" for row in rows],
-    }
-    for metric in class_metrics():
-        if metric.headline:
-            columns[metric.label] = [number_text(row.get(metric.name, math.nan)) for row in rows]
-    return _table(columns)
-
-
-def _table(columns: dict[str, list[str]]) -> str:
-    rows = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
 def _code(language: str, text: str) -> str:
     return f"```{language}\n{text}\n```"
-
-
-def _cell(metrics: Metrics, name: str) -> str:
-    value = f"{metrics.values[name]:.3f}"
-    if name not in metrics.intervals:
-        return value
-    low, high = metrics.intervals[name]
-    return f"{value} [{low:.3f}, {high:.3f}]"
-
-
-def _spread(runs: dict[str, dict[str, float]], name: str) -> str:
-    values = [value for run in runs.values() if (value := run.get(name)) is not None]
-    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" if len(values) > 1 else "–"
 
 
 def _calibration(config: DiffMICConfig) -> str:

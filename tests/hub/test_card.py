@@ -41,6 +41,33 @@ def test_a_card_tells_mean_and_standard_deviation_of_all_seeds(ready: Path) -> N
     assert "3 runs that differ in the seed only (0, 1, 2)" in card
 
 
+def test_a_card_says_what_the_weights_have_over_a_plain_classifier(ready: Path) -> None:
+    path = ready / "metrics.json"
+    measured = json.loads(path.read_text())
+    names = measured["test"]["model"]["values"]
+    measured["seeds"] = {"model": {str(seed): dict.fromkeys(names, 0.5 + 0.1 * seed) for seed in range(3)}}
+    measured["opponent"] = {
+        "name": "timm/resnet18",
+        "seeds": {str(seed): dict.fromkeys(names, 0.9 + 0.05 * seed) for seed in range(3)},
+        "differences": {
+            "nll": [-0.2, -0.3, -0.1],
+            "auroc": [0.01, -0.02, 0.04],
+            "balanced_accuracy": [-0.1, -0.2, -0.05],
+        },
+    }
+    path.write_text(json.dumps(measured))
+    card = render_card("name", DiffMICv2.from_pretrained(ready).config, 10, read_facts(ready))
+    header, line = (next(row for row in card.splitlines() if row.startswith(start)) for start in ("| metric", "| acc"))
+    assert header.endswith("| timm/resnet18, all seeds |") and line.endswith("| 0.950 ± 0.050 |")
+    # Lower is better of the NLL, higher of the others; 0.35 apart are 3.5 of the larger standard deviation.
+    assert (
+        "Against timm/resnet18, trained with the same budget: "
+        "NLL -0.200 [-0.300, -0.100], better (means of the seeds: -0.350, 3.5 sd); "
+        "balanced accuracy -0.100 [-0.200, -0.050], worse (means of the seeds: -0.350, 3.5 sd); "
+        "AUROC +0.010 [-0.020, +0.040], no difference that excludes 0 (means of the seeds: -0.350, 3.5 sd)." in card
+    )
+
+
 def test_a_card_tells_how_labels_are_chosen_and_which_views_are_averaged(ready: Path) -> None:
     config, facts = DiffMICv2.from_pretrained(ready).config, read_facts(ready)
     plain = render_card("name", config, 10, facts)
