@@ -78,7 +78,7 @@ def evaluate(
         check_file(source.path / "metrics.json", "--save")
     import diffmiczoo
     from diffmiczoo.data.summary import reading_lines
-    from diffmiczoo.evaluation.ablation import ablation_of
+    from diffmiczoo.evaluation.ablation import ablation_of, check_ablation, check_second_stage
     from diffmiczoo.evaluation.dcg_report import predict_with_dcg
     from diffmiczoo.evaluation.evaluate import evaluation_split
 
@@ -86,13 +86,17 @@ def evaluate(
     tell(())
     manifest = evaluation_split(model.config, data_source(data, choice), split, class_names)
     tell(reading_lines(manifest))
+    val = None
+    if members:
+        check_second_stage(model.config)
+        val = evaluation_split(model.config, data_source(data, choice), "val", class_names)
+        check_ablation(model.config, val, manifest)
     predicted = predict_with_dcg(model, manifest, batch_size)
     for part, path in ((predicted.model, predictions), (predicted.dcg, dcg_predictions)):
         if path is not None:
             part.save(path)
     report = predicted.report(bootstrap)
-    if members:
-        val = evaluation_split(model.config, data_source(data, choice), "val", class_names)
+    if val is not None:
         report = replace(report, ablation=ablation_of(model, val, predicted, manifest, batch_size, bootstrap))
     if save:
         _add(source.path / "metrics.json", split or manifest.records[0].split or "test", report.to_dict())

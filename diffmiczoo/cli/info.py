@@ -34,7 +34,7 @@ def _rows(found: ModelInfo) -> dict[str, str]:
     return {
         "name": found.name + (f" (entry {found.entry})" if found.entry not in (None, found.name) else ""),
         "task": f"{config.task}, {config.num_classes} classes: {', '.join(_classes(found))}",
-        "input": f"{config.input_size} × {config.input_size} pixels, {config.crop_mode} crop",
+        "input": _input(config),
         **_networks(config),
         "parameters": ", ".join(f"{part} {count:,}" for part, count in found.parameters.items()),
         "MACs per image": ", ".join(f"{part} {count:,}" for part, count in found.macs.items()),
@@ -42,6 +42,13 @@ def _rows(found: ModelInfo) -> dict[str, str]:
         "licence": f"weights {found.license}; data {found.data_license}" if found.license else "no weights",
         "test metrics": ", ".join(f"{key} {value:.3f}" for key, value in found.metrics.items()) or "none",
     }
+
+
+def _input(config: DiffMICConfig) -> str:
+    text = f"{config.input_size} × {config.input_size} pixels, {config.crop_mode} crop"
+    if config.input_size != config.image_size:
+        text += f"; seen whole at {config.image_size} × {config.image_size}"
+    return text + (f"; mean over views, tta={config.tta}" if config.tta != "none" else "")
 
 
 def _networks(config: DiffMICConfig) -> dict[str, str]:

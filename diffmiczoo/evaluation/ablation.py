@@ -52,10 +52,7 @@ def ablate(
     Raises:
         ValueError: the model has no second stage.
     """
-    if config.predictor != "diffusion":
-        raise InvalidValueError(
-            f"predictor={config.predictor!r} has no second stage to compare with; take a model with 'diffusion'"
-        )
+    check_second_stage(config)
     found = {}
     for row, own, members in _rows(config, val, measured, logistic):
         probs, val_probs = _calibrated(own, members, val.targets, config)
@@ -64,6 +61,31 @@ def ablate(
     values = {row: each.metrics(0).values for row, each in found.items()}
     rivals = [row for row in RIVALS if row in found and bootstrap and found["pool"].num_units > 1]
     return Ablation(values, {row: found["pool"].difference(found[row], bootstrap) for row in rivals})
+
+
+def check_second_stage(config: DiffMICConfig) -> None:
+    """Raises for a model whose pool has nothing but a DCG's priors.
+
+    Raises:
+        ValueError: the model has no second stage.
+    """
+    if config.predictor != "diffusion":
+        raise InvalidValueError(
+            f"predictor={config.predictor!r} has no second stage to compare with; take a model with 'diffusion'"
+        )
+
+
+def check_ablation(config: DiffMICConfig, val: Manifest, images: Manifest) -> None:
+    """Raises, before any image is predicted, where members cannot be measured.
+
+    Raises:
+        ValueError: the model has no second stage, or the images to be measured are the validation images.
+    """
+    check_second_stage(config)
+    if {record.path for record in val.records} & {record.path for record in images.records}:
+        raise InvalidValueError(
+            "members are calibrated on split 'val', and the images to be measured are among them; measure another split"
+        )
 
 
 def ablation_of(
@@ -80,10 +102,7 @@ def ablation_of(
         ValueError: the model has no second stage, or the images to be measured are the validation images.
         ImageError: an image cannot be read.
     """
-    if {record.path for record in val.records} & {record.path for record in images.records}:
-        raise InvalidValueError(
-            "members are calibrated on split 'val', and the images to be measured are among them; measure another split"
-        )
+    check_ablation(model.config, val, images)
     if predicted.members is None:
         raise InvalidValueError("the predictions do not hold what they were made of; predict_with_dcg keeps it")
     found = collect_members(model, val, batch_size)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.inference.views import VIEWS
 from diffmiczoo.model import DiffMICv2
 
 PARTS = ("dcg", "feature_prior", "unet")
@@ -29,8 +30,8 @@ def count_macs(config: DiffMICConfig) -> dict[str, int]:
     """Returns the multiply-accumulates of one image, per stage.
 
     "dcg", "raw_encoder", "roi_encoder" and "feature_prior" (both encoders and their projections); "condition" is what
-    is computed once, "unet" one step of the sampler, "total" a prediction with the config's own steps and runs. Counts
-    convolutions, matrix products and attention; half of what PyTorch's FLOP counter gives.
+    is computed once, "unet" one step of the sampler, "total" a prediction with the config's own steps, runs and views (`tta`).
+    Counts convolutions, matrix products and attention; half of what PyTorch's FLOP counter gives.
     """
     with torch.device("meta"):
         model = DiffMICv2(config).eval()
@@ -47,7 +48,8 @@ def count_macs(config: DiffMICConfig) -> dict[str, int]:
         t = torch.zeros(1, 1, 1, dtype=torch.long, device="meta")
         macs["unet"] = _macs_of(model.unet, y_t, t, y_t, torch.empty(1, config.latent_dim, device="meta"))
     macs["condition"] = macs["dcg"] + macs["feature_prior"]
-    macs["total"] = macs["condition"] + macs["unet"] * config.sampling_steps * config.num_samples
+    view = macs["condition"] + macs["unet"] * config.sampling_steps * config.num_samples
+    macs["total"] = len(VIEWS[config.tta]) * view
     return macs
 
 

@@ -86,11 +86,13 @@ def test_without_a_second_stage_there_is_nothing_to_compare(manifest_csv) -> Non
         ablate(config, each, each, images)
 
 
-def test_the_command_shows_the_members(manifest_csv, run_directory) -> None:
+def test_the_command_shows_the_members(manifest_csv, run_directory, tmp_path) -> None:
     arguments = ("evaluate", manifest_csv, "--model", f"local-dir:{run_directory}/best", "--members", "--bootstrap", 10)
     shown = run_command(*arguments).output
     assert "| ŷ_g alone |" in shown and "logistic" not in shown and "The second stage" in shown
-    assert "among them; measure another split" in run_command(*arguments, "--split", "val").output
+    # Refused before anything is predicted.
+    wrong = run_command(*arguments, "--split", "val", "--predictions", tmp_path / "val.csv")
+    assert "among them; measure another split" in wrong.output and not (tmp_path / "val.csv").exists()
 
 
 def test_a_classifier_on_f_is_a_member_of_the_pool(manifest_csv) -> None:

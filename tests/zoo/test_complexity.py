@@ -27,6 +27,7 @@ def test_cost_of_the_paper_size_model_matches_hand_counts() -> None:
     assert macs["feature_prior"] == macs["raw_encoder"] + macs["roi_encoder"] + projections
     assert macs["condition"] == macs["dcg"] + macs["feature_prior"]
     assert macs["total"] == macs["condition"] + 10 * macs["unet"] == pytest.approx(34e9, rel=0.01)
+    assert count_macs(config.replace(tta="flips"))["total"] == 4 * macs["total"]
 
 
 def test_parameters_of_the_paper_size_model_match_hand_counts() -> None:
