@@ -32,7 +32,18 @@ _MEANING = (
     "mean",
     "std",
     "predictor",
+    "saliency_top",
+    "roi_size",
+    "roi_saliency",
+    "roi_channels",
     "guidance",
+    "prior_activation",
+    "feature_weighting",
+    "process_mean",
+    "sampler",
+    "init",
+    "clip_sample",
+    "tta",
 )
 
 

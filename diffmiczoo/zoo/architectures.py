@@ -129,13 +129,14 @@ def diffmicv1_resnet18() -> DiffMICConfig:
 
 
 _VANILLA = {"num_points": 1, "heterologous": False}
+_WITHOUT_F: dict[str, object] = {"feature_loss_weight": 0.0}
 _RAW_ONLY = {**_VANILLA, "roi_features": False}
 
 #: Row of the paper's table IV → the fields of `DiffMICConfig` that it changes. A vanilla diffusion has one noise vector
 #: and one timestep; C5 and C6 add the whole feature prior, and the guidance map over all noise points.
 ABLATIONS: dict[str, dict[str, object]] = {
-    "dcg": {"predictor": "dcg"},
-    "c1": {"predictor": "global"},
+    "dcg": {"predictor": "dcg", **_WITHOUT_F},
+    "c1": {"predictor": "global", **_WITHOUT_F},
     "c2": {**_RAW_ONLY, "guidance": "none"},
     "c3": {**_RAW_ONLY, "guidance": "global"},
     "c4": {**_RAW_ONLY, "guidance": "local"},

@@ -30,8 +30,8 @@ def count_macs(config: DiffMICConfig) -> dict[str, int]:
     """Returns the multiply-accumulates of one image, per stage.
 
     "dcg", "raw_encoder", "roi_encoder" and "feature_prior" (both encoders and their projections); "condition" is what
-    is computed once, "unet" one step of the sampler, "total" a prediction with the config's own steps, runs and views (`tta`).
-    Counts convolutions, matrix products and attention; half of what PyTorch's FLOP counter gives.
+    is computed once, "unet" one step of the sampler, "total" a prediction with the config's own steps, runs
+    and views (`tta`). Counts convolutions, matrix products and attention; half of what PyTorch's FLOP counter gives.
     """
     with torch.device("meta"):
         model = DiffMICv2(config).eval()

@@ -163,6 +163,10 @@ def test_a_calibrated_model_keeps_its_own(calibrated: DiffMICv2) -> None:
         ({"class_names": ("light", "dark")}, r"another class_names \('dark', 'light'\), here \('light', 'dark'\)"),
         ({"class_names": NAMES, "crop_mode": "border"}, "another crop_mode center, here border"),
         ({"class_names": NAMES, "mean": (0.0, 0.0, 0.0)}, "another mean"),
+        (
+            {"class_names": NAMES, "roi_saliency": "top", "tta": "flips"},
+            "another roi_saliency sum, here top; tta none, here flips",
+        ),
         ({"class_names": NAMES, "task": "multilabel"}, "another task multiclass, here multilabel"),
     ],
     ids=str,

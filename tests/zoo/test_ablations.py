@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import SMALL_ENCODERS, TINY
+from factories import SMALL_ENCODERS, TINY, tiny_model
 
 import diffmiczoo
 from diffmiczoo.model import DiffMICv2
@@ -45,6 +45,15 @@ def test_the_names() -> None:
         diffmiczoo.create_model("diffmicv2_nano", ablation="c7")
     with pytest.raises(ValueError, match="ablation='c6' is a model to train anew"):
         diffmiczoo.create_model("diffmicv2_nano.ham10000", pretrained=True, ablation="c6")
+
+
+def test_a_dcg_alone_has_no_classifier_on_f(tmp_path) -> None:
+    """Also where the architecture is that of weights that have one."""
+    tiny_model(feature_loss_weight=0.5).save_pretrained(tmp_path)
+    for ablation in ("dcg", "c1"):
+        with pytest.warns(UserWarning, match="random weights"):
+            model = diffmiczoo.create_model(f"local-dir:{tmp_path}", ablation=ablation)
+        assert model.config.feature_loss_weight == 0
 
 
 def test_an_override_wins_over_the_ablation() -> None:
