@@ -78,7 +78,7 @@ def evaluate(
         check_file(source.path / "metrics.json", "--save")
     import diffmiczoo
     from diffmiczoo.data.summary import reading_lines
-    from diffmiczoo.evaluation.ablation import ablation_of, check_ablation, check_second_stage
+    from diffmiczoo.evaluation.ablation import ablation_of, calibration_images
     from diffmiczoo.evaluation.dcg_report import predict_with_dcg
     from diffmiczoo.evaluation.evaluate import evaluation_split
 
@@ -86,11 +86,7 @@ def evaluate(
     tell(())
     manifest = evaluation_split(model.config, data_source(data, choice), split, class_names)
     tell(reading_lines(manifest))
-    val = None
-    if members:
-        check_second_stage(model.config)
-        val = evaluation_split(model.config, data_source(data, choice), "val", class_names)
-        check_ablation(model.config, val, manifest)
+    val = calibration_images(model.config, data_source(data, choice), manifest, class_names) if members else None
     predicted = predict_with_dcg(model, manifest, batch_size)
     for part, path in ((predicted.model, predictions), (predicted.dcg, dcg_predictions)):
         if path is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
+from diffmiczoo.evaluation.evaluate import evaluation_split
 from diffmiczoo.evaluation.members import MemberLogits, collect_members
 from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.inference.probabilities import logits_to_probs, score_logits
@@ -75,13 +77,25 @@ def check_second_stage(config: DiffMICConfig) -> None:
         )
 
 
-def check_ablation(config: DiffMICConfig, val: Manifest, images: Manifest) -> None:
-    """Raises, before any image is predicted, where members cannot be measured.
+def calibration_images(config: DiffMICConfig, data: Any, images: Manifest, class_names: Any = None) -> Manifest:
+    """Returns the validation images that members are calibrated on; raises before any image is predicted.
+
+    Args:
+        config: of the model.
+        data: anything that `fit` takes, with a split "val".
+        images: those that are to be measured.
+        class_names: as for `evaluate`.
 
     Raises:
-        ValueError: the model has no second stage, or the images to be measured are the validation images.
+        ValueError: the model has no second stage, there is no split "val", or it is what is to be measured.
     """
     check_second_stage(config)
+    val = evaluation_split(config, data, "val", class_names)
+    _check_others(val, images)
+    return val
+
+
+def _check_others(val: Manifest, images: Manifest) -> None:
     if {record.path for record in val.records} & {record.path for record in images.records}:
         raise InvalidValueError(
             "members are calibrated on split 'val', and the images to be measured are among them; measure another split"
@@ -102,7 +116,7 @@ def ablation_of(
         ValueError: the model has no second stage, or the images to be measured are the validation images.
         ImageError: an image cannot be read.
     """
-    check_ablation(model.config, val, images)
+    _check_others(val, images)
     if predicted.members is None:
         raise InvalidValueError("the predictions do not hold what they were made of; predict_with_dcg keeps it")
     found = collect_members(model, val, batch_size)

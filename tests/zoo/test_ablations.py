@@ -155,9 +155,10 @@ def test_train_predict_save_load_and_count(ablation: str, image_folder: Path, tm
     stages = ["dcg"] if ablation in ("dcg", "c1") else ["dcg", "diffusion"]
     assert [row["stage"] for row in result.history] == stages
     loaded = diffmiczoo.create_model(f"local-dir:{tmp_path / 'run' / 'best'}", pretrained=True)
-    assert loaded.config == model.config and loaded.trained and loaded.config.temperature is not None
+    assert loaded.config == model.config and loaded.trained
     prediction = loaded.predict(image_folder)
-    assert prediction.calibrated and torch.equal(prediction.probs, model.predict(image_folder).probs)
+    # Six validation images are too few to calibrate.
+    assert not prediction.calibrated and torch.equal(prediction.probs, model.predict(image_folder).probs)
     torch.testing.assert_close(prediction.roi_attention.sum(1), torch.ones(12))
     with pytest.warns(UserWarning, match=r"dcg\.saliency_conv"):
         loaded.reset_classifier(5)
