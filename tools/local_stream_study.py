@@ -73,6 +73,8 @@ def settings(source: int) -> tuple[Setting, ...]:
         Setting("sum, two large ROIs, from the global one", rois(2, large, 3, "sum"), from_global=True),
         Setting("top, the global encoder itself, frozen", rois(4, middle, 3, "top"), from_global=True, shared=True),
         Setting("top, two large ROIs, the same", rois(2, large, 3, "top"), from_global=True, shared=True),
+        Setting("top, from the global one, three stages", rois(4, middle, 2, "top"), from_global=True),
+        Setting("top, two large ROIs, from the global one, three stages", rois(2, large, 2, "top"), from_global=True),
     )
 
 
