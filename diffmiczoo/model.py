@@ -78,7 +78,7 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
 
     @config.setter
     def config(self, config: DiffMICConfig) -> None:
-        check_same_layers(self._config, config)
+        check_same_layers(self._config, config, self)
         self._reconfigure(config)
 
     def _reconfigure(self, config: DiffMICConfig) -> None:

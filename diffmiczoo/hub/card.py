@@ -245,9 +245,11 @@ def _architecture(config: DiffMICConfig) -> str:
     """Says which networks a model is made of, and how large its own parts are."""
     if config.predictor == "classifier":
         return f"timm's {config.dcg_encoder} as a whole, a plain classifier"
+    size = config.input_size
+    source = f" cut from {size} × {size}" if size != config.image_size else ""
     return (
         f"encoders {config.raw_encoder} (image), {config.roi_encoder} (ROIs), {config.dcg_encoder} (DCG); "
-        f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels"
+        f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels{source}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.layers import PatchEmbed
 from torch import nn
 
 from diffmiczoo.config import DiffMICConfig
@@ -29,8 +30,13 @@ SHAPING_FIELDS = (
 )
 
 
-def check_same_layers(old: DiffMICConfig, new: DiffMICConfig) -> None:
+def check_same_layers(old: DiffMICConfig, new: DiffMICConfig, model: nn.Module) -> None:
     """Refuses a config that another model's weights would be needed for.
+
+    Args:
+        old: the config so far.
+        new: the config from now on.
+        model: what was built for the old one.
 
     Raises:
         ValueError: names the fields that differ.
@@ -39,11 +45,23 @@ def check_same_layers(old: DiffMICConfig, new: DiffMICConfig) -> None:
     # Without guidance the U-Net's first layer sees y_t alone; all other kinds give it as many channels.
     changed += ["guidance"] if (old.guidance == "none") != (new.guidance == "none") else []
     changed += ["feature_loss_weight"] if bool(old.feature_loss_weight) != bool(new.feature_loss_weight) else []
+    changed += [name for name in _fixed_sizes(model) if getattr(old, name) != getattr(new, name)]
     if changed:
         raise InvalidValueError(
             f"{', '.join(changed)}: shapes the weights and cannot be changed any more; create another model, or call "
             "reset_classifier for other classes"
         )
+
+
+def _fixed_sizes(model: nn.Module) -> list[str]:
+    """Returns the fields whose sizes in pixels a model's vision transformers were built for and take alone."""
+    strict = [path for path, module in model.named_modules() if isinstance(module, PatchEmbed) and _is_strict(module)]
+    of_rois = [any(part in path for part in ("local_encoder", "roi_encoder")) for path in strict]
+    return [*(["roi_size"] if any(of_rois) else []), *(["image_size"] if not all(of_rois) else [])]
+
+
+def _is_strict(patches: PatchEmbed) -> bool:
+    return bool(patches.strict_img_size) and patches.img_size is not None
 
 
 def rebuild_class_layers(model: nn.Module, old: DiffMICConfig, new: DiffMICConfig) -> str:

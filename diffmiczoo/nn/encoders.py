@@ -11,6 +11,7 @@ from typing import Any
 import timm
 import torch
 from einops import rearrange
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -104,6 +105,7 @@ class Backbone(nn.Module):
         if packaged is not None:
             own = features.model.state_dict()
             features.model.load_state_dict({key: packaged.get(key, own[key]) for key in own})
+        check_patches(features, name, image_size)
         self.model = features
         self.num_features = int(features.feature_info.channels()[-1])
         self.grad_checkpointing = False
@@ -136,6 +138,22 @@ def check_timm_name(name: str) -> None:
             f"encoder {name!r}: timm {timm.__version__} has no pretrained weights {tag!r} of {architecture}; "
             + (f"it has {', '.join(tags)}" if tags else "it has none")
         )
+
+
+def check_patches(model: nn.Module, name: str, image_size: int) -> None:
+    """Refuses a size that a vision transformer's patches do not fill: timm would pass the rest over without a word.
+
+    Raises:
+        ValueError: names the size of a patch.
+    """
+    for module in model.modules():
+        if isinstance(module, PatchEmbed) and not module.dynamic_img_pad:
+            patch = max(module.patch_size)
+            if image_size % patch:
+                raise InvalidValueError(
+                    f"timm's {name} takes no pictures of {image_size} pixels: it sees patches of {patch} × {patch}; "
+                    f"choose a multiple of {patch}"
+                )
 
 
 def create_encoder(name: str, image_size: int, out_index: int = -1, pretrained: Pretrained = False) -> nn.Module:

@@ -15,7 +15,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.nn.condition import Priors
 from diffmiczoo.nn.dcg import DCG
-from diffmiczoo.nn.encoders import Pretrained, check_timm_name, packaged_weights
+from diffmiczoo.nn.encoders import Pretrained, check_patches, check_timm_name, packaged_weights
 from diffmiczoo.nn.roi import whole_view
 from diffmiczoo.runtime.checkpointing import checkpointed, set_checkpointing
 from diffmiczoo.runtime.folded_encoder import inference_encoder
@@ -105,6 +105,7 @@ class PlainClassifier(DCG):
         self.local_encoder = None
         model = _timm_classifier(config, pretrained)
         self.classifier = _take_last_layer(model, config)
+        check_patches(model, config.dcg_encoder, config.image_size)
         self.global_encoder = PlainTrunk(model, self.classifier.in_features)
         packaged = packaged_weights(config.dcg_encoder) if pretrained is not False else None
         if packaged is not None:

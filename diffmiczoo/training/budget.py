@@ -20,12 +20,14 @@ class Budget:
         pictures: training images drawn in all stages together, each draw counted.
         steps: changes of the weights, of all stages together.
         image_size: S, pixels.
+        start_size: pixels at which the DCG sees pictures whole in the first two thirds of its epochs; None for S.
     """
 
     epochs: dict[str, int]
     pictures: int
     steps: int
     image_size: int
+    start_size: int | None = None
 
     @property
     def sentence(self) -> str:
@@ -33,7 +35,11 @@ class Budget:
         parts = " + ".join(f"{count:,} {stage}" for stage, count in self.epochs.items())
         total, size = sum(self.epochs.values()), f"{self.image_size} × {self.image_size}"
         several = f" ({parts})" if len(self.epochs) > 1 else ""
-        return f"budget: {total:,} epochs{several}, {self.pictures:,} pictures of {size} in {self.steps:,} steps"
+        text = f"budget: {total:,} epochs{several}, {self.pictures:,} pictures of {size} in {self.steps:,} steps"
+        if self.start_size is None:
+            return text
+        smaller = f"{self.start_size} × {self.start_size}"
+        return f"{text}; seen whole at {smaller} in the first two thirds of the first stage"
 
 
 def budget_of(recipe: Recipe, config: DiffMICConfig, images: int, world_size: int = 1) -> Budget:
@@ -49,4 +55,6 @@ def budget_of(recipe: Recipe, config: DiffMICConfig, images: int, world_size: in
     epochs = {stage.name: stage.epochs for stage in create_stages(recipe, config)}
     total = sum(epochs.values())
     pictures = total * batches * recipe.batch_size * world_size
-    return Budget(epochs, pictures, total * math.ceil(batches / recipe.accumulate), config.image_size)
+    return Budget(
+        epochs, pictures, total * math.ceil(batches / recipe.accumulate), config.image_size, recipe.start_size
+    )

@@ -75,7 +75,9 @@ def test_a_card_tells_how_labels_are_chosen_and_which_views_are_averaged(ready: 
     offsets = tuple(0.25 * place for place in range(config.num_classes))
     fitted = config.replace(tta="flips", temperature=1.5, label_adjustment=offsets)
     card = render_card("name", fitted, 10, facts)
-    assert 'mean over 4 views (`tta="flips"`)' in card
+    assert 'mean over 4 views (`tta="flips"`)' in card and "cut from" not in card
+    larger = render_card("name", config.replace(roi_source_size=2 * config.image_size), 10, facts)
+    assert f"{config.roi_size} pixels cut from {2 * config.image_size} × {2 * config.image_size}" in larger
     assert f"Labels by the largest log probability + {config.labels[0]} 0.00, {config.labels[1]} 0.25" in card
 
 

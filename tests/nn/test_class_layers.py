@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from factories import SMALL_ENCODERS, TINY
+from factories import SMALL_ENCODERS, TINY, tiny_model
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.model import DiffMICv2
@@ -99,3 +99,16 @@ def test_rows_of_known_classes_are_kept_by_name(fields: dict) -> None:
     new, old = (weights["unet.block1.conv.weight"].unflatten(1, (groups, -1)) for weights in (after, before))
     assert torch.equal(new[:, :, [0, 2]], old[:, :, [2, 0]]) and new.shape[2] == 4
     assert torch.equal(after["unet.block1.conv.bias"], before["unet.block1.conv.bias"])
+
+
+def test_the_one_size_of_a_vision_transformer_stays() -> None:
+    with torch.device("meta"):
+        model = tiny_model(predictor="dcg", dcg_encoder="vit_tiny_patch16_224")
+    for name in ("image_size", "roi_size"):
+        with pytest.raises(ValueError, match=f"{name}: shapes the weights and cannot be changed any more"):
+            model.config = model.config.replace(**{name: 48})
+    model.config = model.config.replace(roi_source_size=96)
+    with torch.device("meta"):
+        model = tiny_model()
+    model.config = model.config.replace(image_size=96)
+    assert model.config.image_size == 96

@@ -66,3 +66,8 @@ def test_packaged_imagenet_weights_reach_a_truncated_encoder() -> None:
     own = encoder.model.model.state_dict()
     loaded = [key for key in own if not key.endswith("num_batches_tracked")]
     assert len(loaded) > 50 and all(torch.equal(own[key], weights[key]) for key in loaded)
+
+
+def test_patches_fill_the_picture() -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match=r"40 pixels: it sees patches of 16 × 16; choose a mult"):
+        create_encoder("vit_tiny_patch16_224", 40)

@@ -77,6 +77,7 @@ def test_logits_are_timms_and_the_map_is_that_of_the_class_weights(name: str) ->
         ("deit_tiny_distilled_patch16_224", 64, r"several last layers \(head, head_dist\)"),
         ("coat_tiny", 64, "its features have no positions"),
         ("inception_v3", 32, "takes no pictures of 32 pixels"),
+        ("vit_tiny_patch16_224", 40, r"takes no pictures of 40 pixels: it sees patches of 16 × 16; choose a multiple"),
     ],
 )
 def test_what_cannot_be_a_plain_classifier_is_named(name: str, size: int, message: str) -> None:

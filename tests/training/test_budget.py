@@ -17,6 +17,8 @@ def test_pictures_and_steps_are_those_that_are_drawn() -> None:
     drawn = list(BatchSampler(torch.zeros(15, dtype=torch.long), 4, "shuffle", (0, 0, 0)))
     assert budget.pictures == 5 * sum(map(len, drawn)) and budget.steps == 5 * 2
     assert budget.sentence == "budget: 5 epochs (2 dcg + 3 diffusion), 60 pictures of 64 × 64 in 10 steps"
+    small = budget_of(recipe.replace(start_size=32), config, 15).sentence
+    assert small == f"{budget.sentence}; seen whole at 32 × 32 in the first two thirds of the first stage"
     assert budget_of(recipe, config.replace(predictor="dcg"), 15).sentence.startswith("budget: 2 epochs, 24 pictures")
     assert budget_of(recipe, config, 15, world_size=2).pictures == 5 * 8
 
