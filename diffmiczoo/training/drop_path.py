@@ -27,7 +27,8 @@ def check_drop_path(encoders: Sequence[nn.Module], rate: float) -> None:
     """
     for encoder in encoders if rate else ():
         if not _blocks(encoder):
-            name = type(getattr(getattr(encoder, "model", encoder), "model", encoder)).__name__
+            inner = getattr(encoder, "model", encoder)
+            name = type(getattr(inner, "model", inner)).__name__
             raise InvalidValueError(
                 f"drop_path={rate} needs encoders whose blocks add to their input, and timm's {name} has none that can "
                 "be skipped; set drop_path=0"
@@ -40,13 +41,14 @@ def dropped_paths(encoders: Sequence[nn.Module], rate: float) -> Iterator[None]:
 
     Args:
         encoders: each gets rates that rise from 0 at the first block to `rate` at the last.
-        rate: probability, 0..1; 0 changes nothing.
+        rate: probability, 0..1; with 0 none is skipped.
 
     Source: Huang et al., *Deep Networks with Stochastic Depth*, ECCV 2016.
     """
     found: list[tuple[nn.Module, str, nn.Module | None]] = []
-    for encoder in encoders if rate else ():
-        blocks = _blocks(encoder)
+    for encoder in encoders:
+        # At 0 too: timm builds some models, such as Swin, with a rate of their own.
+        blocks = _blocks(encoder) if rate else _dropping(encoder)
         for (block, names), own in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
             found += [(block, name, getattr(block, name)) for name in names]
             for name in names:
@@ -56,6 +58,15 @@ def dropped_paths(encoders: Sequence[nn.Module], rate: float) -> Iterator[None]:
     finally:
         for block, name, before in found:
             setattr(block, name, before)
+
+
+def _dropping(encoder: nn.Module) -> list[tuple[nn.Module, list[str]]]:
+    """Returns those of `_blocks` that are skipped as timm built them."""
+    found = [
+        (block, [name for name in names if isinstance(getattr(block, name), DropPath)])
+        for block, names in _blocks(encoder)
+    ]
+    return [(block, names) for block, names in found if names]
 
 
 def _blocks(encoder: nn.Module) -> list[tuple[nn.Module, list[str]]]:

@@ -9,6 +9,7 @@ from factories import tiny_model
 from timm.layers import DropPath
 
 from diffmiczoo.nn.encoders import create_encoder
+from diffmiczoo.nn.plain import PlainTrunk
 from diffmiczoo.training.drop_path import check_drop_path, dropped_paths
 
 
@@ -51,7 +52,16 @@ def test_a_rate_of_nothing_changes_nothing_and_encoders_without_such_blocks_are_
     with dropped_paths(model.encoders(), 0.0):
         assert not _rates(model)
     with torch.device("meta"):
-        vgg = [create_encoder("vgg11", 64)]
-    check_drop_path(vgg, 0.0)
-    with pytest.raises(ValueError, match=r"timm's VGG has none that can be skipped; set drop_path=0"):
-        check_drop_path(vgg, 0.1)
+        vgg = create_encoder("vgg11", 64)
+        plain = PlainTrunk(timm.create_model("vgg11", num_classes=0), 512)
+    for encoder in (vgg, plain):
+        check_drop_path([encoder], 0.0)
+        with pytest.raises(ValueError, match=r"timm's VGG has none that can be skipped; set drop_path=0"):
+            check_drop_path([encoder], 0.1)
+
+
+def test_without_a_rate_no_block_is_skipped_that_timm_would_skip_by_itself() -> None:
+    encoder, images = timm.create_model("test_convnext", drop_path_rate=0.9).train(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad(), dropped_paths([encoder], 0.0):
+        assert torch.equal(encoder(images), encoder(images))
+    assert max(_rates(encoder)) == pytest.approx(0.9)
