@@ -78,7 +78,8 @@ class Jpeg(v2.Transform):
     """Saves a uint8 picture (3, S, S) as JPEG and reads it again, through Pillow: torchvision is giving its codecs up.
 
     Args:
-        worst, best: qualities between which one is drawn, 1..95.
+        worst: the lowest quality that is drawn, 1..95.
+        best: the highest one.
     """
 
     def __init__(self, worst: int, best: int) -> None:
