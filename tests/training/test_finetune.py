@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,9 @@ def test_finetune_may_change_the_task(manifest_csv, tmp_path) -> None:
     manifest = read_manifest(manifest_csv, task="multilabel")
     model = tiny_model(num_classes=5, ordinal=True)
     recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=1)
-    result = diffmiczoo.finetune(model, manifest, recipe=recipe, output=tmp_path / "run", progress=False)
+    # Eight validation images would be too few for thresholds.
+    val = manifest.with_records(replace(record, split="val") for record in manifest.split("train").records)
+    result = diffmiczoo.finetune(model, manifest, val, recipe=recipe, output=tmp_path / "run", progress=False)
     assert result.model.config.task == "multilabel" and not result.model.config.ordinal
     assert len(result.model.config.thresholds) == 2
     loaded = diffmiczoo.create_model(f"local-dir:{tmp_path}/run/best", pretrained=True)

@@ -90,7 +90,9 @@ def test_torn_groups_and_repeated_images_are_warned_of(manifest_csv, tmp_path) -
     assert any("1 group has images in train and val, first patient1" in message for message in said)
     same = "1 image is in more than one split (train and val), first 0.png (dark, train) = 26.png (dark, val)"
     assert any(same in message for message in said)
-    assert any("8 validation images (dark 4, light 4) calibrate 2 classes: few" in message for message in said)
+    assert any(
+        "8 validation images (dark 4, light 4) are too few to calibrate 2 classes" in message for message in said
+    )
     assert same in (tmp_path / "run" / "README.md").read_text()
 
 
