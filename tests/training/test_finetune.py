@@ -37,7 +37,8 @@ def test_finetune_may_change_the_task(manifest_csv, tmp_path) -> None:
     model = tiny_model(num_classes=5, ordinal=True)
     recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=1)
     # Eight validation images would be too few for thresholds.
-    val = manifest.with_records(replace(record, split="val") for record in manifest.split("train").records)
+    both = [record for record in manifest.records if record.split != "train"]
+    val = manifest.with_records(replace(record, split="val") for record in both)
     result = diffmiczoo.finetune(model, manifest, val, recipe=recipe, output=tmp_path / "run", progress=False)
     assert result.model.config.task == "multilabel" and not result.model.config.ordinal
     assert len(result.model.config.thresholds) == 2
