@@ -20,6 +20,8 @@ from pathlib import Path
 
 import click
 
+from diffmiczoo.zoo.factory import get_config
+
 PLAIN = "timm/tf_efficientnet_lite0"
 
 #: What the model is trained with on every set, and the plain classifier where the field means something for it.
@@ -76,15 +78,19 @@ RELEASES = {
 def command(entry: str, release: Release, data: Path, output: Path, seed: int, plain: bool) -> list[str]:
     """Returns the arguments of `diffmiczoo` that train one seed."""
     name = f"{entry}{'.plain' if plain else ''}.s{seed}"
-    model, config = entry, release.config
+    model, config, named = entry, release.config, list[str]()
     epochs = (f"dcg_epochs={release.epochs[0]}", f"diffusion_epochs={release.epochs[1]}", *MODEL_ONLY)
     if plain:
         model, config = PLAIN, tuple(field for field in config if field.startswith(("image_size", "crop_mode")))
         epochs = (f"dcg_epochs={release.all_epochs}", "diffusion_epochs=0")
+        # What the entry knows of its classes: the same order, and that they are grades.
+        known = get_config(entry)
+        config += ("ordinal=true",) if known.ordinal else ()
+        named = ["--class-names", ",".join(known.class_names)]
     fields = [f"--config={field}" for field in config]
     settings = [f"--set={field}" for field in (f"seed={seed}", *COMMON, *release.recipe, *epochs)]
     where = ["--train", str(data / release.data), "--output", str(output / name)]
-    return ["fit", "--pretrained-backbones", "--model", model, *fields, *where, *settings]
+    return ["fit", "--pretrained-backbones", "--model", model, *fields, *named, *where, *settings]
 
 
 def run(arguments: list[str], log: Path) -> int:

@@ -88,15 +88,17 @@ def test_margin_is_the_narrowest_of_the_choices() -> None:
     torch.testing.assert_close(roi_margin(evidence, 2, 1), torch.tensor([0.1, 0.01, 1.0]))
 
 
-def planted_sign(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
+def planted_sign(
+    rng: np.random.Generator, strength: float = 25.0
+) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
     """Returns saliency and prior of a softmax classifier that sees one of four classes in one place: maps compete."""
     grid, sign = 10, 3
     logits = rng.normal(0, 0.05, (4, grid, grid))
     # Outside the sign every class is as likely as before; inside, the others lose what the one wins.
     row, column = rng.integers(0, grid - sign + 1, 2)
     seen = rng.integers(4)
-    logits[:, row : row + sign, column : column + sign] -= 5.0
-    logits[seen, row : row + sign, column : column + sign] += 25.0
+    logits[:, row : row + sign, column : column + sign] -= strength / 5
+    logits[seen, row : row + sign, column : column + sign] += strength + strength / 5
     saliency = torch.from_numpy(logits)[None]
     return saliency, saliency.mean((2, 3)), (int(row), int(column))
 
@@ -108,6 +110,16 @@ def test_rois_cover_a_planted_sign(rule: str) -> None:
         saliency, prior, place = planted_sign(np.random.default_rng(seed))
         (found,) = select_roi_cells(roi_evidence(saliency, prior, config), 1, 3)[0].tolist()
         assert tuple(found) == place
+
+
+@pytest.mark.parametrize(("rule", "found"), [("probability", False), ("top", True), ("spread", True)])
+def test_a_sign_of_which_the_prior_is_not_sure(rule: str, found: bool) -> None:
+    config, hits = DiffMICConfig(roi_saliency=rule), 0
+    for seed in range(20):
+        saliency, prior, place = planted_sign(np.random.default_rng(seed), strength=8.0)
+        assert prior.softmax(1).max() < 0.55
+        hits += tuple(select_roi_cells(roi_evidence(saliency, prior, config), 1, 3)[0, 0].tolist()) == place
+    assert hits == 20 if found else hits <= 10
 
 
 def test_the_published_rule_misses_a_sign_for_which_classes_compete() -> None:

@@ -39,6 +39,8 @@ def test_model_and_plain_classifier_have_the_same_budget(entry: str, tmp_path: P
         configs.append(config)
         assert recipe.seed == 1 and f".s{recipe.seed}" in arguments[arguments.index("--output") + 1]
     model, plain = configs
+    assert plain.ordinal == get_config(entry).ordinal
+    assert arguments[arguments.index("--class-names") + 1] == ",".join(get_config(entry).class_names) != ""
     assert budgets[0].pictures == budgets[1].pictures and budgets[0].steps == budgets[1].steps
     assert (model.image_size, model.crop_mode) == (plain.image_size, plain.crop_mode)
     assert count_parameters(model)["total"] <= LARGEST[entry.split(".")[0]]
