@@ -13,8 +13,9 @@ from torch import Tensor
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.labels import names_of
 from diffmiczoo.diffusion import losses, sampling
-from diffmiczoo.diffusion.samplers import Sampler, create_sampler
+from diffmiczoo.diffusion.samplers import create_sampler
 from diffmiczoo.diffusion.schedule import NoiseSchedule
+from diffmiczoo.diffusion.start_noise import FixedNoise
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.hub.mixin import PretrainedModel
 from diffmiczoo.images.preprocessing import check_batch, normalize
@@ -34,7 +35,7 @@ from diffmiczoo.runtime.modes import eval_mode, frozen, seeded_generator
 from diffmiczoo.runtime.settings import Runtime, using
 
 
-class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
+class DiffMICv2(FixedNoise, TimmInterface, CalibratedModel, PretrainedModel):
     """DiffMIC-v2 classifier: a DCG model guides a diffusion over labels, conditioned on image features.
 
     Args:
@@ -53,9 +54,6 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
 
     Source: DiffMIC-v2 (IEEE TMI 2025), section III.
     """
-
-    default_noise: Tensor
-    default_step_noise: Tensor | None
 
     def __init__(self, config: DiffMICConfig, *, pretrained_backbones: Pretrained = False) -> None:
         super().__init__()
@@ -91,15 +89,6 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
         """Computes what no weights file holds, after the tensors of one were assigned to a model without memory."""
         self._fix_noise(device, dtype)
         self.to(device, dtype)
-
-    def _fix_noise(self, device: torch.device, dtype: torch.dtype) -> None:
-        noise = sampling.fixed_noise(self.config, self.sampler).to(torch.empty((), device=device, dtype=dtype))
-        self.default_noise, self.default_step_noise = noise.initial[:, 0], noise.step_noise
-
-    @property
-    def sampler(self) -> Sampler:
-        """The config's sampler over the model's schedule."""
-        return create_sampler(self.config.sampler, self.schedule)
 
     # ------------------------------------------------------------------ the path of a batch
 
@@ -191,31 +180,6 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
         once = sampling.points_share_bands(self.config, self.sampler)
         return sampling.denoise(self.unet, self.sampler, condition, steps, start, noise.step_noise, equal_points=once)
 
-    def sampling_noise(
-        self, steps: int, num_samples: int, batch: int = 1, *, generator: torch.Generator | None = None
-    ) -> sampling.SamplingNoise:
-        """Draws the random numbers of a prediction.
-
-        Args:
-            steps: of the sampler, 1..T.
-            num_samples: runs, ≥ 1.
-            batch: images that get their own; only with a generator.
-            generator: without it these are the model's own fixed numbers, one set for all images.
-
-        Raises:
-            ValueError: `steps` or `num_samples` is out of range.
-        """
-        self.sampler.timesteps(steps)
-        if num_samples < 1:
-            raise InvalidValueError(f"num_samples={num_samples} must be at least 1")
-        if generator is not None:
-            return sampling.draw_sampling_noise(self.config, self.sampler, steps, num_samples, batch, generator)
-        known = self.default_step_noise is not None and steps == self.config.sampling_steps
-        if num_samples == len(self.default_noise) and (known or not self.sampler.needs_noise):
-            return sampling.SamplingNoise(self.default_noise[:, None], self.default_step_noise)
-        fixed = sampling.draw_sampling_noise(self.config, self.sampler, steps, num_samples, 1, seeded_generator(0))
-        return fixed.to(self.default_noise)
-
     def forward(self, images: Tensor) -> Tensor:
         """Maps preprocessed images (B, 3, S, S) to scores (B, C): the mean of the ŷ_0 map, about 0..1.
 
@@ -298,7 +262,9 @@ class DiffMICv2(TimmInterface, CalibratedModel, PretrainedModel):
 
     def prediction_function(self, steps: int, num_samples: int, options: PredictOptions) -> PredictSquares:
         """Returns what computes the tensors of a prediction for squares, see `ImageClassifier`."""
-        noise = self.sampling_noise(steps, num_samples, generator=seeded_generator(options.seed))
+        # Seed 0 is the noise that belongs to the weights, whatever torch's generator draws.
+        generator = seeded_generator(options.seed) if options.seed else None
+        noise = self.sampling_noise(steps, num_samples, generator=generator)
         if self.config.predictor == "diffusion" and self.sampler.timesteps(steps)[0] == 0:
             warn(
                 f"steps={steps} samples at timestep 0 only, where labels hold no noise: the prediction is the random "

@@ -23,7 +23,7 @@ class RunRecord:
 
     Attributes:
         model: the name that it was created by; another name for the same weights and config makes no difference.
-        weights: sha256 of all parameters and buffers.
+        weights: sha256 of all parameters and buffers, and of the start noise.
         config: of the model, with calibration and thresholds.
         steps, num_samples, seed: of the sampler.
         precision: of products.
@@ -88,11 +88,12 @@ def _short(value: Any) -> str:
 
 
 def weights_digest(model: DiffMICv2) -> str:
-    """Returns the sha256 of a model's parameters and buffers, with their names, types and shapes, in hexadecimal."""
+    """Returns the sha256 of a model's tensors, with their names, types and shapes, and start noise, in hexadecimal."""
     import torch
 
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest.update(model.own_noise().sha256.encode())
     return digest.hexdigest()

@@ -14,10 +14,11 @@ from diffmiczoo.data.catalog import class_labels
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, IncompleteCardError, missing_facts
 from diffmiczoo.hub.client import DownloadOptions, weights_directory_of
+from diffmiczoo.hub.companions import StorableModel
 from diffmiczoo.hub.described_state import DescribedState
 from diffmiczoo.hub.names import parse_directory_or_repository
 from diffmiczoo.hub.publish import COMMIT_MESSAGE, push_directory
-from diffmiczoo.hub.serialization import StorableModel, load_model, read_config, same_tensors, save_directory
+from diffmiczoo.hub.serialization import load_model, read_config, same_tensors, save_directory
 
 Self = TypeVar("Self", bound="PretrainedModel")
 

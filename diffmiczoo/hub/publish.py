@@ -9,9 +9,9 @@ from typing import Any
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, read_facts, render_card
 from diffmiczoo.hub.client import FILES
+from diffmiczoo.hub.companions import StorableModel
 from diffmiczoo.hub.errors import Request, translate_errors
 from diffmiczoo.hub.names import hub_name, parse_model_name
-from diffmiczoo.hub.serialization import StorableModel
 
 COMMIT_MESSAGE = "Weights by diffmiczoo"
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from diffmiczoo._version import __version__
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.errors import InvalidValueError, MissingFileError
 from diffmiczoo.hub.client import CONFIG_FILE, WEIGHTS_FILE
+from diffmiczoo.hub.companions import StorableModel, companions_of, take_companions
 
 #: Files that others keep weights in; they can run code when they are loaded, so they never are.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -34,29 +34,6 @@ _MEANING = ("task", "num_classes", "class_names")
 
 _FIELDS = {"library", "version", "name", "trained", "config"}
 _METADATA = "diffmiczoo"
-_PICTURES = "diffmiczoo.training_pictures"
-
-
-class StorableModel(nn.Module):
-    """What a module needs besides its tensors to be stored and loaded.
-
-    Attributes:
-        config: what it is; what builds it needs nothing else.
-        trained: whether its weights come from training.
-        weights_name: of the registered weights that it holds.
-        loaded_from: the directory that its weights were loaded from.
-        training_pictures: what the weights were trained on; None where that is not known. It travels with the weights.
-    """
-
-    config: DiffMICConfig
-    trained: bool = False
-    weights_name: str | None = None
-    loaded_from: Path | None = None
-    training_pictures: PictureSet | None = None
-
-    def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Computes what no weights file holds, after the tensors of one were assigned to a model without memory."""
-        self.to(device, dtype)
 
 
 Model = TypeVar("Model", bound=StorableModel)
@@ -113,9 +90,7 @@ def save_directory(
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in model.state_dict().items()}
     description = Description(__version__, model.weights_name, model.trained, model.config)
     text = json.dumps(description.to_dict(), indent=2) + "\n"
-    metadata = {"format": "pt", _METADATA: text}
-    if model.training_pictures is not None:
-        metadata[_PICTURES] = model.training_pictures.to_text()
+    metadata = {"format": "pt", _METADATA: text, **companions_of(model)}
     with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as temporary:
         weights, config = Path(temporary) / WEIGHTS_FILE, Path(temporary) / CONFIG_FILE
         save_file(tensors, weights, metadata=metadata)
@@ -259,10 +234,10 @@ def load_model(
         description = _description(directory, file)
         model = build_without_memory(build, _overridden(description.config, overrides or {}, directory))
         _compare(file, model, directory / WEIGHTS_FILE)
-        pictures = (file.metadata() or {}).get(_PICTURES)
+        companions = file.metadata() or {}
         tensors = {name: _loaded(file.get_tensor(name), dtype) for name in file.keys()}  # noqa: SIM118
     model.load_state_dict(tensors, assign=True)
-    model.training_pictures = None if pictures is None else PictureSet.from_text(pictures)
+    take_companions(model, companions)
     model.finish_loading(device, dtype)
     model.trained, model.weights_name, model.loaded_from = description.trained, description.name, directory
     return model.eval()

@@ -1,0 +1,66 @@
+"""What travels inside a weights file beside its tensors and its description, so that the file's hash covers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.trained_on import PictureSet
+from diffmiczoo.diffusion.start_noise import StartNoise
+
+_PICTURES = "diffmiczoo.training_pictures"
+_NOISE = "diffmiczoo.start_noise"
+
+
+class StorableModel(nn.Module):
+    """What a module needs besides its tensors to be stored and loaded.
+
+    Attributes:
+        config: what it is; what builds it needs nothing else.
+        trained: whether its weights come from training.
+        weights_name: of the registered weights that it holds.
+        loaded_from: the directory that its weights were loaded from.
+        training_pictures: what the weights were trained on; None where that is not known. It travels with the weights.
+        start_noise: what its predictions start from, as it came with the weights; None where torch draws it.
+    """
+
+    config: DiffMICConfig
+    trained: bool = False
+    weights_name: str | None = None
+    loaded_from: Path | None = None
+    training_pictures: PictureSet | None = None
+    start_noise: StartNoise | None = None
+
+    def own_noise(self) -> StartNoise | None:
+        """Returns the noise that is stored with the weights; None for a model that starts from none."""
+        return None
+
+    def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Computes what no weights file holds, after the tensors of one were assigned to a model without memory."""
+        self.to(device, dtype)
+
+
+def companions_of(model: StorableModel) -> dict[str, str]:
+    """Returns the texts that are stored with a model's tensors."""
+    texts = {}
+    if model.training_pictures is not None:
+        texts[_PICTURES] = model.training_pictures.to_text()
+    noise = model.own_noise() if model.config.predictor == "diffusion" else None
+    if noise is not None:
+        texts[_NOISE] = noise.to_text()
+    return texts
+
+
+def take_companions(model: StorableModel, texts: Mapping[str, str]) -> None:
+    """Gives a model what `companions_of` stored; what a file lacks stays None.
+
+    Raises:
+        ValueError: a text is broken.
+    """
+    pictures, noise = texts.get(_PICTURES), texts.get(_NOISE)
+    model.training_pictures = None if pictures is None else PictureSet.from_text(pictures)
+    model.start_noise = None if noise is None else StartNoise.from_text(noise)
