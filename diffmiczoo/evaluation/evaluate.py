@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,7 +28,12 @@ from diffmiczoo.runtime.modes import eval_mode
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, using
 
-Loader = DataLoader[tuple[Tensor, Tensor]]
+class Batches(Protocol):
+    """What gives normalised images (B, 3, S, S) and targets, such as a `DataLoader`."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 def evaluate(
@@ -132,7 +137,7 @@ def scores_and_members(model: DiffMICv2, images: Tensor) -> Tensor:
 def collect_scores(
     model: DiffMICv2,
     scores: Callable[[DiffMICv2, Tensor], Tensor],
-    loader: Loader,
+    loader: Batches,
     progress: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns what `scores` gives for the batches of a loader, (N, …), and the targets, on the CPU."""

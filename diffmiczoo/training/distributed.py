@@ -68,6 +68,10 @@ class Processes:
         dist.all_reduce(total)
         return total / self.rank.world_size
 
+    def any(self, value: bool) -> bool:
+        """Returns whether a value is true in one of the processes, the same in each."""
+        return bool(self.mean(torch.tensor(float(value), device=self.device)) > 0) if self.distributed else value
+
     def shard(self, count: int) -> range:
         """Returns which of `count` validation images are this process's; shards are in order and do not overlap."""
         rank, world_size = self.rank.rank, self.rank.world_size

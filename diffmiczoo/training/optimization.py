@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from diffmiczoo.data.augmentation import create_mixing
@@ -26,6 +25,7 @@ from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import seed_of
 from diffmiczoo.training.soft_labels import SoftLabels
 from diffmiczoo.training.stages import Stage, StageLoss, parameter_groups, set_training
+from diffmiczoo.training.weight_average import WeightAverage
 
 
 class NotFiniteError(InvalidValueError):
@@ -65,7 +65,7 @@ class Optimization:
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
-        self.average = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+        self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
         self.updates = 0
         self.balance = Balance(targets, model.config) if recipe.class_weights == "balanced" else None
         self.mixing = create_mixing(recipe.mixup, recipe.cutmix)

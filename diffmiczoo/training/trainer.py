@@ -28,6 +28,7 @@ from diffmiczoo.training.distributed import Processes
 from diffmiczoo.training.drop_path import dropped_paths
 from diffmiczoo.training.optimization import NotFiniteError, Optimization
 from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.resident import ResidentImages, augmentation_of, can_be_resident
 from diffmiczoo.training.sampler import BatchSampler, batches_per_epoch
 from diffmiczoo.training.signals import StopOnSignal
 from diffmiczoo.training.stages import Stage, create_stages, trainable
@@ -122,7 +123,11 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.last: dict[str, Tensor] | None = None
         self._resumed: Checkpoint | None = None
-        self._workers = possible_workers(recipe.num_workers, recipe.batch_size, model.config.input_size)
+        self._resident = None
+        if can_be_resident(recipe, processes.device, data.train, data.val):
+            self._resident = tuple(ResidentImages.of(each, processes.device) for each in (data.train, data.val))
+        workers = 0 if self._resident else recipe.num_workers
+        self._workers = possible_workers(workers, recipe.batch_size, model.config.input_size)
         self._saved_at = time.monotonic()
         self._busy = BusyWatch()
 
@@ -223,6 +228,8 @@ class Trainer:
         sampler = BatchSampler(
             self.data.train.targets, recipe.batch_size, recipe.sampling, seeds, progress.batch, self.processes.rank
         )
+        if self._resident is not None:
+            return self._resident[0].augmented(sampler, augmentation_of(recipe))
         pin = self.processes.device.type == "cuda"
         return training_batches(self.data.train, sampler, self._workers, pin)
 
@@ -230,8 +237,7 @@ class Trainer:
         """Writes a checkpoint where one is due, and stops where a signal asked any of the processes to."""
         if not run.optimization.is_update(run.progress.batch - 1):
             return
-        stop = self.processes.mean(torch.tensor(float(self.stop.requested), device=self.processes.device))
-        if stop > 0:
+        if self.processes.any(self.stop.requested):
             self._save(run)
             raise KeyboardInterrupt(
                 f"stopped in epoch {run.progress.epoch + 1}, batch {run.progress.batch} of {run.batches}"
@@ -265,7 +271,8 @@ class Trainer:
         """Returns what validation adds to the epoch's row, and updates the best epoch."""
         model = run.optimization.eval_model
         self.processes.broadcast_buffers(model)
-        found = validate(model, run.stage, self.data.val, self.recipe.batch_size, self.processes, self.progress)
+        images = self.data.val if self._resident is None else self._resident[1]
+        found = validate(model, run.stage, images, self.recipe.batch_size, self.processes, self.progress)
         value = selection_value(found.metrics, self.recipe.select)
         # Of equally good epochs the later one: it has seen more, and the average has settled.
         if value >= run.best.value:
