@@ -1,19 +1,23 @@
-"""Trains what a weights entry is released from: seeds of the model, and of the plain classifier that it has to beat.
+"""Trains what weights entries are released from: seeds of the model, and of the plain classifier that it has to beat.
 
     python tools/train_release.py diffmicv2_nano.busi --data ../shared/data --output runs --jobs 2
+    python tools/train_release.py diffmicv2_nano.busi diffmicv2_nano.aptos2019 --data … --output runs \
+        --device cuda --jobs 12
 
-Runs that are there already go on where they stopped, finished ones are left alone. The plain classifier sees the same
-pictures at the same size with the same augmentation, for as many epochs as all stages of the model have together, and
-its best epoch is selected and calibrated in the same way. The commands are written to OUTPUT/ENTRY.commands.txt, for
-`release_weights.py --commands`.
+Several small runs share one GPU well: none of them keeps it busy alone. Runs that are there already go on where they
+stopped, finished ones are left alone. The plain classifier sees the same pictures at the same size with the same
+augmentation, for as many epochs as all stages of the model have together, and its best epoch is selected and calibrated
+in the same way. The commands are written to OUTPUT/ENTRY.commands.txt, for `release_weights.py --commands`.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +79,9 @@ RELEASES = {
 }
 
 
-def command(entry: str, release: Release, data: Path, output: Path, seed: int, plain: bool) -> list[str]:
+def command(
+    entry: str, release: Release, data: Path, output: Path, seed: int, plain: bool, device: str = "cpu"
+) -> list[str]:
     """Returns the arguments of `diffmiczoo` that train one seed."""
     name = f"{entry}{'.plain' if plain else ''}.s{seed}"
     model, config, named = entry, release.config, list[str]()
@@ -90,19 +96,43 @@ def command(entry: str, release: Release, data: Path, output: Path, seed: int, p
     fields = [f"--config={field}" for field in config]
     settings = [f"--set={field}" for field in (f"seed={seed}", *COMMON, *release.recipe, *epochs)]
     where = ["--train", str(data / release.data), "--output", str(output / name)]
+    named += [] if device == "cpu" else ["--device", device]
     return ["fit", "--pretrained-backbones", "--model", model, *fields, *named, *where, *settings]
 
 
-def run(arguments: list[str], log: Path) -> int:
-    """Trains one seed in a process with one thread; returns its exit status."""
+def run(arguments: list[str], log: Path, until: float | None = None) -> int:
+    """Trains one seed in a process with one thread; returns its exit status.
+
+    Args:
+        arguments: of `diffmiczoo`.
+        log: its output is added to this file.
+        until: `time.monotonic()` at which it is asked to write a checkpoint and stop.
+    """
+    left = None if until is None else until - time.monotonic()
+    if left is not None and left <= 0:
+        return 1
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("a") as file:
         line = [sys.executable, "-m", "diffmiczoo.cli", *arguments]
-        return subprocess.run(line, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        process = subprocess.Popen(line, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            return process.wait(left)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            return process.wait()
+
+
+def run_all(commands: list[list[str]], jobs: int, seconds: float | None) -> list[Path]:
+    """Runs commands, some at once; returns the logs of those that failed or were stopped."""
+    until = None if seconds is None else time.monotonic() + seconds
+    logs = [Path(f"{arguments[arguments.index('--output') + 1]}.log") for arguments in commands]
+    with ThreadPoolExecutor(jobs) as pool:
+        status = list(pool.map(lambda pair: run(*pair, until), zip(commands, logs, strict=True)))
+    return [log for log, code in zip(logs, status, strict=True) if code]
 
 
 @click.command()
-@click.argument("entry", type=click.Choice(sorted(RELEASES)))
+@click.argument("entries", nargs=-1, required=True, type=click.Choice(sorted(RELEASES)))
 @click.option(
     "--data", required=True, type=click.Path(exists=True, path_type=Path), help="Holds the data sets' folders."
 )
@@ -112,19 +142,31 @@ def run(arguments: list[str], log: Path) -> int:
 @click.option(
     "--plain/--model", "plain", default=None, help="The plain classifier or the model alone; both by default."
 )
-def main(entry: str, data: Path, output: Path, seeds: tuple[int, ...], jobs: int, plain: bool | None) -> None:
-    """Trains the seeds of ENTRY, the model's first."""
+@click.option("--device", default="cpu", show_default=True, help="Of all runs, as `diffmiczoo fit` takes it.")
+@click.option("--seconds", type=float, help="After these all runs write a checkpoint and stop.")
+def main(
+    entries: tuple[str, ...],
+    data: Path,
+    output: Path,
+    seeds: tuple[int, ...],
+    jobs: int,
+    plain: bool | None,
+    device: str,
+    seconds: float | None,
+) -> None:
+    """Trains the seeds of ENTRIES, the models' first."""
     output.mkdir(parents=True, exist_ok=True)
-    kinds = (False, True) if plain is None else (plain,)
-    commands = [command(entry, RELEASES[entry], data, output, seed, kind) for kind in kinds for seed in seeds]
-    shown = [
-        shlex.join(["diffmiczoo", *each]).replace(f"{data}/", "").replace(f"{output}/", "runs/") for each in commands
-    ]
-    (output / f"{entry}.commands.txt").write_text("\n".join(shown) + "\n", encoding="utf-8")
-    with ThreadPoolExecutor(jobs) as pool:
-        logs = [Path(f"{arguments[arguments.index('--output') + 1]}.log") for arguments in commands]
-        failed = [log for log, status in zip(logs, pool.map(run, commands, logs), strict=True) if status]
-    if failed:
+    commands: list[list[str]] = []
+    for kind in (False, True) if plain is None else (plain,):
+        for entry in entries:
+            commands += [command(entry, RELEASES[entry], data, output, seed, kind, device) for seed in seeds]
+    for entry in entries:
+        own = [each for each in commands if f"/{entry}." in each[each.index("--output") + 1]]
+        shown = [
+            shlex.join(["diffmiczoo", *each]).replace(f"{data}/", "").replace(f"{output}/", "runs/") for each in own
+        ]
+        (output / f"{entry}.commands.txt").write_text("\n".join(shown) + "\n", encoding="utf-8")
+    if failed := run_all(commands, jobs, seconds):
         raise click.ClickException(f"these runs failed or were stopped: {', '.join(map(str, failed))}")
 
 

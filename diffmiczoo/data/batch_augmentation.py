@@ -1,8 +1,8 @@
 """Random changes of a whole batch in one warp, on the device where the pictures lie.
 
-Why beside torchvision's transforms: those change one picture at a time, on the CPU, which leaves a GPU waiting. These draw
-from the same ranges, but a crop and a rotation are one interpolation instead of two, and a turned picture shows what lies
-beyond the crop instead of black; black (or the mirrored picture) begins where the picture itself ends.
+Why beside torchvision's transforms: those change one picture at a time, on the CPU, which leaves a GPU waiting. These
+draw from the same ranges, but a crop and a rotation are one interpolation instead of two, and a turned picture shows
+what lies beyond the crop instead of black; black (or the mirrored picture) begins where the picture itself ends.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class BatchAugmentation:
     def _recoloured(self, values: Tensor, numbers: np.ndarray) -> Tensor:
         """Changes brightness, then contrast about the mean grey, then saturation, as torchvision's ColorJitter does."""
         factors = torch.from_numpy(1 + self.color_jitter * (2 * numbers - 1)).float()
-        brightness, contrast, saturation = factors.to(values.device, non_blocking=True)[:, :, None, None, None].unbind(1)
+        brightness, contrast, saturation = factors.to(values.device, non_blocking=True)[:, :, None, None, None].unbind(
+            1
+        )
         values = (values * brightness).clamp(0, 1)
         values = torch.lerp(_grey(values).mean((1, 2, 3), keepdim=True), values, contrast).clamp(0, 1)
         return torch.lerp(_grey(values), values, saturation).clamp(0, 1)

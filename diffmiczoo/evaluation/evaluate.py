@@ -28,6 +28,7 @@ from diffmiczoo.runtime.modes import eval_mode
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, using
 
+
 class Batches(Protocol):
     """What gives normalised images (B, 3, S, S) and targets, such as a `DataLoader`."""
 

@@ -1,6 +1,7 @@
 """Pictures of a run that lie on the GPU: decoded once, copied once, changed and normalised there.
 
-Why: a GPU trains a small model faster than cores can prepare its pictures, and each batch's way over the bus is one more wait.
+Why: a GPU trains a small model faster than cores can prepare its pictures, and each batch's way over the bus is one
+more wait.
 """
 
 from __future__ import annotations

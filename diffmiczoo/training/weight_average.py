@@ -1,6 +1,6 @@
 """`WeightAverage`: timm's moving average of a model's weights, that looks up once which tensors it is of.
 
-Why: timm asks both models for their state dicts in every step, which for a small model on a GPU takes a fifth of the step.
+Why: timm asks both models for their state dicts in every step, which for a small model on a GPU takes a fifth of it.
 """
 
 from __future__ import annotations
