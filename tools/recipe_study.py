@@ -2,8 +2,9 @@
 
     python tools/recipe_study.py ../shared/data/ham10000 --output runs/study --config image_size=160 --epochs 20
 
-Each row trains `timm/tf_efficientnet_lite0`, which is the global stream of the nano models, once. The table is printed
-and written to OUTPUT/table.md; rows that are trained already are not trained again.
+Each row trains a classifier once: `timm/tf_efficientnet_lite0`, or with `--model diffmicv2_nano --config
+predictor=global` the global stream of a model. The table is printed and written to OUTPUT/table.md; rows that are trained
+already are not trained again.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def table(output: Path, names: list[str]) -> str:
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path))
+@click.option("--model", default=PLAIN, show_default=True)
 @click.option("--row", "names", multiple=True, type=click.Choice(list(ROWS)), help="All by default.")
 @click.option("--epochs", default=12, show_default=True)
 @click.option("--config", "config", multiple=True, metavar="FIELD=JSON")
@@ -67,6 +69,7 @@ def table(output: Path, names: list[str]) -> str:
 def main(
     data: Path,
     output: Path,
+    model: str,
     names: tuple[str, ...],
     epochs: int,
     config: tuple[str, ...],
@@ -83,7 +86,7 @@ def main(
     for name in rows:
         fields = [f"--config={each}" for each in config] + [f"--set={each}" for each in (*common, *ROWS[name])]
         where = ["--train", str(data), "--output", str(output / name), "--device", device]
-        commands.append(["fit", "--pretrained-backbones", "--model", PLAIN, *where, *fields])
+        commands.append(["fit", "--pretrained-backbones", "--model", model, *where, *fields])
     failed = run_all(commands, jobs, seconds)
     text = table(output, rows)
     (output / "table.md").write_text(text, encoding="utf-8")
