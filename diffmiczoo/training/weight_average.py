@@ -28,7 +28,8 @@ class WeightAverage(ModelEmaV3):
         """Moves the average by 1 - decay towards the model that it was made of."""
         del model
         torch._foreach_lerp_(*self._learned, weight=1 - decay)
-        torch._foreach_copy_(*self._counted)
+        if self._counted[0]:
+            torch._foreach_copy_(*self._counted)
 
 
 def _lists(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
