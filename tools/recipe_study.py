@@ -3,8 +3,8 @@
     python tools/recipe_study.py ../shared/data/ham10000 --output runs/study --config image_size=160 --epochs 20
 
 Each row trains a classifier once: `timm/tf_efficientnet_lite0`, or with `--model diffmicv2_nano --config
-predictor=global` the global stream of a model. The table is printed and written to OUTPUT/table.md; rows that are trained
-already are not trained again.
+predictor=global` the global stream of a model. The table is printed and written to OUTPUT/table.md; rows that are
+trained already are not trained again.
 """
 
 from __future__ import annotations
