@@ -18,11 +18,11 @@ from diffmiczoo.diffusion.schedule import NoiseSchedule
 from diffmiczoo.diffusion.start_noise import FixedNoise
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.hub.mixin import PretrainedModel
-from diffmiczoo.images.preprocessing import check_batch, normalize
+from diffmiczoo.images.preprocessing import check_batch
 from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
-from diffmiczoo.inference.tensors import PredictionTensors, prediction_tensors
+from diffmiczoo.inference.tensors import PredictionTensors, computed_tensors
 from diffmiczoo.inference.timm_interface import TimmInterface, check_pool
-from diffmiczoo.inference.views import Answer, mean_over_views
+from diffmiczoo.inference.views import Answer
 from diffmiczoo.metrics.calibrate import CalibratedModel
 from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
 from diffmiczoo.nn.condition import Condition, Priors
@@ -31,8 +31,9 @@ from diffmiczoo.nn.encoders import Pretrained
 from diffmiczoo.nn.guidance import build_guidance_map
 from diffmiczoo.nn.roi import whole_view
 from diffmiczoo.nn.unet import DenoisingUNet
+from diffmiczoo.runtime.cuda_graph import graphed
 from diffmiczoo.runtime.modes import eval_mode, frozen, seeded_generator
-from diffmiczoo.runtime.settings import Runtime, using
+from diffmiczoo.runtime.settings import Runtime
 
 
 class DiffMICv2(FixedNoise, TimmInterface, CalibratedModel, PretrainedModel):
@@ -209,9 +210,13 @@ class DiffMICv2(FixedNoise, TimmInterface, CalibratedModel, PretrainedModel):
             return Answer(priors.dcg_logits, priors, priors.dcg_logits[:, :0])
         steps = self.config.sampling_steps if steps is None else steps
         noise = noise or self.sampling_noise(steps, self.config.num_samples)
+        scores, logits = graphed(self, (self.config, steps), partial(self._diffuse, steps), images, priors, noise)
+        return Answer(scores, priors, logits)
+
+    def _diffuse(self, steps: int, images: Tensor, priors: Priors, noise: sampling.SamplingNoise) -> list[Tensor]:
         condition = self.condition_from_priors(images, priors).to(noise.initial.dtype)
-        scores = self._sample(condition, steps, noise).mean((2, 3))
-        return Answer(scores, priors, scores[:, :0] if condition.feature_logits is None else condition.feature_logits)
+        scores, logits = self._sample(condition, steps, noise).mean((2, 3)), condition.feature_logits
+        return [scores, scores[:, :0] if logits is None else logits]
 
     # ------------------------------------------------------------------ training
 
@@ -277,16 +282,11 @@ class DiffMICv2(FixedNoise, TimmInterface, CalibratedModel, PretrainedModel):
     def _predict_squares(
         self, squares: Tensor, steps: int, noise: sampling.SamplingNoise, runtime: Runtime, tta: str
     ) -> PredictionTensors:
-        like = self.default_noise
-        with eval_mode(self), torch.inference_mode(), using(runtime, like.device):
-            images = normalize(squares.to(like.device), self.config).to(like)
-            if runtime.channels_last:
-                images = images.to(memory_format=torch.channels_last)
+        def compute(view: Tensor) -> Answer:
+            return self.answer(view, self.dcg(view, self.config, batch_invariant=True), steps, noise)
 
-            def compute(view: Tensor) -> Answer:
-                return self.answer(view, self.dcg(view, self.config, batch_invariant=True), steps, noise)
-
-            return prediction_tensors(mean_over_views(images, tta, compute), self.config)
+        with eval_mode(self):
+            return computed_tensors(squares, self.config, self.default_noise, runtime, tta, compute)
 
     # ------------------------------------------------------------------ classes
 

@@ -41,17 +41,19 @@ class Device(click.ParamType):
             return value
         import torch
 
+        from diffmiczoo.runtime.devices import as_device
+
         try:
-            device = torch.device(value)
+            device = as_device(value)
         except RuntimeError:
-            self.fail(f"{value} is not known; take cpu, cuda, cuda:1, …, or mps", param, ctx)
+            self.fail(f"{value} is not known; take auto, cpu, cuda, cuda:1, …, or mps", param, ctx)
         count = {"cuda": torch.cuda.device_count, "mps": lambda: int(torch.backends.mps.is_available())}
         here = count[device.type]() if device.type in count else 1
         if not here:
             self.fail(f"there is no {device.type} device here; use --device cpu", param, ctx)
         if device.index is not None and device.index >= here:
             self.fail(f"{value} is not here; the last one is {device.type}:{here - 1}", param, ctx)
-        return str(value)
+        return str(device)
 
 
 class Assignment(click.ParamType):
@@ -160,7 +162,12 @@ def bootstrap_option(least: int) -> Option:
 
 
 device_option = click.option(
-    "--device", type=Device(), default="cpu", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, … or mps."
+    "--device",
+    type=Device(),
+    default="cpu",
+    show_default=True,
+    metavar="DEVICE",
+    help="cpu, cuda, cuda:1, …, mps, or auto: a GPU of CUDA where there is one, else cpu.",
 )
 
 

@@ -66,7 +66,7 @@ class PretrainedModel(DescribedState, StorableModel):
 
         Args:
             source: a directory, or a repository "organisation/name[@revision]".
-            device: where the model lives; the CPU by default.
+            device: where the model lives; "auto" for a GPU of CUDA where there is one; the CPU by default.
             dtype: of its floating-point tensors; float32 by default.
             revision: commit, branch or tag of the repository; the main branch by default.
             token: for the Hub; HF_TOKEN by default.

@@ -22,6 +22,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError, MissingFileError
 from diffmiczoo.hub.client import CONFIG_FILE, WEIGHTS_FILE
 from diffmiczoo.hub.companions import StorableModel, companions_of, take_companions
+from diffmiczoo.runtime.devices import as_device
 
 #: Files that others keep weights in; they can run code when they are loaded, so they never are.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -216,7 +217,7 @@ def load_model(
         directory: holds `model.safetensors` and `config.json`.
         build: returns the module of a config.
         overrides: fields of the config to change; those that shape tensors, or tell what they mean, are errors.
-        device: where the model lives; the CPU by default.
+        device: where the model lives; "auto" for a GPU of CUDA where there is one; the CPU by default.
         dtype: of its floating-point tensors; float32 by default.
 
     Returns:
@@ -229,7 +230,7 @@ def load_model(
     """
     directory = Path(directory)
     _require_safetensors(directory)
-    device, dtype = torch.device(device or "cpu"), dtype or torch.float32
+    device, dtype = as_device(device), dtype or torch.float32
     with _opened(directory / WEIGHTS_FILE, str(device)) as file:
         description = _description(directory, file)
         model = build_without_memory(build, _overridden(description.config, overrides or {}, directory))

@@ -20,6 +20,7 @@ from diffmiczoo.images.preprocessing import Square
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.tensors import PredictionTensors, concatenated
 from diffmiczoo.inference.views import VIEWS
+from diffmiczoo.runtime.cuda_graph import drop_graphs
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, Runtime
@@ -183,6 +184,7 @@ class Predictor:
             if tensors is None:
                 self._limit = len(part) // 2
                 if torch.cuda.is_available():
+                    drop_graphs()
                     torch.cuda.empty_cache()
                 continue
             found.append(tensors)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.images.preprocessing import normalize
 from diffmiczoo.inference.probabilities import scores_to_probs, uncertainty
-from diffmiczoo.inference.views import Answer
+from diffmiczoo.inference.views import Answer, mean_over_views
+from diffmiczoo.runtime.settings import Runtime, using
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,6 +51,34 @@ class PredictionTensors:
     def dcg_logits(self) -> Tensor:
         """(B, C) the DCG's own prediction 0.5 · (ŷ_g + ŷ_l), logits."""
         return 0.5 * (self.global_logits + self.local_logits)
+
+
+def computed_tensors(
+    squares: Tensor,
+    config: DiffMICConfig,
+    like: Tensor,
+    runtime: Runtime,
+    tta: str,
+    compute: Callable[[Tensor], Answer],
+) -> PredictionTensors:
+    """Runs a model on squares: one transfer to its device, a byte per pixel where they are bytes, and one back.
+
+    Args:
+        squares: (B, 3, S, S), uint8 or float in [0, 1], on the CPU.
+        config: the model's.
+        like: a tensor on the model's device and of its type.
+        runtime: what computes faster.
+        tta: a name of `inference.views.VIEWS`.
+        compute: what the model says of normalised images.
+    """
+    with torch.inference_mode(), using(runtime, like.device):
+        if like.is_cuda and not squares.is_cuda:
+            # From pinned memory the host does not wait for the copy. The allocator keeps it until the copy is done.
+            squares = squares.pin_memory()
+        images = normalize(squares.to(like.device, non_blocking=True), config).to(like)
+        if runtime.channels_last:
+            images = images.to(memory_format=torch.channels_last)
+        return prediction_tensors(mean_over_views(images, tta, compute), config)
 
 
 def prediction_tensors(answer: Answer, config: DiffMICConfig) -> PredictionTensors:

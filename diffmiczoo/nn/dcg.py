@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from functools import partial
 from typing import cast
 
 import torch
@@ -22,6 +23,7 @@ from diffmiczoo.nn.roi import (
     select_roi_cells,
     whole_view,
 )
+from diffmiczoo.runtime.cuda_graph import graphed
 from diffmiczoo.runtime.folded_encoder import inference_encoder
 from diffmiczoo.runtime.settings import full_precision
 
@@ -85,15 +87,24 @@ class DCG(nn.Module):
         """
         with full_precision(images.device) if batch_invariant else nullcontext():
             whole = whole_view(images, config)
-            saliency, global_prior = self.global_stream(whole)
-            if batch_invariant:
-                saliency, global_prior = self._decide_ties_alone(whole, saliency, global_prior, config)
-            rois, top_left = self.find_rois(images, saliency, global_prior, config)
-            if self.local_encoder is None:
-                even = torch.full_like(global_prior[:, :1], 1 / config.num_rois).expand(-1, config.num_rois)
-                return Priors(global_prior, global_prior, saliency, rois, top_left, even)
-            local_prior, attention = self.local_stream(rois)
-            return Priors(global_prior, local_prior, saliency, rois, top_left, attention)
+            if not batch_invariant:
+                return self._from_saliency(config, images, *self.global_stream(whole))
+            key = ("global stream", config)
+            saliency, global_prior, ties = graphed(self, key, partial(self._global_stream_and_ties, config), whole)
+            # The one look at values between two graphs; it waits for the device.
+            for row in () if ties is None else ties.nonzero().flatten().tolist():
+                saliency[row : row + 1], global_prior[row : row + 1] = self.global_stream(whole[row : row + 1])
+            key = ("local stream", config)
+            return graphed(self, key, partial(self._from_saliency, config), images, saliency, global_prior)
+
+    def _from_saliency(self, config: DiffMICConfig, images: Tensor, saliency: Tensor, global_prior: Tensor) -> Priors:
+        """Finds the ROIs of what the global stream said of images, and runs the local stream."""
+        rois, top_left = self.find_rois(images, saliency, global_prior, config)
+        if self.local_encoder is None:
+            even = torch.full_like(global_prior[:, :1], 1 / config.num_rois).expand(-1, config.num_rois)
+            return Priors(global_prior, global_prior, saliency, rois, top_left, even)
+        local_prior, attention = self.local_stream(rois)
+        return Priors(global_prior, local_prior, saliency, rois, top_left, attention)
 
     def find_rois(
         self, images: Tensor, saliency: Tensor, global_prior: Tensor, config: DiffMICConfig
@@ -137,24 +148,21 @@ class DCG(nn.Module):
         pooled = (attention[..., None] * features).sum(1)
         return self.local_classifier(pooled), attention
 
-    def _decide_ties_alone(
-        self, images: Tensor, saliency: Tensor, global_prior: Tensor, config: DiffMICConfig
-    ) -> tuple[Tensor, Tensor]:
-        """Returns saliency and global prior such that the ROIs are those of each image alone.
+    def _global_stream_and_ties(self, config: DiffMICConfig, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns saliency and global prior, and for which images the global stream has to be asked again alone, (B,).
 
         Convolutions differ in the last bits between batch sizes. If two windows tie within that error, the image (about
         1 %) is recomputed with batch size 1. Of half-precision saliency so many windows tie that it is left as it is.
         """
+        saliency, global_prior = self.global_stream(images)
         if len(images) == 1 or saliency.dtype != torch.float32:
-            return saliency, global_prior
+            return saliency, global_prior, None
         evidence = roi_evidence(saliency, global_prior, config)
         close = roi_margin(evidence, config.num_rois, window_of_roi(saliency, config)) < ROI_TIE_TOLERANCE
         if config.roi_saliency == "top":
             first, second = global_prior.topk(2, dim=1).values.unbind(1)
             close |= first - second < ROI_TIE_TOLERANCE
-        for row in close.nonzero().flatten().tolist():
-            saliency[row : row + 1], global_prior[row : row + 1] = self.global_stream(images[row : row + 1])
-        return saliency, global_prior
+        return saliency, global_prior, close
 
 
 def roi_positions(saliency: Tensor, global_prior: Tensor, config: DiffMICConfig) -> Tensor:

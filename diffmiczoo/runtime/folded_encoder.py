@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from diffmiczoo.runtime.module_walk import modules_of
 from diffmiczoo.runtime.packed import PackedConv, PackedLinear, can_be_fused, can_be_packed, is_plain_conv
 from diffmiczoo.runtime.settings import current, full_precision
+from diffmiczoo.runtime.tf32 import without_tf32
 from diffmiczoo.runtime.weight_cache import WeightCache
 
 #: Relative tolerance of the features; where folding exceeds it, it is undone.
@@ -101,7 +102,8 @@ def _is_changed(encoder: nn.Module) -> bool:
 
 def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed: bool) -> nn.Module:
     """Returns a copy with as much folded as gives the same features."""
-    with full_precision(image.device):
+    # Not in TF32 either: its rounding would look like a mistake of folding.
+    with full_precision(image.device), without_tf32(image.device):
         image = image.to(next(encoder.parameters()).dtype)
         copy = _bare_copy(encoder)
         wanted = copy(image)

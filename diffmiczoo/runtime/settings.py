@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from diffmiczoo.runtime.precision import PRECISIONS, autocast
+from diffmiczoo.runtime.tf32 import without_tf32
 
 
 @dataclass(frozen=True)
 class Runtime:
     """Which optimisations are on; all are off by default, so that a model computes as it is written.
 
-    `predict`, `evaluate` and `fit` switch on what pays for them. None but `precision` changes a prediction by more than
-    rounding.
+    `predict`, `evaluate` and `fit` switch on what pays for them. None but `precision` and `tf32` changes a prediction
+    by more than rounding.
 
     Attributes:
         fold: the U-Net's γ(t), bias and BatchNorm become one scale and shift per step (`nn.unet_folded`).
@@ -29,6 +30,8 @@ class Runtime:
         pointwise_as_linear: 1 × 1 convolutions of the U-Net are matrix products, whose gradients are faster on CPUs.
         precision: of matrix products and convolutions, a name of `runtime.precision.PRECISIONS`.
         half_small_encoders: encoders that spend their time on memory are in half precision too, not only large ones.
+        graph: on GPUs what comes after the pixels is replayed as one CUDA graph (`runtime.cuda_graph`).
+        tf32: on GPUs TF32 is left to PyTorch's settings; otherwise full precision has none (`runtime.tf32`).
     """
 
     fold: bool = False
@@ -40,6 +43,8 @@ class Runtime:
     pointwise_as_linear: bool = False
     precision: str = "fp32"
     half_small_encoders: bool = False
+    graph: bool = False
+    tf32: bool = False
 
     @property
     def half(self) -> torch.dtype | None:
@@ -71,7 +76,13 @@ def training_runtime(precision: str) -> Runtime:
     """Returns what training steps use: a frozen DCG in half precision is folded, encoders that learn never are."""
     is_half = precision != "fp32"
     return Runtime(
-        fold_encoders=is_half, pack=True, pointwise_as_linear=True, precision=precision, half_small_encoders=True
+        fold_encoders=is_half,
+        pack=True,
+        pointwise_as_linear=True,
+        precision=precision,
+        half_small_encoders=True,
+        # Gradients are computed outside of the context that would switch it off.
+        tf32=True,
     )
 
 
@@ -93,8 +104,9 @@ def using(runtime: Runtime, device: torch.device) -> Iterator[None]:
         device: on which the model computes.
     """
     token = _current.set(runtime)
+    exact = nullcontext() if runtime.tf32 else without_tf32(device)
     try:
-        with autocast(runtime.precision, device):
+        with exact, autocast(runtime.precision, device):
             yield
     finally:
         _current.reset(token)

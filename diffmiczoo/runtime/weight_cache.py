@@ -16,9 +16,11 @@ them, so that it is in no state dict, copy or pickle, and weak references let it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
@@ -26,6 +28,20 @@ from torch import Tensor, nn
 from diffmiczoo.runtime.module_walk import tensors_of
 
 T = TypeVar("T")
+
+# What `remembered` collects.
+_used: ContextVar[list[Any] | None] = ContextVar("used", default=None)
+
+
+@contextmanager
+def remembered() -> Iterator[list[Any]]:
+    """Collects what caches return within the context, for who needs it to live longer than they may keep it."""
+    found: list[Any] = []
+    token = _used.set(found)
+    try:
+        yield found
+    finally:
+        _used.reset(token)
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,16 @@ class WeightCache(Generic[T]):
             build: called where nothing is cached or a weight has changed.
             only: drop what is cached for other keys.
         """
+        value = self._get(module, key, build, only)
+        if (used := _used.get()) is not None:
+            used.append(value)
+        return value
+
+    def clear(self) -> None:
+        """Drops everything."""
+        self._entries.clear()
+
+    def _get(self, module: nn.Module, key: Hashable, build: Callable[[], T], only: bool) -> T:
         state = tensors_of(module)
         # Tensors made in inference mode count no changes, so what was computed from them is not cached.
         if any(tensor.is_inference() for tensor in state):

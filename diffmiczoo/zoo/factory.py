@@ -18,6 +18,7 @@ from diffmiczoo.hub.client import DownloadOptions, fetch, weights_directory_of
 from diffmiczoo.hub.names import parse_model_name
 from diffmiczoo.hub.serialization import load_model, read_config
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.runtime.devices import as_device
 from diffmiczoo.zoo.architectures import ablation_fields, architectures
 from diffmiczoo.zoo.encoder_weights import fetch_backbones, fetch_efficientsam
 from diffmiczoo.zoo.plain import check_stays_plain, fitting_rois, is_plain, plain_config
@@ -57,7 +58,7 @@ def create_model(
         class_names: C names, a list, array, Index or the like; other than the weights' own: the same, but rows of
             classes that the weights know by name are kept. With `ordinal=True` they are grades, the lowest first.
         task: "multiclass" or "multilabel".
-        device: where the model lives; the CPU by default.
+        device: where the model lives; "auto" for a GPU of CUDA where there is one; the CPU by default.
         dtype: of its floating-point tensors; float32 by default.
         pretrained_backbones: start the encoders from published weights (ImageNet's from timm, EfficientSAM's); not
             together with `pretrained`.
@@ -108,10 +109,10 @@ def create_model(
     # At once: a label_adjustment, for example, has as many values as there are classes.
     config = own.replace(**(_class_fields(own, num_classes, class_names) | fitting_rois(own, overrides)))
     if not pretrained_backbones:
-        return DiffMICv2(config).to(device=device, dtype=dtype).eval()
+        return DiffMICv2(config).to(device=device and as_device(device), dtype=dtype).eval()
     model = DiffMICv2(config, pretrained_backbones=fetch_backbones(config, options))
     fetch_efficientsam(model, options)
-    return model.to(device=device, dtype=dtype).eval()
+    return model.to(device=device and as_device(device), dtype=dtype).eval()
 
 
 def get_config(

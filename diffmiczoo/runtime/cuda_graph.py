@@ -1,0 +1,197 @@
+"""CUDA graphs: what a GPU is to do for a batch, recorded once and started as one, with `Runtime.graph`.
+
+Why: a small batch is a thousand kernels of a few microseconds, and starting each of them from Python takes longer than
+computing it. A recorded graph reads and writes fixed memory:
+
+    images, … ── copied into ──► static inputs ──► graph ──► static outputs ── cloned ──► the caller's
+
+It holds addresses, no tensors, and so it must not outlive what it reads. It is kept by the weights of the module
+(`weight_cache`), and with it everything that other caches gave it (`remembered`): they may drop their copies earlier.
+What cannot be recorded, because something in it waits for the device, is computed as it is, which is said once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from diffmiczoo.errors import warn
+from diffmiczoo.runtime.settings import current
+from diffmiczoo.runtime.weight_cache import WeightCache, remembered
+
+T = TypeVar("T")
+
+#: Kinds of calls for which a module's graphs are kept: parts, shapes, settings.
+MOST_GRAPHS = 16
+
+
+class Recording(Protocol):
+    """A call that can be made again.
+
+    Attributes:
+        outputs: what the call returned; `replay` writes into its tensors.
+    """
+
+    outputs: Any
+
+    def replay(self) -> None:
+        """Computes the outputs anew from what the inputs hold now."""
+
+
+@dataclass
+class _CudaRecording:
+    graph: Any
+    outputs: Any
+    used: list[Any]
+
+    def replay(self) -> None:
+        self.graph.replay()
+
+
+def record_on_cuda(function: Callable[..., Any], inputs: tuple[Any, ...], beside: Recording | None) -> Recording:
+    """Records a call on the current GPU.
+
+    Args:
+        function: must not wait for the device.
+        inputs: static ones.
+        beside: a recording that never runs at the same time, whose working memory may be used.
+    """
+    stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    pool = beside.graph.pool() if isinstance(beside, _CudaRecording) else None
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with _no_autocast_cache():
+            # A call before: libraries choose their kernels and fetch their memory outside of the graph.
+            side.wait_stream(stream)
+            with torch.cuda.stream(side):
+                function(*inputs)
+            stream.wait_stream(side)
+            with remembered() as used, torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                outputs = function(*inputs)
+    finally:
+        # A capture that fails leaves its own stream as the current one.
+        torch.cuda.set_stream(stream)
+    return _CudaRecording(graph, outputs, used)
+
+
+#: Type of device → what records there; a GPU can do without, others have nothing of the kind.
+RECORDERS: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], Recording | None], Recording]] = {
+    "cuda": record_on_cuda
+}
+
+
+@dataclass
+class _Known:
+    inputs: tuple[Any, ...] = ()
+    recording: Recording | None = None
+    failed: bool = False
+
+
+class _Graphs:
+    """Key → a recorded call. A kind of call is recorded when it comes the second time: many come only once."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[int, Hashable], _Known] = OrderedDict()
+        # One at a time: another thread would write into the inputs before they are read.
+        self._lock = threading.Lock()
+
+    def run(self, key: Hashable, stream: int, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        with self._lock:
+            known = self._known.get((stream, key))
+            if known is not None:
+                self._known.move_to_end((stream, key))
+                if known.recording is None and not known.failed:
+                    self._record(known, stream, function, arguments)
+                if known.recording is not None:
+                    return _replayed(known.recording, known.inputs, arguments)
+            else:
+                self._known[stream, key] = _Known()
+                while len(self._known) > MOST_GRAPHS:
+                    self._known.popitem(last=False)
+        return function(*arguments)
+
+    def _record(self, known: _Known, stream: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        beside = (other.recording for (of, _), other in self._known.items() if of == stream)
+        inputs = _mapped(arguments, torch.clone)
+        recorder = RECORDERS[next(_tensors(arguments)).device.type]
+        try:
+            known.recording = recorder(function, inputs, next((each for each in beside if each is not None), None))
+            known.inputs = inputs
+        except RuntimeError as error:
+            known.failed = True
+            warn(f"graph=True: this cannot be recorded as a CUDA graph ({error}); it is computed without one")
+
+
+_cache: WeightCache[_Graphs] = WeightCache()
+
+
+def graphed(module: nn.Module, key: Hashable, function: Callable[..., T], *arguments: Any) -> T:
+    """Returns `function(*arguments)`, replayed from a CUDA graph where the current `Runtime` asks for it.
+
+    Args:
+        module: whose weights the function reads; the graph goes when one of them changes.
+        key: all else that the function depends on, besides the arguments' tensors and the runtime.
+        function: of tensors alone, without a look at their values.
+        arguments: tensors, None, and dataclasses and tuples of these.
+    """
+    first = next(_tensors(arguments))
+    device = first.device
+    if not current().graph or device.type not in RECORDERS or torch.is_grad_enabled() or module.training:
+        return function(*arguments)
+    layouts = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in _tensors(arguments))
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    graphs = _cache.get(module, "graphs", _Graphs)
+    return graphs.run((key, current(), layouts), stream, function, arguments)
+
+
+def drop_graphs() -> None:
+    """Frees all graphs and their memory; they are recorded again when they are needed."""
+    _cache.clear()
+
+
+def _replayed(recording: Recording, inputs: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:
+    for static, given in zip(_tensors(inputs), _tensors(arguments), strict=True):
+        static.copy_(given, non_blocking=True)
+    recording.replay()
+    return _mapped(recording.outputs, torch.clone)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _tensors(part)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Returns a value of the same structure with all tensors changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple | list):
+        return type(value)(_mapped(part, change) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _mapped(getattr(value, field.name), change) for field in fields(value)})
+    return value
+
+
+@contextmanager
+def _no_autocast_cache() -> Iterator[None]:
+    # Weights that autocast has cast are freed when it ends, and a graph would go on reading them.
+    enabled = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)

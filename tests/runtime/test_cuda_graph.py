@@ -1,0 +1,173 @@
+"""Recorded calls: on GPUs as CUDA graphs; here with a stand-in that keeps their rules on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from factories import small_model
+from torch import nn
+
+from diffmiczoo.images.items import as_items
+from diffmiczoo.inference.predictor import PredictOptions
+from diffmiczoo.runtime import cuda_graph
+from diffmiczoo.runtime.cuda_graph import MOST_GRAPHS, drop_graphs, graphed
+from diffmiczoo.runtime.settings import FAST, PLAIN, using
+from diffmiczoo.runtime.weight_cache import remembered
+
+CPU = torch.device("cpu")
+GRAPH = replace(PLAIN, graph=True)
+
+
+class StandIn:
+    """Records on the CPU: replays compute from the static inputs, into the tensors that were returned first."""
+
+    def __init__(self) -> None:
+        self.recorded: list[StandIn] = []
+        self.replays = 0
+
+    def __call__(self, function, inputs, beside) -> StandIn:
+        recording = StandIn()
+        with remembered() as recording.used:
+            recording.outputs = function(*inputs)
+        recording.again = lambda: function(*inputs)
+        recording.beside = beside
+        self.recorded.append(recording)
+        return recording
+
+    def replay(self) -> None:
+        self.replays += 1
+        for old, new in zip(cuda_graph._tensors(self.outputs), cuda_graph._tensors(self.again()), strict=True):
+            old.copy_(new)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    recorder = StandIn()
+    monkeypatch.setitem(cuda_graph.RECORDERS, "cpu", recorder)
+    yield recorder
+    drop_graphs()
+
+
+@dataclass(frozen=True)
+class Pair:
+    x: torch.Tensor
+    y: torch.Tensor | None
+
+
+def double(module: nn.Module, pair: Pair) -> Pair:
+    return Pair(module(pair.x) * 2, pair.y)
+
+
+def test_the_second_call_is_recorded_and_gives_what_the_function_does(recorder) -> None:
+    module = nn.Linear(3, 2).eval()
+    answers = []
+    with torch.inference_mode(), using(GRAPH, CPU):
+        for seed in range(4):
+            x = torch.full((5, 3), float(seed))
+            answers.append(graphed(module, "double", lambda pair: double(module, pair), Pair(x, None)))
+            assert len(recorder.recorded) == (seed > 0)
+        for seed, answer in enumerate(answers):
+            torch.testing.assert_close(answer.x, module(torch.full((5, 3), float(seed))) * 2)
+            assert answer.y is None
+    assert recorder.recorded[0].replays == 3, "the recording's own outputs are never handed out"
+
+
+def test_what_a_graph_depends_on_is_its_key(recorder) -> None:
+    module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
+
+    def call(x: torch.Tensor, key: str = "a", runtime: Any = GRAPH) -> None:
+        with torch.inference_mode(), using(runtime, CPU):
+            graphed(module, key, module, x)
+
+    for call_once in (
+        lambda: call(x),
+        lambda: call(x[:2]),
+        lambda: call(x, "b"),
+        lambda: call(x, runtime=replace(GRAPH, channels_last=True)),
+        lambda: call(torch.ones(3, 5).T),
+    ):
+        before = len(recorder.recorded)
+        for _ in range(3):
+            call_once()
+        assert len(recorder.recorded) == before + 1
+    assert recorder.recorded[0].beside is None and recorder.recorded[1].beside is recorder.recorded[0]
+
+
+def test_changed_weights_are_recorded_again(recorder) -> None:
+    module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
+
+    def answer() -> torch.Tensor:
+        with torch.inference_mode(), using(GRAPH, CPU):
+            return graphed(module, "a", module, x)
+
+    before = [answer() for _ in range(3)][-1]
+    with torch.no_grad():
+        module.weight.add_(1)
+    after = [answer() for _ in range(3)]
+    assert len(recorder.recorded) == 2
+    for found in after:
+        torch.testing.assert_close(found, before + 3)
+
+
+def test_few_graphs_are_kept(recorder) -> None:
+    module = nn.Linear(3, 2).eval()
+    with torch.inference_mode(), using(GRAPH, CPU):
+        for rows in (*range(1, MOST_GRAPHS + 2), 1):
+            for _ in range(2):
+                graphed(module, "a", module, torch.ones(rows, 3))
+    assert len(recorder.recorded) == MOST_GRAPHS + 2, "the first was dropped, and is recorded again"
+
+
+@pytest.mark.parametrize("why", ["off", "gradients", "training"])
+def test_nothing_is_recorded_where_it_would_not_be_right(recorder, why: str) -> None:
+    module, x = nn.Linear(3, 2).train(why == "training"), torch.ones(5, 3)
+    with torch.set_grad_enabled(why == "gradients"), using(PLAIN if why == "off" else GRAPH, CPU):
+        for _ in range(3):
+            torch.testing.assert_close(graphed(module, "a", module, x), module(x))
+    assert not recorder.recorded
+
+
+def test_what_cannot_be_recorded_is_computed_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setitem(cuda_graph.RECORDERS, "cpu", refuse)
+    module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
+    with torch.inference_mode(), using(GRAPH, CPU):
+        graphed(module, "a", module, x)
+        with pytest.warns(UserWarning, match="cannot be recorded as a CUDA graph .operation not permitted"):
+            torch.testing.assert_close(graphed(module, "a", module, x), module(x))
+        torch.testing.assert_close(graphed(module, "a", module, x), module(x))
+    drop_graphs()
+
+
+@pytest.mark.parametrize("fields", [{}, {"sampler": "ancestral", "num_samples": 2}, {"predictor": "dcg"}])
+def test_predictions_are_those_without_a_graph(recorder, fields: dict[str, Any]) -> None:
+    model = small_model(trained=True, **fields)
+    squares = [
+        torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+        for n in range(7)
+    ]
+
+    def predicted(runtime: Any, **options: Any) -> Any:
+        return model.predictor(PredictOptions(batch_size=2, runtime=runtime, **options)).predict(as_items(squares))
+
+    wanted, found = predicted(FAST), predicted(replace(FAST, graph=True))
+    assert recorder.recorded and all(recording.replays for recording in recorder.recorded)
+    for name in ("probs", "scores", "global_logits", "rois", "saliency"):
+        torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=0, atol=1e-6)
+    # Other start noise is an input and no part of the recording.
+    other = predicted(replace(FAST, graph=True), seed=1)
+    torch.testing.assert_close(other.scores, predicted(FAST, seed=1).scores, rtol=0, atol=1e-6)
+
+
+def test_a_recording_keeps_what_caches_gave_it(recorder) -> None:
+    model = small_model(trained=True)
+    squares = [torch.zeros(3, 64, 64, dtype=torch.uint8)] * 4
+    runtime = replace(FAST, graph=True)
+    model.predictor(PredictOptions(batch_size=2, runtime=runtime)).predict(as_items(squares))
+    used = [type(value).__name__ for recording in recorder.recorded for value in recording.used]
+    assert used.count("FoldedUNet") == 1 and len(used) == 5, "and the folded copies of the four encoders"
