@@ -114,7 +114,7 @@ def loss_curve(pack: Path, device: torch.device, steps: int, batch: int) -> list
     model = diffmiczoo.create_model(name, pretrained=True, device=device)
     images = model.preprocess(files)
     targets = torch.tensor([model.config.class_names.index(label) for label in truth])
-    recipe = Recipe(batch_size=batch, diffusion_lr=1e-4, diffusion_epochs=steps // 4 + 1, ema_decay=0.0)
+    recipe = Recipe(batch_size=batch, diffusion_lr=1e-4, diffusion_epochs=CURVE_STEPS // 4 + 1, ema_decay=0.0)
     losses = []
     with optimization(model, recipe, targets) as step:
         for number in range(steps):
@@ -188,16 +188,24 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 def ways(check: Check) -> dict[str, Runtime]:
     """Returns the ways to predict that are compared: precisions, TF32, channels first, the whole in a graph."""
-    half = ["bf16", "fp16"] if check.cuda else ["bf16"]
-    found = {"fp32": FAST, **{name: replace(FAST, precision=name) for name in half}}
-    found["fp32, tf32"] = replace(FAST, tf32=True)
-    found["bf16, tf32"] = replace(found["bf16"], tf32=True)
-    return found | {f"{name}, graph": replace(runtime, graph=True) for name, runtime in found.items()}
+    bf16, fp32_graph = replace(FAST, precision="bf16"), replace(FAST, graph=True)
+    found = {
+        "fp32": FAST,
+        "bf16": bf16,
+        "bf16, graph": replace(bf16, graph=True),
+        "fp32, graph": fp32_graph,
+        "fp16": replace(FAST, precision="fp16"),
+        "fp32, tf32": replace(FAST, tf32=True),
+        "bf16, tf32": replace(bf16, tf32=True),
+        "bf16, tf32, graph": replace(bf16, tf32=True, graph=True),
+    }
+    return {name: runtime for name, runtime in found.items() if check.cuda or runtime.precision != "fp16"}
 
 
 def answers(check: Check) -> None:
-    paths = [path for path in sorted(check.pack.glob("*.npz")) if path.stem != "curve"]
-    for path in paths:
+    """Compares every way with the CPU's answers, one way after the other, so that a cut run has all weights."""
+    known = {}
+    for path in sorted(path for path in check.pack.glob("*.npz") if path.stem != "curve"):
         with np.load(path) as file:
             stored = dict(file)
         count = 16 if check.quick else len(stored["lengths"])
@@ -207,10 +215,12 @@ def answers(check: Check) -> None:
         decoding = time.perf_counter() - started
         same = [zlib.crc32(square.numpy().tobytes()) for square in squares] == stored["checksums"][:count].tolist()
         check.write(weights=path.stem, pictures=count, same_pixels=same, decoding_seconds=decoding)
-        for name, runtime in ways(check).items():
+        known[path.stem] = model, squares, stored
+    for way, runtime in ways(check).items():
+        for name, (model, squares, stored) in known.items():
             if check.left() < 0:
                 return
-            attempt(check, {"weights": path.stem, "way": name}, lambda: compared(model, squares, runtime, stored))  # noqa: B023
+            attempt(check, {"weights": name, "way": way}, lambda: compared(model, squares, runtime, stored))  # noqa: B023
 
 
 def compared(model: DiffMICv2, squares: list[Tensor], runtime: Runtime, stored: dict[str, Any]) -> dict[str, Any]:
@@ -240,7 +250,7 @@ def tests(check: Check) -> None:
     # The contract of models is a module of its own, which this file collects.
     files.append("tests/test_contract.py")
     chosen = "gpu" if check.cuda else "gpu and not gpu"
-    options = ["-m", chosen, "-q", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    options = ["-m", chosen, "-q", "--tb=short", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
     options += ["-n", "4"] if check.cuda and not check.quick else []
     program = (
         f"import sys; sys.path[:] = [{str(ROOT)!r}, *sys.path, {PACKED!r}]; import pytest; "
@@ -251,7 +261,10 @@ def tests(check: Check) -> None:
         ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=limit)
         check.write(code=ran.returncode, tail=ran.stdout[-6000:], errors=ran.stderr[-2000:])
     except subprocess.TimeoutExpired as error:
-        check.write(code=None, tail=(error.stdout or b"").decode(errors="replace")[-6000:], limit=limit)
+        # Bytes, also where text was asked for.
+        printed = error.stdout or b""
+        text = printed if isinstance(printed, str) else printed.decode(errors="replace")
+        check.write(code=None, tail=text[-6000:], limit=limit)
 
 
 def speed(check: Check) -> None:
@@ -301,7 +314,9 @@ def training(check: Check) -> None:
             variants = [plain] if not allowed else [plain, ours]
             with tf32(allowed):
                 for row in benchmark_training(model, batch_size=batch, repeats=3, rows=variants, progress=False):
-                    check.write(size=size, batch=batch, tf32=allowed, **vars(row))
+                    found = vars(row) | {"stage_of_training": row.stage}
+                    del found["stage"]
+                    check.write(size=size, batch=batch, tf32=allowed, **found)
         for precision, allowed, last in (
             ("fp32", False, False),
             ("fp32", True, False),

@@ -198,8 +198,8 @@ class Predictor:
         """
         try:
             return self.predict_squares(squares)
-        except torch.OutOfMemoryError:
-            if len(squares) == 1:
+        except RuntimeError as error:
+            if len(squares) == 1 or not _is_out_of_memory(error):
                 raise
         return None
 
@@ -221,6 +221,11 @@ class Predictor:
             class_labels=self.class_labels,
             **vars(tensors),
         )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Returns whether memory ran out; libraries that fetch theirs themselves say so in the message alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
 
 
 def _stacked(squares: list[Tensor]) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from diffmiczoo.errors import warn
+from diffmiczoo.runtime.module_walk import has_hooks
 from diffmiczoo.runtime.settings import current
 from diffmiczoo.runtime.weight_cache import WeightCache, remembered
 
@@ -141,9 +142,11 @@ def graphed(module: nn.Module, key: Hashable, function: Callable[..., T], *argum
         function: of tensors alone, without a look at their values.
         arguments: tensors, None, and dataclasses and tuples of these.
     """
-    first = next(_tensors(arguments))
-    device = first.device
-    if not current().graph or device.type not in RECORDERS or torch.is_grad_enabled() or module.training:
+    if not current().graph or torch.is_grad_enabled() or module.training:
+        return function(*arguments)
+    device = next(_tensors(arguments)).device
+    # Hooks are Python, which a replay does not run.
+    if device.type not in RECORDERS or has_hooks(module):
         return function(*arguments)
     layouts = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in _tensors(arguments))
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0

@@ -17,7 +17,7 @@ import torch
 from timm.layers import Attention, Conv2dSame, Mlp
 from torch import Tensor, nn
 
-from diffmiczoo.runtime.module_walk import modules_of
+from diffmiczoo.runtime.module_walk import has_hooks
 from diffmiczoo.runtime.packed import PackedConv, PackedLinear, can_be_fused, can_be_packed, is_plain_conv
 from diffmiczoo.runtime.settings import current, full_precision
 from diffmiczoo.runtime.tf32 import without_tf32
@@ -95,9 +95,7 @@ def _macs_per_output(encoder: nn.Module, image: Tensor) -> float:
 
 
 def _is_changed(encoder: nn.Module) -> bool:
-    if "forward" in vars(encoder):
-        return True
-    return any(module._forward_hooks or module._forward_pre_hooks for module in modules_of(encoder))
+    return "forward" in vars(encoder) or has_hooks(encoder)
 
 
 def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed: bool) -> nn.Module:

@@ -21,6 +21,11 @@ def modules_of(module: nn.Module) -> list[nn.Module]:
     return list(found)
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Returns whether anybody wants to be called when a module, or one within it, computes."""
+    return any(inner._forward_hooks or inner._forward_pre_hooks for inner in modules_of(module))
+
+
 def tensors_of(module: nn.Module) -> list[Tensor]:
     """Returns the parameters and buffers of a module and of all within it; those that are shared more than once."""
     stores = (store for inner in modules_of(module) for store in (inner._parameters, inner._buffers))

@@ -117,14 +117,17 @@ def test_answers_for_real_images_do_not_depend_on_the_batch(shared) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:this model is not trained")
-def test_too_little_memory_halves_the_batch() -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("the device is full"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")]
+)
+def test_too_little_memory_halves_the_batch(error: RuntimeError) -> None:
     model, images, sizes = small_model(), pictures(9), []
     wanted = model.predict(images)
 
     def full(_: object, given: tuple[torch.Tensor, ...]) -> None:
         sizes.append(len(given[0]))
         if len(given[0]) > 3:
-            raise torch.OutOfMemoryError("the device is full")
+            raise error
 
     model.feature_prior.register_forward_pre_hook(full)
     found = model.predict(images, batch_size=8)

@@ -121,9 +121,11 @@ def test_few_graphs_are_kept(recorder) -> None:
     assert len(recorder.recorded) == MOST_GRAPHS + 2, "the first was dropped, and is recorded again"
 
 
-@pytest.mark.parametrize("why", ["off", "gradients", "training"])
+@pytest.mark.parametrize("why", ["off", "gradients", "training", "hooks"])
 def test_nothing_is_recorded_where_it_would_not_be_right(recorder, why: str) -> None:
     module, x = nn.Linear(3, 2).train(why == "training"), torch.ones(5, 3)
+    if why == "hooks":
+        module.register_forward_hook(lambda *_: None)
     with torch.set_grad_enabled(why == "gradients"), using(PLAIN if why == "off" else GRAPH, CPU):
         for _ in range(3):
             torch.testing.assert_close(graphed(module, "a", module, x), module(x))
