@@ -48,7 +48,8 @@ class Recording(Protocol):
 
 @dataclass
 class _CudaRecording:
-    graph: Any
+    graph: torch.cuda.CUDAGraph
+    stream: torch.cuda.Stream
     outputs: Any
     used: list[Any]
 
@@ -64,9 +65,12 @@ def record_on_cuda(function: Callable[..., Any], inputs: tuple[Any, ...], beside
         inputs: static ones.
         beside: a recording that never runs at the same time, whose working memory may be used.
     """
-    stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
-    pool = beside.graph.pool() if isinstance(beside, _CudaRecording) else None
-    graph = torch.cuda.CUDAGraph()
+    stream, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
+    if isinstance(beside, _CudaRecording):
+        # Memory that one stream has freed is not given to another, so that recordings share it only on the same one.
+        pool, side = beside.graph.pool(), beside.stream
+    else:
+        pool, side = None, torch.cuda.Stream()
     try:
         with _no_autocast_cache():
             # A call before: libraries choose their kernels and fetch their memory outside of the graph.
@@ -74,12 +78,14 @@ def record_on_cuda(function: Callable[..., Any], inputs: tuple[Any, ...], beside
             with torch.cuda.stream(side):
                 function(*inputs)
             stream.wait_stream(side)
-            with remembered() as used, torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            # Other threads may go on; the stream is our own, since PyTorch's default one is of one device.
+            recorder = torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local")
+            with remembered() as used, recorder:
                 outputs = function(*inputs)
     finally:
         # A capture that fails leaves its own stream as the current one.
         torch.cuda.set_stream(stream)
-    return _CudaRecording(graph, outputs, used)
+    return _CudaRecording(graph, side, outputs, used)
 
 
 #: Type of device → what records there; a GPU can do without, others have nothing of the kind.
@@ -149,9 +155,11 @@ def graphed(module: nn.Module, key: Hashable, function: Callable[..., T], *argum
     if device.type not in RECORDERS or has_hooks(module):
         return function(*arguments)
     layouts = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in _tensors(arguments))
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    graphs = _cache.get(module, "graphs", _Graphs)
-    return graphs.run((key, current(), layouts), stream, function, arguments)
+    graphs, key = _cache.get(module, "graphs", _Graphs), (key, current(), layouts)
+    if device.type != "cuda":
+        return graphs.run(key, 0, function, arguments)
+    with torch.cuda.device(device):
+        return graphs.run(key, torch.cuda.current_stream().cuda_stream, function, arguments)
 
 
 def drop_graphs() -> None:

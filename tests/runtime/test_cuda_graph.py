@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -173,3 +175,79 @@ def test_a_recording_keeps_what_caches_gave_it(recorder) -> None:
     model.predictor(PredictOptions(batch_size=2, runtime=runtime)).predict(as_items(squares))
     used = [type(value).__name__ for recording in recorder.recorded for value in recording.used]
     assert used.count("FoldedUNet") == 1 and len(used) == 5, "and the folded copies of the four encoders"
+
+
+class FakeStream:
+    def __init__(self, name: str, calls: list[str]) -> None:
+        self.name, self.calls = name, calls
+
+    def wait_stream(self, other: FakeStream) -> None:
+        self.calls.append(f"{self.name} waits for {other.name}")
+
+
+class FakeGraph:
+    def pool(self) -> str:
+        return f"pool of {id(self)}"
+
+    def replay(self) -> None:
+        pass
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of CUDA, of which there is none here."""
+    calls: list[str] = []
+
+    @contextmanager
+    def on_stream(stream: FakeStream) -> Iterator[None]:
+        calls.append(f"on {stream.name}")
+        yield
+
+    @contextmanager
+    def capture(graph: FakeGraph, pool: object, stream: FakeStream, capture_error_mode: str) -> Iterator[None]:
+        calls.append(f"capture on {stream.name}, {'no pool' if pool is None else pool}, {capture_error_mode}")
+        yield
+
+    for name, fake in {
+        "current_stream": lambda: FakeStream("main", calls),
+        "Stream": lambda: FakeStream("side", calls),
+        "CUDAGraph": FakeGraph,
+        "stream": on_stream,
+        "graph": capture,
+        "set_stream": lambda stream: calls.append(f"back to {stream.name}"),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    return calls
+
+
+def test_a_recording_on_cuda_warms_up_on_another_stream(calls) -> None:
+    def compute(x: torch.Tensor) -> torch.Tensor:
+        calls.append(f"compute, autocast cache {torch.is_autocast_cache_enabled()}")
+        return x + 1
+
+    first = cuda_graph.record_on_cuda(compute, (torch.ones(2),), None)
+    assert calls == [
+        "side waits for main",
+        "on side",
+        "compute, autocast cache False",
+        "main waits for side",
+        "capture on side, no pool, thread_local",
+        "compute, autocast cache False",
+        "back to main",
+    ]
+    assert torch.is_autocast_cache_enabled() and torch.equal(first.outputs, torch.full((2,), 2.0))
+    first.replay()
+    calls.clear()
+    second = cuda_graph.record_on_cuda(compute, (torch.ones(2),), first)
+    assert f"capture on side, {first.graph.pool()}, thread_local" in calls and second.stream is first.stream
+
+
+def test_a_capture_that_fails_leaves_the_callers_stream(calls) -> None:
+    def compute(x: torch.Tensor) -> torch.Tensor:
+        if calls[-1].startswith("capture"):
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return x
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        cuda_graph.record_on_cuda(compute, (torch.ones(2),), None)
+    assert calls[-1] == "back to main" and torch.is_autocast_cache_enabled()
