@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from factories import small_model
+from factories import registered_model, small_model
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import diffmiczoo
 from diffmiczoo.images.items import as_items
 from diffmiczoo.inference.predictor import PredictOptions
 from diffmiczoo.runtime import cuda_graph
@@ -33,7 +35,8 @@ class StandIn:
     def __call__(self, function, inputs, beside) -> StandIn:
         recording = StandIn()
         with remembered() as recording.used:
-            recording.outputs = function(*inputs)
+            # Cloned: a replay cannot write into values that are expanded.
+            recording.outputs = cuda_graph._mapped(function(*inputs), torch.clone)
         recording.again = lambda: function(*inputs)
         recording.beside = beside
         self.recorded.append(recording)
@@ -251,3 +254,50 @@ def test_a_capture_that_fails_leaves_the_callers_stream(calls) -> None:
     with pytest.raises(RuntimeError, match="not permitted"):
         cuda_graph.record_on_cuda(compute, (torch.ones(2),), None)
     assert calls[-1] == "back to main" and torch.is_autocast_cache_enabled()
+
+
+class _WaitsForTheDevice(TorchDispatchMode):
+    """Collects the operations that look at values or bring some from the host, which no capture allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, given: Any = (), options: Any = None) -> Any:
+        name = operation.name().removeprefix("aten::").partition(".")[0]
+        boolean = name in ("index", "index_put_") and any(
+            index is not None and index.dtype == torch.bool for index in given[1]
+        )
+        if boolean or name in (
+            "_local_scalar_dense",
+            "nonzero",
+            "equal",
+            "is_nonzero",
+            "lift_fresh",
+            "masked_select",
+            "unique",
+        ):
+            self.found.append(name)
+        return operation(*given, **(options or {}))
+
+
+@pytest.mark.parametrize("name", ["diffmicv2_nano", "diffmicv2_resnet18", "diffmicv1_resnet18", "timm/resnet18"])
+def test_nothing_that_is_recorded_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    mode = _WaitsForTheDevice()
+    recorder = StandIn()
+
+    def record(function, inputs, beside) -> StandIn:
+        with mode:
+            return recorder(function, inputs, beside)
+
+    monkeypatch.setitem(cuda_graph.RECORDERS, "cpu", record)
+    fields = {"num_classes": 3, "image_size": 64, "roi_size": 32}
+    plain = name.startswith("timm/")
+    model = diffmiczoo.create_model(name, **fields) if plain else registered_model(name, **fields).eval()
+    model.trained = True
+    squares = [torch.zeros(3, 64, 64, dtype=torch.uint8)] * 4
+    # Packed layers are for CPUs, and what they do is none of the graph's.
+    runtime = replace(FAST, graph=True, pack=False)
+    model.predictor(PredictOptions(batch_size=2, runtime=runtime)).predict(as_items(squares))
+    assert len(recorder.recorded) == (2 if plain else 3) and not mode.found
+    drop_graphs()
