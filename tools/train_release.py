@@ -1,13 +1,14 @@
-"""Trains what weights entries are released from: seeds of the model, and of the plain classifier that it has to beat.
+"""Trains what weights entries are released from: seeds of the model, and of what it has to beat.
 
     python tools/train_release.py diffmicv2_nano.busi --data ../shared/data --output runs --jobs 2
     python tools/train_release.py diffmicv2_nano.busi diffmicv2_nano.aptos2019 --data … --output runs \
         --device cuda --jobs 12
 
 Several small runs share one GPU well: none of them keeps it busy alone. Runs that are there already go on where they
-stopped, finished ones are left alone. The plain classifier sees the same pictures at the same size with the same
-augmentation, for as many epochs as all stages of the model have together, and its best epoch is selected and calibrated
-in the same way. The commands are written to OUTPUT/ENTRY.commands.txt, for `release_weights.py --commands`.
+stopped, finished ones are left alone. The opponents are a plain classifier, and with `--kind global` the model's own
+global stream without anything else. They see the same pictures at the same size with the same augmentation, for as many
+epochs as all stages of the model have together; their best epochs are selected and calibrated in the same way. The
+commands are written to OUTPUT/ENTRY.commands.txt, for `release_weights.py --commands`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ from diffmiczoo.zoo.factory import get_config
 
 PLAIN = "timm/tf_efficientnet_lite0"
 
-#: What the model is trained with on every set, and the plain classifier where the field means something for it.
-COMMON = ("select=nll", "batch_size=32", "balance_labels=0.01")
+#: What all are trained with on every set.
+COMMON = ("select=nll", "balance_labels=0.01")
+
+#: What is trained: the model, the plain classifier, and the model's global stream alone.
+KINDS = ("model", "plain", "global")
 MODEL_ONLY = ("encoder_start=trained",)
 
 
@@ -51,7 +55,7 @@ class Release:
 
     @property
     def all_epochs(self) -> int:
-        """How often the model sees each picture, and so the plain classifier."""
+        """How often the model sees each picture, and so its opponents."""
         return 2 * self.epochs[0] + self.epochs[1]
 
 
@@ -66,29 +70,42 @@ ROIS = (
     "num_samples=8",
     "clip_sample=false",
 )
-UPRIGHT, TURNED = ("rotation=15",), ("vflip=0.5", "rotation=180")
+TURNED = ("vflip=0.5", "rotation=180")
 
 RELEASES = {
     "diffmicv2_nano.ham10000": Release(
-        "ham10000", ("image_size=160", "crop_mode=squash", "roi_size=48", *ROIS), TURNED, (10, 10)
+        "ham10000",
+        ("image_size=160", "crop_mode=squash", "roi_size=48", *ROIS),
+        (*TURNED, "batch_size=64"),
+        (12, 12),
     ),
     "diffmicv2_nano.aptos2019": Release(
-        "aptos2019", ("image_size=192", "roi_source_size=224", "roi_size=64", *ROIS), TURNED, (14, 14)
+        "aptos2019",
+        ("image_size=192", "roi_source_size=224", "roi_size=64", *ROIS),
+        (*TURNED, "batch_size=32"),
+        (14, 14),
     ),
-    "diffmicv2_nano.busi": Release("busi", ("image_size=192", "roi_size=56", *ROIS), UPRIGHT, (25, 25)),
+    "diffmicv2_nano.busi": Release(
+        "busi",
+        ("image_size=192", "roi_size=56", *ROIS),
+        ("rotation=15", "batch_size=32"),
+        (25, 25),
+    ),
 }
 
 
 def command(
-    entry: str, release: Release, data: Path, output: Path, seed: int, plain: bool, device: str = "cpu"
+    entry: str, release: Release, data: Path, output: Path, seed: int, kind: str = "model", device: str = "cpu"
 ) -> list[str]:
-    """Returns the arguments of `diffmiczoo` that train one seed."""
-    name = f"{entry}{'.plain' if plain else ''}.s{seed}"
+    """Returns the arguments of `diffmiczoo` that train one seed of what KINDS lists."""
+    name = f"{entry}{'' if kind == 'model' else f'.{kind}'}.s{seed}"
     model, config, named = entry, release.config, list[str]()
-    epochs = (f"dcg_epochs={release.epochs[0]}", f"diffusion_epochs={release.epochs[1]}", *MODEL_ONLY)
-    if plain:
-        model, config = PLAIN, tuple(field for field in config if field.startswith(("image_size", "crop_mode")))
-        epochs = (f"dcg_epochs={release.all_epochs}", "diffusion_epochs=0")
+    epochs = (f"dcg_epochs={release.all_epochs}", "diffusion_epochs=0")
+    if kind == "model":
+        epochs = (f"dcg_epochs={release.epochs[0]}", f"diffusion_epochs={release.epochs[1]}", *MODEL_ONLY)
+    else:
+        seen = tuple(field for field in config if field.startswith(("image_size", "crop_mode")))
+        model, config = (PLAIN, seen) if kind == "plain" else (entry.split(".")[0], (*config, "predictor=global"))
         # What the entry knows of its classes: the same order, and that they are grades.
         known = get_config(entry)
         config += ("ordinal=true",) if known.ordinal else ()
@@ -139,9 +156,7 @@ def run_all(commands: list[list[str]], jobs: int, seconds: float | None) -> list
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Holds the runs.")
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1, 2), show_default=True)
 @click.option("--jobs", type=int, default=1, show_default=True, help="Runs at once, one thread each.")
-@click.option(
-    "--plain/--model", "plain", default=None, help="The plain classifier or the model alone; both by default."
-)
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Model and plain by default.")
 @click.option("--device", default="cpu", show_default=True, help="Of all runs, as `diffmiczoo fit` takes it.")
 @click.option("--seconds", type=float, help="After these all runs write a checkpoint and stop.")
 def main(
@@ -150,14 +165,14 @@ def main(
     output: Path,
     seeds: tuple[int, ...],
     jobs: int,
-    plain: bool | None,
+    kinds: tuple[str, ...],
     device: str,
     seconds: float | None,
 ) -> None:
-    """Trains the seeds of ENTRIES, the models' first."""
+    """Trains the seeds of ENTRIES, one kind after the other."""
     output.mkdir(parents=True, exist_ok=True)
     commands: list[list[str]] = []
-    for kind in (False, True) if plain is None else (plain,):
+    for kind in kinds or KINDS[:2]:
         for entry in entries:
             commands += [command(entry, RELEASES[entry], data, output, seed, kind, device) for seed in seeds]
     for entry in entries:

@@ -105,6 +105,9 @@ class PlainClassifier(DCG):
         self.local_encoder = None
         model = _timm_classifier(config, pretrained)
         self.classifier = _take_last_layer(model, config)
+        if not _is_for_these_classes(config, pretrained):
+            # timm draws an EfficientNet's by the number of classes: with few ones training begins at a loss of 3 to 5.
+            self.classifier.reset_parameters()
         check_patches(model, config.dcg_encoder, config.image_size)
         self.global_encoder = PlainTrunk(model, self.classifier.in_features)
         packaged = packaged_weights(config.dcg_encoder) if pretrained is not False else None
@@ -155,6 +158,13 @@ def _timm_classifier(config: DiffMICConfig, pretrained: Pretrained) -> Any:
         raise InvalidValueError(
             f"timm's {name} cannot be built for pictures of {size} pixels: {_first_line(error)}"
         ) from error
+
+
+def _is_for_these_classes(config: DiffMICConfig, pretrained: Pretrained) -> bool:
+    """Whether the last layer came with the pretrained weights; packaged ones have none."""
+    published = timm.models.get_pretrained_cfg(config.dcg_encoder)
+    fetched = pretrained is not False and packaged_weights(config.dcg_encoder) is None
+    return fetched and published is not None and published.num_classes == config.num_classes
 
 
 def _take_last_layer(model: Any, config: DiffMICConfig) -> nn.Linear:

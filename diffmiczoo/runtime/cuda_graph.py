@@ -162,16 +162,45 @@ def graphed(module: nn.Module, key: Hashable, function: Callable[..., T], *argum
         return graphs.run(key, torch.cuda.current_stream().cuda_stream, function, arguments)
 
 
+def recorded(function: Callable[..., T], arguments: tuple[Any, ...]) -> Callable[..., T]:
+    """Records a call and returns what makes it again for other tensors of the same shapes and types.
+
+    Args:
+        function: of tensors alone, without a look at their values; called for the recording, and not afterwards.
+        arguments: tensors, None, and dataclasses and tuples of these.
+
+    Returns:
+        A function that returns the tensors of the first call, which each call overwrites.
+
+    Raises:
+        RuntimeError: the device cannot record it.
+    """
+    inputs = _mapped(arguments, torch.clone)
+    recording = RECORDERS[next(_tensors(arguments)).device.type](function, inputs, None)
+
+    def replay(*given: Any) -> T:
+        _copy(inputs, given)
+        recording.replay()
+        outputs: T = recording.outputs
+        return outputs
+
+    return replay
+
+
 def drop_graphs() -> None:
     """Frees all graphs and their memory; they are recorded again when they are needed."""
     _cache.clear()
 
 
 def _replayed(recording: Recording, inputs: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:
-    for static, given in zip(_tensors(inputs), _tensors(arguments), strict=True):
-        static.copy_(given, non_blocking=True)
+    _copy(inputs, arguments)
     recording.replay()
     return _mapped(recording.outputs, torch.clone)
+
+
+def _copy(inputs: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
+    for static, given in zip(_tensors(inputs), _tensors(arguments), strict=True):
+        static.copy_(given, non_blocking=True)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

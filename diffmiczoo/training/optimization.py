@@ -20,6 +20,7 @@ from diffmiczoo.runtime.depthwise import fast_depthwise
 from diffmiczoo.runtime.modes import seeded_generator
 from diffmiczoo.runtime.settings import training_runtime, using
 from diffmiczoo.training.distributed import Processes
+from diffmiczoo.training.graphed import Batch, GraphedStep, can_be_graphed
 from diffmiczoo.training.progressive import seen_small, start_size
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import seed_of
@@ -72,6 +73,8 @@ class Optimization:
         self.soft_labels = SoftLabels(recipe, model.config) if stage.name != "diffusion" else None
         self.fast_kernels = _fast_kernels(model, recipe, self.device)
         self.loss = processes.prepare(StageLoss(model, stage))
+        graphed = can_be_graphed(recipe, self.device, processes.distributed)
+        self.graphed = GraphedStep(model, self._new_gradient) if graphed else None
 
     @property
     def eval_model(self) -> DiffMICv2:
@@ -117,35 +120,24 @@ class Optimization:
         Raises:
             NotFiniteError: the loss or the gradient is NaN or infinite; the weights are those before the step.
         """
-        recipe, rank = self.recipe, self.processes.rank
-        set_training(self.model, recipe)
+        set_training(self.model, self.recipe)
         # Random numbers depend on the seed and the batch's place in the run alone: a resumed run has the same ones.
-        seeds = (recipe.seed, self.stage.number, epoch, batch)
-        torch.manual_seed(seed_of(*seeds, rank.rank))
-
-        # Images, labels, and for the diffusion stage t and ε of each noise point
-        images = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
-        labels = label_vectors(targets.to(self.device, non_blocking=True), self.model.config)
-        if self.mixing is not None:
-            images, labels = self.mixing(images, labels)
-        weights = None if self.balance is None else self.balance(labels)
-        if self.soft_labels is not None:
-            labels = self.soft_labels(labels)
-        # For all processes at once: two have the numbers that one has with the doubled batch.
-        count, generator = len(images), seeded_generator(seed_of(*seeds))
-        noise = sample_training_noise(self.model.config, count * rank.world_size, generator)
-        noise = noise.slice(*rank.slice(count), self.device)
+        seeds = (self.recipe.seed, self.stage.number, epoch, batch)
+        seed = seed_of(*seeds, self.processes.rank.rank)
+        torch.manual_seed(seed)
+        prepared = self._prepared(images, targets, seeds)
 
         # Loss (of the diffusion: Algorithm 1, `losses.diffusion_loss`) and its gradient, added up over the batches
         # of an update; processes exchange it once, at the last.
         first, last = self._accumulated(batch)
-        if batch == first:
-            self.optimizer.zero_grad(set_to_none=True)
-        with nullcontext() if batch == last else self.processes.no_sync(self.loss):
-            with self._pictures(epoch), self.fast_kernels(), using(training_runtime(recipe.precision), self.device):
-                loss = self.loss(images, labels, weights, noise)
-            self.scaler.scale(loss / (last - first + 1)).backward()
-        value = float(self.processes.mean(loss.detach()))
+        size = start_size(self.recipe, self.stage, epoch)
+        loss = None if self.graphed is None else self.graphed(size, prepared, seed)
+        if loss is None:
+            if batch == first:
+                self.optimizer.zero_grad(set_to_none=True)
+            with nullcontext() if batch == last else self.processes.no_sync(self.loss):
+                loss = self._gradient(last - first + 1, size, *prepared)
+        value = float(self.processes.mean(loss))
         if not math.isfinite(value):
             raise NotFiniteError(f"the loss became {value}")
 
@@ -154,9 +146,31 @@ class Optimization:
             self._update()
         return value
 
-    def _pictures(self, epoch: int) -> AbstractContextManager[None]:
-        size = start_size(self.recipe, self.stage, epoch)
-        return nullcontext() if size is None else seen_small(self.model, size)
+    def _prepared(self, images: Tensor, targets: Tensor, seeds: tuple[int, ...]) -> Batch:
+        """Returns images, labels and their weights, and for the diffusion stage t and ε of each noise point."""
+        images = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
+        labels = label_vectors(targets.to(self.device, non_blocking=True), self.model.config)
+        if self.mixing is not None:
+            images, labels = self.mixing(images, labels)
+        weights = None if self.balance is None else self.balance(labels)
+        if self.soft_labels is not None:
+            labels = self.soft_labels(labels)
+        # For all processes at once: two have the numbers that one has with the doubled batch.
+        rank, count, generator = self.processes.rank, len(images), seeded_generator(seed_of(*seeds))
+        noise = sample_training_noise(self.model.config, count * rank.world_size, generator)
+        return images, labels, weights, noise.slice(*rank.slice(count), self.device)
+
+    def _gradient(self, batches: int, size: int | None, *batch: Any) -> Tensor:
+        """Adds the gradient of a batch's loss, one of some whose mean is minimised, and returns the loss."""
+        small = nullcontext() if size is None else seen_small(self.model, size)
+        with small, self.fast_kernels(), using(training_runtime(self.recipe.precision), self.device):
+            loss: Tensor = self.loss(*batch)
+        self.scaler.scale(loss / batches).backward()
+        return loss.detach()
+
+    def _new_gradient(self, size: int | None, *batch: Any) -> Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._gradient(1, size, *batch)
 
     def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)

@@ -11,6 +11,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.nn.create import create_dcg
 from diffmiczoo.nn.encoders import packaged_weights
 from diffmiczoo.nn.plain import PlainClassifier
+from diffmiczoo.zoo.factory import get_config
 
 #: Name → image size, the side of the map, and whether an average and a linear layer are the whole head.
 FAMILIES = {
@@ -114,3 +115,10 @@ def test_packaged_imagenet_weights_reach_the_layers_behind_the_last_stage() -> N
     loaded = [key for key in own if not key.endswith("num_batches_tracked")]
     assert {"conv_head.weight", "bn2.running_var"} <= set(loaded) and not any(key.startswith("class") for key in own)
     assert all(torch.equal(own[key], weights[key]) for key in loaded)
+
+
+def test_training_begins_with_even_odds() -> None:
+    torch.manual_seed(0)
+    config = get_config("timm/tf_efficientnet_lite0").replace(num_classes=3, image_size=64)
+    logits = create_dcg(config).global_stream(torch.randn(8, 3, 64, 64))[1]
+    assert logits.abs().max() < 1

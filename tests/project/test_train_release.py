@@ -28,19 +28,20 @@ def parsed(arguments: list[str], option: str) -> dict:
 
 
 @pytest.mark.parametrize("entry", sorted(tool.RELEASES))
-def test_model_and_plain_classifier_have_the_same_budget(entry: str, tmp_path: Path) -> None:
+def test_model_and_its_opponents_have_the_same_budget(entry: str, tmp_path: Path) -> None:
     budgets, configs = [], []
-    for plain in (False, True):
-        arguments = tool.command(entry, tool.RELEASES[entry], tmp_path, tmp_path / "runs", 1, plain)
+    for kind in ("model", "global", "plain"):
+        arguments = tool.command(entry, tool.RELEASES[entry], tmp_path, tmp_path / "runs", 1, kind)
         name = arguments[arguments.index("--model") + 1]
         config = get_config(name).replace(num_classes=5, class_names=(), thresholds=(), **parsed(arguments, "config"))
         recipe = preset_recipe(config, 2000).replace(**parsed(arguments, "set"))
         budgets.append(budget_of(recipe, config, 2000))
         configs.append(config)
         assert recipe.seed == 1 and f".s{recipe.seed}" in arguments[arguments.index("--output") + 1]
-    model, plain = configs
+    model, stream, plain = configs
+    assert stream.predictor == "global" and stream.dcg_out_index == model.dcg_out_index
     assert plain.ordinal == get_config(entry).ordinal
     assert arguments[arguments.index("--class-names") + 1] == ",".join(get_config(entry).class_names) != ""
-    assert budgets[0].pictures == budgets[1].pictures and budgets[0].steps == budgets[1].steps
+    assert len({(budget.pictures, budget.steps) for budget in budgets}) == 1
     assert (model.image_size, model.crop_mode) == (plain.image_size, plain.crop_mode)
     assert count_parameters(model)["total"] <= LARGEST[entry.split(".")[0]]
