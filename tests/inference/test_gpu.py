@@ -104,7 +104,7 @@ def test_graphs_follow_the_weights(model: DiffMICv2) -> None:
     with on(model, "cuda"):
         for _ in range(2):
             predicted(model, runtime)
-        weight = model.dcg.saliency_conv.weight
+        weight = next(model.dcg.parameters())
         before = weight.detach().clone()
         with torch.no_grad():
             weight.neg_()
