@@ -75,7 +75,7 @@ TURNED = ("vflip=0.5", "rotation=180")
 RELEASES = {
     "diffmicv2_nano.ham10000": Release(
         "ham10000",
-        ("image_size=160", "crop_mode=squash", "roi_size=48", *ROIS),
+        ("image_size=192", "crop_mode=squash", "roi_size=56", *ROIS),
         (*TURNED, "batch_size=64"),
         (12, 12),
     ),
@@ -83,7 +83,7 @@ RELEASES = {
         "aptos2019",
         ("image_size=192", "roi_source_size=224", "roi_size=64", *ROIS),
         (*TURNED, "batch_size=32"),
-        (14, 14),
+        (14, 12),
     ),
     "diffmicv2_nano.busi": Release(
         "busi",
