@@ -19,6 +19,7 @@ from diffmiczoo.diffusion.start_noise import FixedNoise
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.hub.mixin import PretrainedModel
 from diffmiczoo.images.preprocessing import check_batch
+from diffmiczoo.inference.limits import usable_gate
 from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
 from diffmiczoo.inference.tensors import PredictionTensors, computed_tensors
 from diffmiczoo.inference.timm_interface import TimmInterface, check_pool
@@ -34,6 +35,7 @@ from diffmiczoo.nn.unet import DenoisingUNet
 from diffmiczoo.runtime.cuda_graph import graphed
 from diffmiczoo.runtime.modes import eval_mode, frozen, seeded_generator
 from diffmiczoo.runtime.settings import Runtime
+from diffmiczoo.trust.gate import Gate
 
 
 class DiffMICv2(FixedNoise, TimmInterface, CalibratedModel, PretrainedModel):
@@ -210,13 +212,14 @@ class DiffMICv2(FixedNoise, TimmInterface, CalibratedModel, PretrainedModel):
             return Answer(priors.dcg_logits, priors, priors.dcg_logits[:, :0])
         steps = self.config.sampling_steps if steps is None else steps
         noise = noise or self.sampling_noise(steps, self.config.num_samples)
-        scores, logits = graphed(self, (self.config, steps), partial(self._diffuse, steps), images, priors, noise)
-        return Answer(scores, priors, logits)
+        diffuse = partial(self._diffuse, steps)
+        scores, logits, features = graphed(self, (self.config, steps), diffuse, images, priors, noise)
+        return Answer(scores, priors, logits, features)
 
     def _diffuse(self, steps: int, images: Tensor, priors: Priors, noise: sampling.SamplingNoise) -> list[Tensor]:
         condition = self.condition_from_priors(images, priors).to(noise.initial.dtype)
         scores, logits = self._sample(condition, steps, noise).mean((2, 3)), condition.feature_logits
-        return [scores, scores[:, :0] if logits is None else logits]
+        return [scores, scores[:, :0] if logits is None else logits, condition.feature_prior]
 
     # ------------------------------------------------------------------ training
 
@@ -277,16 +280,23 @@ class DiffMICv2(FixedNoise, TimmInterface, CalibratedModel, PretrainedModel):
             )
         runtime = replace(options.runtime, precision=options.precision)
         noise, tta = noise.to(self.default_noise), options.tta or self.config.tta
-        return partial(self._predict_squares, steps=steps, noise=noise, runtime=runtime, tta=tta)
+        gate = usable_gate(self.trust, self.config)
+        return partial(self._predict_squares, steps=steps, noise=noise, runtime=runtime, tta=tta, gate=gate)
 
     def _predict_squares(
-        self, squares: Tensor, steps: int, noise: sampling.SamplingNoise, runtime: Runtime, tta: str
+        self,
+        squares: Tensor,
+        steps: int,
+        noise: sampling.SamplingNoise,
+        runtime: Runtime,
+        tta: str,
+        gate: Gate | None,
     ) -> PredictionTensors:
         def compute(view: Tensor) -> Answer:
             return self.answer(view, self.dcg(view, self.config, batch_invariant=True), steps, noise)
 
         with eval_mode(self):
-            return computed_tensors(squares, self.config, self.default_noise, runtime, tta, compute)
+            return computed_tensors(squares, self.config, self.default_noise, runtime, tta, compute, gate)
 
     # ------------------------------------------------------------------ classes
 
@@ -312,5 +322,5 @@ class DiffMICv2(FixedNoise, TimmInterface, CalibratedModel, PretrainedModel):
         old, names = self.config, () if class_names is None else names_of(class_names)
         self._reconfigure(old.uncalibrated().replace(num_classes=num_classes, class_names=names, ordinal=False))
         rebuilt = rebuild_class_layers(self, old, self.config)
-        self.trained = False
+        self.trained, self.trust = False, None
         warn(f"num_classes is now {num_classes}: {rebuilt}; fit the model before you predict")

@@ -17,6 +17,8 @@ from diffmiczoo.errors import InvalidValueError, MissingExtraError, UnusableFile
 from diffmiczoo.files import check_directory, write_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from diffmiczoo.images.items import Item
     from diffmiczoo.inference.prediction import Prediction
 
@@ -75,10 +77,18 @@ def _table(prediction: Prediction) -> str:
     if prediction.label_adjustment is not None:
         offsets = (f"{label} {value:.2f}" for label, value in prediction.label_adjustment.items())
         lines[0] += f" (first by log probability + {', '.join(offsets)})"
+    inside, deferred = prediction.in_distribution, prediction.deferred
     for row, name in enumerate(prediction.names):
         uncertainty = float(prediction.uncertainty[row])
-        lines.append(f"{_short(name):<{width}}  {uncertainty:>11.3f}  {prediction.summary(row)}")
+        said = prediction.summary(row) + _limits(inside, deferred, row)
+        lines.append(f"{_short(name):<{width}}  {uncertainty:>11.3f}  {said}")
     return "\n".join(lines) + "\n"
+
+
+def _limits(inside: Tensor | None, deferred: Tensor | None, row: int) -> str:
+    said = ["unlike the training pictures"] if inside is not None and not inside[row] else []
+    said += ["a person should see it"] if deferred is not None and deferred[row] else []
+    return f"  [{', '.join(said)}]" if said else ""
 
 
 def _short(name: str) -> str:

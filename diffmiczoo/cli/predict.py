@@ -68,6 +68,19 @@ if TYPE_CHECKING:
     help="Keep what --output holds already (csv, jsonl) of the same model and settings, and add what is missing.",
 )
 @click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Write a PNG per image into DIR.")
+@click.option(
+    "--on-foreign",
+    type=click.Choice(["flag", "refuse"]),
+    default="flag",
+    show_default=True,
+    help="Pictures that are unlike the training pictures: mark them, or treat them as errors.",
+)
+@click.option(
+    "--defer-error",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Mark the pictures that a person should see so that, with 90 % confidence, at most this share of the others "
+    "is predicted wrongly, such as 0.05.",
+)
 @click.option("--on-error", type=click.Choice(["skip", "raise"]), default="skip", show_default=True)
 def predict(
     images: tuple[str, ...],
@@ -106,10 +119,19 @@ def predict(
         if overlay is not None:
             write_overlays(prediction, overlay)
         errors = prediction.errors
+    if model.trust is not None and style in ("csv", "json", "jsonl") and (few := set_note(model)):
+        note(f"set: {few}")
     for message in errors.values():
         note(f"skipped {message}")
     if errors:
         sys.exit(1)
+
+
+def set_note(model: DiffMICv2) -> str:
+    """Returns which classes are in every set that is written, "" for none."""
+    from diffmiczoo.inference.limits import SHOWN_ALPHA, set_note
+
+    return set_note(model.trust, model.config, SHOWN_ALPHA)
 
 
 def format_of(output: Path | None) -> str:

@@ -174,12 +174,13 @@ class PredictionFile:
         Raises:
             ValueError: it is no such file.
         """
+        from diffmiczoo.inference.limits import LIMIT_COLUMNS
         from diffmiczoo.inference.table import table_columns
 
         text = content.decode("utf-8", "surrogateescape")
         if self.style == "csv":
             header, *rows = csv.reader(io.StringIO(text, newline=""))
-            if header != table_columns(self.config):
+            if [name for name in header if name not in LIMIT_COLUMNS] != table_columns(self.config):
                 raise InvalidValueError(f"{file}: holds no predictions of this model, its columns are {header}")
             odd = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)
             if odd is not None:

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from diffmiczoo.inference.predictor import Predictor
     from diffmiczoo.model import DiffMICv2
 
+_COMPARED = (
+    "weights", "steps", "num_samples", "seed", "precision", "tta", "defer_error", "on_foreign", "version",
+)  # fmt: skip
+
+#: What records meant that were written before there was such a field.
+_LATER = {"on_foreign": "flag"}
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -29,6 +36,7 @@ class RunRecord:
         precision: of products.
         tta: views of each picture.
         version: of this package.
+        defer_error, on_foreign: what was asked of the weights' knowledge of their limits.
     """
 
     model: str
@@ -40,6 +48,8 @@ class RunRecord:
     precision: str
     tta: str
     version: str = __version__
+    defer_error: float | None = None
+    on_foreign: str = "flag"
 
     @classmethod
     def of(cls, name: str, model: DiffMICv2, predictor: Predictor) -> RunRecord:
@@ -47,7 +57,18 @@ class RunRecord:
         options = predictor.options
         config = json.loads(json.dumps(model.config.to_dict()))
         steps, runs = predictor.steps, predictor.num_samples
-        return cls(name, weights_digest(model), config, steps, runs, options.seed, options.precision, predictor.tta)
+        return cls(
+            name,
+            weights_digest(model),
+            config,
+            steps,
+            runs,
+            options.seed,
+            options.precision,
+            predictor.tta,
+            defer_error=options.defer_error,
+            on_foreign=options.on_foreign,
+        )
 
     @staticmethod
     def path_for(file: Path) -> Path:
@@ -71,8 +92,8 @@ class RunRecord:
         mine = dataclasses.asdict(self)
         found = [
             f"{field} {_short(theirs.get(field))}, now {_short(mine[field])}"
-            for field in ("weights", "steps", "num_samples", "seed", "precision", "tta", "version")
-            if theirs.get(field) != mine[field]
+            for field in _COMPARED
+            if theirs.get(field, _LATER.get(field)) != mine[field]
         ]
         if found and theirs.get("model") != self.model:
             found.insert(0, f"model {theirs.get('model')}, now {self.model}")
@@ -88,7 +109,7 @@ def _short(value: Any) -> str:
 
 
 def weights_digest(model: DiffMICv2) -> str:
-    """Returns the sha256 of a model's tensors, with their names, types and shapes, and start noise, in hexadecimal."""
+    """Returns the sha256 of a model's tensors with names, types and shapes, of its start noise and of its limits."""
     import torch
 
     digest = hashlib.sha256()
@@ -96,4 +117,6 @@ def weights_digest(model: DiffMICv2) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     digest.update(model.own_noise().sha256.encode())
+    if model.trust is not None:
+        digest.update(model.trust.to_text().encode())
     return digest.hexdigest()

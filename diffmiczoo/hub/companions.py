@@ -11,9 +11,11 @@ from torch import nn
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.diffusion.start_noise import StartNoise
+from diffmiczoo.trust.stored import Trust
 
 _PICTURES = "diffmiczoo.training_pictures"
 _NOISE = "diffmiczoo.start_noise"
+_TRUST = "diffmiczoo.trust"
 
 
 class StorableModel(nn.Module):
@@ -26,6 +28,7 @@ class StorableModel(nn.Module):
         loaded_from: the directory that its weights were loaded from.
         training_pictures: what the weights were trained on; None where that is not known. It travels with the weights.
         start_noise: what its predictions start from, as it came with the weights; None where torch draws it.
+        trust: what the weights know about their limits; None where nothing was fitted.
     """
 
     config: DiffMICConfig
@@ -34,6 +37,7 @@ class StorableModel(nn.Module):
     loaded_from: Path | None = None
     training_pictures: PictureSet | None = None
     start_noise: StartNoise | None = None
+    trust: Trust | None = None
 
     def own_noise(self) -> StartNoise | None:
         """Returns the noise that is stored with the weights; None for a model that starts from none."""
@@ -52,6 +56,8 @@ def companions_of(model: StorableModel) -> dict[str, str]:
     noise = model.own_noise() if model.config.predictor == "diffusion" else None
     if noise is not None:
         texts[_NOISE] = noise.to_text()
+    if model.trust is not None:
+        texts[_TRUST] = model.trust.to_text()
     return texts
 
 
@@ -61,6 +67,7 @@ def take_companions(model: StorableModel, texts: Mapping[str, str]) -> None:
     Raises:
         ValueError: a text is broken.
     """
-    pictures, noise = texts.get(_PICTURES), texts.get(_NOISE)
+    pictures, noise, trust = texts.get(_PICTURES), texts.get(_NOISE), texts.get(_TRUST)
     model.training_pictures = None if pictures is None else PictureSet.from_text(pictures)
     model.start_noise = None if noise is None else StartNoise.from_text(noise)
+    model.trust = None if trust is None else Trust.from_text(trust)

@@ -11,6 +11,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError, warn
+from diffmiczoo.trust.stored import Trust
 
 #: Where torch keeps what belongs to a state dict besides tensors; `torch.save` writes it, safetensors does not.
 _KEY = "diffmiczoo"
@@ -53,10 +54,12 @@ class DescribedState(nn.Module):
     Attributes:
         config: what it is; may be set.
         trained: whether its weights come from training.
+        trust: what the weights know about their limits; no state dict carries it.
     """
 
     config: DiffMICConfig
     trained: bool
+    trust: Trust | None
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the weights; see `torch.nn.Module.state_dict`.
@@ -89,6 +92,7 @@ class DescribedState(nn.Module):
         state_dict = _unwrapped(state_dict, self._modules)
         _check_classes(state_dict, self.config.num_classes)
         result = super().load_state_dict(state_dict, strict=strict, assign=assign)
+        self.trust = None  # it was fitted to other weights
         described = (getattr(state_dict, "_metadata", None) or {}).get("", {}).get(_KEY)
         if described is None or result.missing_keys or result.unexpected_keys:
             return result

@@ -13,10 +13,12 @@ from diffmiczoo.errors import warn
 from diffmiczoo.images.items import as_items
 from diffmiczoo.images.preprocessing import preprocess
 from diffmiczoo.images.transform import ModelTransform
+from diffmiczoo.inference.limits import check_limits
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.predictor import PredictOptions, Predictor, PredictSquares
 from diffmiczoo.runtime.modes import eval_mode
 from diffmiczoo.runtime.precision import check_precision
+from diffmiczoo.trust.stored import Trust
 
 
 class ImageClassifier:
@@ -28,12 +30,14 @@ class ImageClassifier:
         config: what the model is.
         trained: whether the weights come from training.
         default_noise: a tensor on the model's device.
+        trust: what the weights know about their limits; None where nothing was fitted.
         display_name, class_labels: what people call the model and its classes, see `Prediction`.
     """
 
     config: DiffMICConfig
     trained: bool
     default_noise: Tensor
+    trust: Trust | None = None
     display_name: str
     class_labels: dict[str, str]
 
@@ -104,6 +108,8 @@ class ImageClassifier:
         precision: str = "fp32",
         progress: bool | None = None,
         tta: str | None = None,
+        defer_error: float | None = None,
+        on_foreign: str = "flag",
     ) -> Prediction:
         """Classifies images and tells how sure it is and where it looked.
 
@@ -129,10 +135,16 @@ class ImageClassifier:
             tta: views of each picture to average, see `inference.views.mean_over_views`: "none", "hflip" (2, and twice
                 the time), "flips" (4) or "rotations" (8, quarter turns too); the config's `tta` by default, with which
                 probabilities were calibrated.
+            defer_error: the largest share of errors, such as 0.05, among the pictures that no person sees;
+                `Prediction.deferred` tells which ones somebody should. It holds with 90 % confidence for pictures of
+                the kind that the weights were calibrated on (docs/trust.md).
+            on_foreign: "flag" pictures that are unlike the training pictures (`Prediction.in_distribution`), or
+                "refuse" them, which is an error as `on_error` treats them.
 
         Raises:
             ImageError: an image cannot be read, is too large or has a wrong range; the message names it.
-            ValueError: an argument is out of range, there are no images, or none could be read.
+            ValueError: an argument is out of range, there are no images, none could be read, or the weights cannot
+                promise `defer_error` or have no gate to refuse by.
             TypeError: an argument is not a whole number, or `images` hold something that is none.
 
         Warns:
@@ -147,6 +159,8 @@ class ImageClassifier:
             precision=precision,
             progress=progress,
             tta=tta,
+            defer_error=defer_error,
+            on_foreign=on_foreign,
         )
         return self.predictor(options).predict(as_items(images))
 
@@ -168,5 +182,8 @@ class ImageClassifier:
             )
         steps = config.sampling_steps if options.steps is None else options.steps
         runs = config.num_samples if options.num_samples is None else options.num_samples
+        check_limits(self.trust, config, options.defer_error, options.on_foreign)
         compute = self.prediction_function(steps, runs, options)
-        return Predictor(compute, config, options, steps, runs, self.trained, self.display_name, self.class_labels)
+        return Predictor(
+            compute, config, options, steps, runs, self.trained, self.display_name, self.class_labels, self.trust
+        )

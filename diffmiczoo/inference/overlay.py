@@ -102,7 +102,16 @@ def _answer(prediction: Prediction, row: int) -> Answer:
         Bar(name, named(name, one.class_labels), value, name in labels, None if limits is None else limits[name])
         for name, value in one.top(len(one.class_names))[0]
     ]
-    return Answer(bars, one.uncertainty.item(), one.calibrated, one.trained)
+    far, sets, deferred = one.ood_score, one.shown_sets, one.deferred
+    return Answer(
+        bars,
+        one.uncertainty.item(),
+        one.calibrated,
+        one.trained,
+        ood_score=None if far is None else far.item(),
+        possible=() if sets is None else tuple(sets[0]),
+        deferred=deferred is not None and bool(deferred),
+    )
 
 
 def draw_overlay(overlay: Overlay) -> Figure:

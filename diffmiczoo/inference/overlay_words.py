@@ -49,12 +49,18 @@ class Answer:
         uncertainty: in [0, 1].
         calibrated: whether the probabilities were fitted on validation images.
         trained: whether the weights come from training.
+        ood_score: above 1 the picture is unlike the training pictures; None where nobody knows.
+        possible: the classes that cannot be ruled out at the level .1; empty where nobody knows.
+        deferred: whether a person should see the picture.
     """
 
     bars: list[Bar]
     uncertainty: float
     calibrated: bool
     trained: bool
+    ood_score: float | None = None
+    possible: tuple[str, ...] = ()
+    deferred: bool = False
 
 
 def named(name: str, class_labels: Mapping[str, str]) -> str:
@@ -134,6 +140,20 @@ def explanations(answer: Answer) -> list[str]:
         lines.append("vertical mark: from here on the label is given")
     else:
         lines.append(f"uncertainty {answer.uncertainty:.2f} (0: one class is certain, 1: all equally likely)")
+    return lines + limits(answer)
+
+
+def limits(answer: Answer) -> list[str]:
+    """Returns what the model knows about its limits for this picture, a line each."""
+    lines = []
+    if answer.possible:
+        shown = ", ".join(shortened(name, 22) for name in answer.possible[:3])
+        rest = f" and {len(answer.possible) - 3} more" if len(answer.possible) > 3 else ""
+        lines.append(f"not ruled out (at 90 %): {shown}{rest}")
+    if answer.ood_score is not None and answer.ood_score > 1:
+        lines.append(f"UNLIKE THE TRAINING PICTURES ({answer.ood_score:.1f} times the limit)")
+    if answer.deferred:
+        lines.append("A PERSON SHOULD SEE THIS PICTURE")
     return lines
 
 

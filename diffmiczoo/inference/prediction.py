@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from diffmiczoo.files import replaced, write_text
 from diffmiczoo.images.reading import DRAWN
 from diffmiczoo.inference.decisions import decide
+from diffmiczoo.inference.limits import LimitedPrediction
 from diffmiczoo.inference.records import html_of, original_boxes, record_of, table_rows
 from diffmiczoo.inference.table import csv_text, table_columns
-from diffmiczoo.inference.tensors import TENSORS, PredictionTensors
+from diffmiczoo.inference.tensors import selected
 from diffmiczoo.runtime.text import drawn_as_written
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Prediction(PredictionTensors):
+class Prediction(LimitedPrediction):
     """What a model says of B images; behaves as a list of them.
 
     Attributes:
@@ -53,6 +53,9 @@ class Prediction(PredictionTensors):
         model_name: the name of the weights, or where they were loaded from; empty where they have neither.
         sizes: B pairs (height, width) of the pictures in pixels, upright; empty where nobody knows.
         class_labels: class name → what it means in words ("mel": "melanoma"), of classes where that is known.
+        ood_score: (B,) distance from the training pictures, above 1 unlike them; None where the weights have no gate.
+        trust, defer_error: what the weights know about their limits, and what was asked of it, see
+            `inference.limits.LimitedPrediction` for `in_distribution`, `sets` and `deferred`.
 
     All tensors are float32 on the CPU.
 
@@ -61,15 +64,10 @@ class Prediction(PredictionTensors):
         TypeError: a tensor is not float32 on the CPU.
     """
 
-    names: list[str]
     items: list[Any]
     errors: dict[str, str]
-    config: DiffMICConfig
-    steps: int
     seed: int
-    num_samples: int
     trained: bool
-    tta: str = "none"
     model_name: str = ""
     class_labels: dict[str, str] = field(default_factory=dict)
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -158,10 +156,9 @@ class Prediction(PredictionTensors):
             KeyError: there is no such name.
         """
         rows = list(range(len(self))[key]) if isinstance(key, slice) else [self._row(key)]
-        selected = {field: getattr(self, field)[torch.tensor(rows, dtype=torch.long)] for field in TENSORS}
         names, items = [self.names[row] for row in rows], [self.items[row] for row in rows]
         sizes = [self.sizes[row] for row in rows] if self.sizes else []
-        return dataclasses.replace(self, names=names, items=items, sizes=sizes, **selected)
+        return dataclasses.replace(self, names=names, items=items, sizes=sizes, **selected(self, rows))
 
     def _row(self, key: int | str) -> int:
         if not isinstance(key, str):
@@ -228,12 +225,13 @@ class Prediction(PredictionTensors):
 
         A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores",
         "global_logits", "local_logits", "feature_logits" and "dcg_logits" by class name, "size" (height and width of
-        the upright picture) and "rois": box (left, top, right, bottom in pixels of the square of "image_size"),
+        the upright picture), "ood_score", "in_distribution", "set" (at the level .1) and "deferred", each None where
+        that is not known, and "rois": box (left, top, right, bottom in pixels of the square of "image_size"),
         box_original (in pixels of the picture) and attention.
         """
-        labels: list[Any] = list(self.labels)
+        labels: list[Any] = list(zip(self.labels, self.limits_of(), strict=True))
         return {
-            "images": [record_of(self, row, label) for row, label in enumerate(labels)],
+            "images": [record_of(self, row, label, limits) for row, (label, limits) in enumerate(labels)],
             "errors": dict(self.errors),
             "task": self.config.task,
             "class_names": list(self.class_names),
@@ -244,6 +242,7 @@ class Prediction(PredictionTensors):
             "seed": self.seed,
             "num_samples": self.num_samples,
             "tta": self.tta,
+            "defer_error": self.defer_error,
             "calibrated": self.calibrated,
             "trained": self.trained,
         }
@@ -275,7 +274,7 @@ class Prediction(PredictionTensors):
             from pandas import DataFrame
         except ImportError as error:
             raise MissingExtraError('to_frame needs pandas: pip install "diffmiczoo[pandas]"') from error
-        frame = DataFrame(table_rows(self, rois), columns=table_columns(self.config, rois))
+        frame = DataFrame(table_rows(self, rois), columns=table_columns(self.config, rois, self.limit_columns))
         frame.attrs["thresholds"] = self.thresholds
         return frame
 
@@ -290,7 +289,7 @@ class Prediction(PredictionTensors):
         Raises:
             OSError: the file cannot be written.
         """
-        text = csv_text(table_columns(self.config, rois), table_rows(self, rois), header=header)
+        text = csv_text(table_columns(self.config, rois, self.limit_columns), table_rows(self, rois), header=header)
         if path is not None:
             write_text(Path(path), text)
         return text

@@ -18,12 +18,13 @@ from diffmiczoo.images.items import ImageError, Item
 from diffmiczoo.images.loading import read_sized_squares
 from diffmiczoo.images.preprocessing import Square
 from diffmiczoo.inference.prediction import Prediction
-from diffmiczoo.inference.tensors import PredictionTensors, concatenated
+from diffmiczoo.inference.tensors import PredictionTensors, concatenated, selected
 from diffmiczoo.inference.views import VIEWS
 from diffmiczoo.runtime.cuda_graph import drop_graphs
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, Runtime
+from diffmiczoo.trust.stored import Trust
 
 #: Squares (B, 3, S, S), uint8 or float in [0, 1] → the tensors of their prediction, on the CPU.
 PredictSquares = Callable[[Tensor], PredictionTensors]
@@ -41,6 +42,7 @@ class PredictOptions:
         steps, num_samples: the model's own where they are None.
         runtime: what computes faster; its precision is the field beside it.
         tta: a name of `inference.views.VIEWS`; the model's own where it is None.
+        defer_error: None for no promise.
 
     Raises:
         ValueError: a field is out of range.
@@ -56,6 +58,8 @@ class PredictOptions:
     progress: bool | None = None
     runtime: Runtime = FAST
     tta: str | None = None
+    defer_error: float | None = None
+    on_foreign: str = "flag"
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "num_samples", "seed"):
@@ -69,6 +73,8 @@ class PredictOptions:
                 raise InvalidValueError(f"{name}={value} must be within {low}..{high}")
         if self.on_error not in ("raise", "skip"):
             raise InvalidValueError(f"on_error={self.on_error!r} must be 'raise' or 'skip'")
+        if self.on_foreign not in ("flag", "refuse"):
+            raise InvalidValueError(f"on_foreign={self.on_foreign!r} must be 'flag' or 'refuse'")
         if self.tta is not None and self.tta not in VIEWS:
             raise InvalidValueError(f"tta={self.tta!r} must be one of {', '.join(map(repr, VIEWS))}, or None")
 
@@ -103,6 +109,7 @@ class Predictor:
         trained: whether the model's weights come from training.
         model_name: what people call the model.
         class_labels: class → what people call it.
+        trust: what the weights know about their limits.
     """
 
     predict_squares: PredictSquares
@@ -113,6 +120,7 @@ class Predictor:
     trained: bool
     model_name: str = ""
     class_labels: dict[str, str] = field(default_factory=dict)
+    trust: Trust | None = None
     # How many images are computed at once: fewer after the memory of a GPU was too small.
     _limit: int = field(init=False)
 
@@ -172,7 +180,25 @@ class Predictor:
         squares = [square for _, square in pairs if isinstance(square, Square)]
         items = [item for item, square in pairs if isinstance(square, Square)]
         pixels, sizes = [square.pixels for square in squares], [square.size for square in squares]
-        return Batch(items, sizes, errors, self._predict_within_memory(_stacked(pixels)) if pixels else None)
+        found = Batch(items, sizes, errors, self._predict_within_memory(_stacked(pixels)) if pixels else None)
+        return self._without_foreign(found) if self.options.on_foreign == "refuse" else found
+
+    def _without_foreign(self, batch: Batch) -> Batch:
+        """Takes pictures that are unlike the training pictures for errors."""
+        if batch.tensors is None or batch.tensors.ood_score is None:
+            return batch
+        scores = batch.tensors.ood_score.tolist()
+        foreign = {
+            item.name: ImageError(item.name, f"unlike the training pictures (ood_score {score:.2f}, above 1)")
+            for item, score in zip(batch.items, scores, strict=True)
+            if score > 1
+        }
+        if foreign and self.options.on_error == "raise":
+            raise next(iter(foreign.values()))
+        rows = [row for row, score in enumerate(scores) if not score > 1]
+        tensors = PredictionTensors(**selected(batch.tensors, rows)) if rows else None
+        errors = batch.errors | {name: str(error) for name, error in foreign.items()}
+        return Batch([batch.items[row] for row in rows], [batch.sizes[row] for row in rows], errors, tensors)
 
     def _predict_within_memory(self, squares: Tensor) -> PredictionTensors:
         """Predicts a batch; where memory runs out, half as many images at once from then on."""
@@ -219,6 +245,8 @@ class Predictor:
             trained=self.trained,
             model_name=self.model_name,
             class_labels=self.class_labels,
+            trust=self.trust,
+            defer_error=self.options.defer_error,
             **vars(tensors),
         )
 

@@ -30,7 +30,7 @@ def original_boxes(prediction: Prediction, row: int) -> Tensor:
     return square_to_original_box(prediction.rois[row], prediction.sizes[row], prediction.config)
 
 
-def record_of(prediction: Prediction, row: int, label: Any) -> dict[str, Any]:
+def record_of(prediction: Prediction, row: int, label: Any, limits: dict[str, Any]) -> dict[str, Any]:
     """Returns what `Prediction.to_dict` says of one image."""
     names = prediction.class_names
     attention = prediction.roi_attention[row].tolist()
@@ -46,6 +46,7 @@ def record_of(prediction: Prediction, row: int, label: Any) -> dict[str, Any]:
         "name": prediction.names[row],
         "label" if prediction.config.task == "multiclass" else "labels": label,
         "uncertainty": prediction.uncertainty[row].item(),
+        **limits,
         "probs": dict(zip(names, prediction.probs[row].tolist(), strict=True)),
         "scores": dict(zip(names, prediction.scores[row].tolist(), strict=True)),
         "global_logits": dict(zip(names, prediction.global_logits[row].tolist(), strict=True)),
@@ -60,8 +61,9 @@ def record_of(prediction: Prediction, row: int, label: Any) -> dict[str, Any]:
 def table_rows(prediction: Prediction, rois: bool = False) -> list[list[Any]]:
     """Returns a row per image in the order of `inference.table.table_columns`; several labels are joined by "|"."""
     labels = [label if isinstance(label, str) else "|".join(label) for label in prediction.labels]
-    columns = zip(prediction.names, labels, prediction.uncertainty.tolist(), prediction.probs.tolist(), strict=True)
-    rows = [[name, label, uncertainty, *probs] for name, label, uncertainty, probs in columns]
+    limits = prediction.limit_rows()
+    columns = zip(prediction.names, labels, prediction.uncertainty.tolist(), limits, prediction.probs, strict=True)
+    rows = [[name, label, uncertainty, *known, *probs.tolist()] for name, label, uncertainty, known, probs in columns]
     if not rois:
         return rows
     return [[*cells, *_roi_cells(prediction, row)] for row, cells in enumerate(rows)]
@@ -102,6 +104,8 @@ def _html_row(prediction: Prediction, row: int, label: str | Sequence[str]) -> s
     ranked = [f"{prediction.class_names[index]} {value:.3f}" for index, value in list(pairs)[:_CLASSES]]
     cells = [shown, ", ".join(ranked), f"{prediction.uncertainty[row].item():.3f}"]
     first = f'<td title="{_text(name)}">{_text(os.path.basename(name) or name)}</td>'
+    if prediction.ood_score is not None and prediction.ood_score[row] > 1:
+        cells[0] += " (unlike the training pictures)"
     return f"<tr>{first}{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"
 
 

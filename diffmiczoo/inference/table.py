@@ -9,14 +9,15 @@ from collections.abc import Iterable, Sequence
 from diffmiczoo.config import DiffMICConfig
 
 
-def table_columns(config: DiffMICConfig, rois: bool = False) -> list[str]:
-    """Returns the columns of a table of predictions: name, label, uncertainty, and prob_<class> per class.
+def table_columns(config: DiffMICConfig, rois: bool = False, limits: Sequence[str] = ()) -> list[str]:
+    """Returns the columns of a table of predictions: name, label, uncertainty, limits, and prob_<class> per class.
 
     Args:
         config: the model's.
         rois: add height and width of the picture, and its ROIs: roi1_left, roi1_top, …, roi1_attention, roi2_left, ….
+        limits: those of `inference.limits.LIMIT_COLUMNS` that there are.
     """
-    columns = ["name", "label", "uncertainty", *(f"prob_{name}" for name in config.labels)]
+    columns = ["name", "label", "uncertainty", *limits, *(f"prob_{name}" for name in config.labels)]
     if not rois:
         return columns
     parts = ("left", "top", "right", "bottom", "attention")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from diffmiczoo.images.preprocessing import normalize
 from diffmiczoo.inference.probabilities import scores_to_probs, uncertainty
 from diffmiczoo.inference.views import Answer, mean_over_views
 from diffmiczoo.runtime.settings import Runtime, using
+from diffmiczoo.trust.gate import Gate
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,6 +32,7 @@ class PredictionTensors:
         rois: (B, K, 4) left, top, right, bottom in pixels of the model's S×S input; right and bottom are exclusive.
         roi_attention: (B, K) in [0, 1], rows sum to 1.
         saliency: (B, C, h, w) logits.
+        ood_score: (B,) distance from the training pictures, above 1 unlike them, see `trust.gate`; None without a gate.
     """
 
     scores: Tensor
@@ -41,6 +44,7 @@ class PredictionTensors:
     rois: Tensor
     roi_attention: Tensor
     saliency: Tensor
+    ood_score: Tensor | None = None
 
     @property
     def members(self) -> Tensor:
@@ -60,6 +64,7 @@ def computed_tensors(
     runtime: Runtime,
     tta: str,
     compute: Callable[[Tensor], Answer],
+    gate: Gate | None = None,
 ) -> PredictionTensors:
     """Runs a model on squares: one transfer to its device, a byte per pixel where they are bytes, and one back.
 
@@ -70,6 +75,7 @@ def computed_tensors(
         runtime: what computes faster.
         tta: a name of `inference.views.VIEWS`.
         compute: what the model says of normalised images.
+        gate: of the weights.
     """
     with torch.inference_mode(), using(runtime, like.device):
         if like.is_cuda and not squares.is_cuda:
@@ -78,15 +84,16 @@ def computed_tensors(
         images = normalize(squares.to(like.device, non_blocking=True), config).to(like)
         if runtime.channels_last:
             images = images.to(memory_format=torch.channels_last)
-        return prediction_tensors(mean_over_views(images, tta, compute), config)
+        return prediction_tensors(mean_over_views(images, tta, compute), config, gate)
 
 
-def prediction_tensors(answer: Answer, config: DiffMICConfig) -> PredictionTensors:
+def prediction_tensors(answer: Answer, config: DiffMICConfig, gate: Gate | None = None) -> PredictionTensors:
     """Brings what a model computed for a batch to the CPU, and adds probabilities and uncertainty.
 
     Args:
         answer: of B images.
         config: the model's.
+        gate: of the weights.
     """
     priors = answer.priors
     left_top = priors.roi_top_left.flip(-1)
@@ -99,10 +106,14 @@ def prediction_tensors(answer: Answer, config: DiffMICConfig) -> PredictionTenso
         "roi_attention": priors.roi_attention,
         "saliency": priors.saliency,
     }
+    if gate is not None and answer.features is not None:
+        computed["features"] = answer.features
     moved = dict(zip(computed, _on_cpu(list(computed.values())), strict=True))
     members = pool_members(moved["global_logits"], moved["local_logits"], moved["feature_logits"])
     probs = scores_to_probs(moved["scores"], config, members)
-    return PredictionTensors(**moved, probs=probs, uncertainty=uncertainty(probs, config.task))
+    features = moved.pop("features", None)
+    far = None if gate is None or features is None else torch.from_numpy(gate.score(features.numpy()))
+    return PredictionTensors(**moved, probs=probs, uncertainty=uncertainty(probs, config.task), ood_score=far)
 
 
 def pool_members(global_logits: Tensor, local_logits: Tensor, feature_logits: Tensor) -> Tensor:
@@ -121,7 +132,15 @@ def concatenated(parts: Sequence[PredictionTensors]) -> PredictionTensors:
     """Puts batches one after the other."""
     if len(parts) == 1:
         return parts[0]
-    return PredictionTensors(**{name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS})
+    first = parts[0]
+    names = [name for name in TENSORS if getattr(first, name) is not None]
+    return PredictionTensors(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def selected(tensors: PredictionTensors, rows: list[int]) -> dict[str, Any]:
+    """Returns the tensors of some images, by name; without those that are None."""
+    index = torch.tensor(rows, dtype=torch.long)
+    return {name: getattr(tensors, name)[index] for name in TENSORS if getattr(tensors, name) is not None}
 
 
 def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -77,3 +79,31 @@ def quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float | N
 def groups_needed(alpha: float) -> int:
     """Returns from how many groups on `quantile` finds a score for the level 1 - α."""
     return int(np.ceil((1 - alpha) / alpha - ROUNDING))
+
+
+def coverage_band(calibration: int, test: int, alpha: float, level: float = 0.99) -> tuple[float, float]:
+    """Returns where the share of test pictures within a quantile for 1 - α lies with probability `level`.
+
+    It is beta-binomial: the true coverage of a calibration varies too, by Beta(k, n + 1 - k), k = ⌈(1 - α)(n + 1)⌉.
+
+    Args:
+        calibration: n ≥ `groups_needed(alpha)`, one picture per group.
+        test: pictures, ≥ 1.
+        alpha: in (0, 1).
+        level: in (0, 1).
+
+    Source: Vovk, *Conditional validity of inductive conformal predictors* (2012), proposition 2.
+    """
+    k = math.ceil((1 - alpha) * (calibration + 1) - ROUNDING)
+    a, b, m = k, calibration + 1 - k, test
+    logs = [
+        math.lgamma(m + 1) - math.lgamma(j + 1) - math.lgamma(m - j + 1) + _log_beta(a + j, b + m - j) - _log_beta(a, b)
+        for j in range(m + 1)
+    ]
+    below = np.cumsum(np.exp(logs))
+    low, high = (int(np.searchsorted(below, tail)) for tail in ((1 - level) / 2, (1 + level) / 2))
+    return low / m, min(high, m) / m
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

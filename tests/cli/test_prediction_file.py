@@ -33,7 +33,11 @@ def predicted(names: list[str]) -> Prediction:
     """A prediction whose numbers depend on the name alone."""
     whole = animal_prediction()
     rows = [whole[NAMES.index(name)] for name in names]
-    tensors = {field: torch.cat([getattr(row, field) for row in rows]) for field in TENSORS}
+    tensors = {
+        field: torch.cat([getattr(row, field) for row in rows])
+        for field in TENSORS
+        if getattr(rows[0], field) is not None
+    }
     return dataclasses.replace(whole, names=names, items=[None] * len(names), **tensors)
 
 

@@ -211,6 +211,7 @@ def test_to_dict_through_json() -> None:
     original = {"box_original": [50, 60, 70, 80]}
     assert record["rois"][1] == {"box": [32, 48, 48, 64], "attention": 0.75, **original}
     assert record["size"] == {"height": 80, "width": 100}
+    assert [record[name] for name in ("ood_score", "in_distribution", "set", "deferred")] == [None] * 4
     rest = {key: value for key, value in values.items() if key != "images"}
     assert rest == {
         "errors": {"bad.png": "bad.png: is empty"},
@@ -223,6 +224,7 @@ def test_to_dict_through_json() -> None:
         "seed": 0,
         "num_samples": 1,
         "tta": "none",
+        "defer_error": None,
         "calibrated": True,
         "trained": False,
     }

@@ -114,6 +114,6 @@ def test_probabilities_and_uncertainty_stay_in_range(rows: list[list[float]], te
 
 def test_uncertainty_by_hand() -> None:
     probs = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.25] * 4, [0.5, 0.5, 0.0, 0.0]])
-    assert uncertainty(probs, "multiclass").tolist() == pytest.approx([0, 1, 0.5])
+    assert uncertainty(probs, "multiclass").tolist() == pytest.approx([0, 1, 2 / 3])
     marks = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.5, 1.0]])
     assert uncertainty(marks, "multilabel").tolist() == pytest.approx([0, 1, 0.5])

@@ -1,0 +1,256 @@
+"""What weights know about their limits: fitted on validation pictures, measured on test and foreign ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.groups import group_numbers
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.evaluation.members import MemberLogits
+from diffmiczoo.inference.decisions import decide
+from diffmiczoo.inference.limits import settings_of
+from diffmiczoo.inference.probabilities import uncertainty
+from diffmiczoo.metrics.checks import indicator
+from diffmiczoo.trust.arrays import coverage_band, groups_needed
+from diffmiczoo.trust.conformal import ALPHAS, fit_sets
+from diffmiczoo.trust.gate import fit_gate
+from diffmiczoo.trust.selective import aurc, fit_deferral
+from diffmiczoo.trust.stored import Trust
+
+#: Errors whose deferral is measured.
+ERRORS = (0.02, 0.05, 0.1, 0.2)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a model says of labelled pictures, as arrays; N pictures.
+
+    Attributes:
+        probs: (N, C).
+        truth: (N, C) bool.
+        wrong: (N,) bool: the labels are not exactly the true ones.
+        uncertainty: (N,) as `Prediction.uncertainty`.
+        features: (N, H); (N, 0) where there are none.
+        groups: (N,) number of each picture's group.
+    """
+
+    probs: np.ndarray
+    truth: np.ndarray
+    wrong: np.ndarray
+    uncertainty: np.ndarray
+    features: np.ndarray
+    groups: np.ndarray
+
+    @classmethod
+    def of(cls, members: MemberLogits, manifest: Manifest, config: DiffMICConfig) -> Known:
+        """Returns what members say of the pictures of a manifest, with the config's calibration and decision rule."""
+        probs = members.probs(config)
+        truth = indicator(members.targets, probs.shape, config.task)
+        given = decide(probs, config.task, config.thresholds, config.label_adjustment)
+        groups = manifest.groups()
+        numbers = np.arange(len(probs)) if groups is None else group_numbers(groups)[0]
+        return cls(
+            probs.numpy().astype(np.float64),
+            truth.numpy(),
+            (given != truth).any(1).numpy(),
+            uncertainty(probs, config.task).numpy().astype(np.float64),
+            members.features.numpy(),
+            numbers,
+        )
+
+
+def fit_trust(config: DiffMICConfig, training_features: Tensor, held_back: Known) -> Trust:
+    """Fits gate, sets and deferral of a model.
+
+    Args:
+        config: of the model, with its calibration.
+        training_features: (N, H) F of training pictures; (0, H) or (N, 0) for no gate.
+        held_back: validation pictures: no training has seen them.
+
+    Returns:
+        What weights are stored with; the gate is None where there are too few validation groups.
+
+    Raises:
+        ValueError: an array has values that are not finite.
+    """
+    gate = None
+    if training_features.numel() and held_back.features.shape[1]:
+        gate = fit_gate(training_features.numpy(), held_back.features, held_back.groups)
+    ranked = held_back.uncertainty
+    if gate is not None:
+        # Foreign pictures are deferred in any case; the promise is about the others.
+        ranked = np.where(gate.score(held_back.features) > 1, np.inf, ranked)
+    sets = fit_sets(held_back.probs, held_back.truth, held_back.groups)
+    return Trust(settings_of(config), gate, sets, fit_deferral(ranked, held_back.wrong, held_back.groups))
+
+
+@dataclass(frozen=True)
+class SetCoverage:
+    """How often sets hold the true class.
+
+    Attributes:
+        alpha: their level.
+        by_class: whether the level is held in each class.
+        size: mean number of classes in a set.
+        coverage: share of the test pictures' true labels inside.
+        band: where `coverage` lies with a probability of 99 % if the promise holds; None for sets by class, for several
+            labels, and with too few calibration groups.
+        class_coverage: class → share inside, and its band (None with too few groups, where each set has the class).
+    """
+
+    alpha: float
+    by_class: bool
+    size: float
+    coverage: float
+    band: tuple[float, float] | None
+    class_coverage: dict[str, tuple[float, tuple[float, float] | None]]
+
+
+@dataclass(frozen=True)
+class DeferralOutcome:
+    """What came of a promise on the test pictures.
+
+    Attributes:
+        error: at most this share of errors was promised.
+        seen: share of pictures that a person sees; None where nothing could be promised.
+        found: share of errors among the others.
+        others: how many these are.
+    """
+
+    error: float
+    seen: float | None
+    found: float | None
+    others: int
+
+
+@dataclass(frozen=True)
+class TrustReport:
+    """How what weights know about their limits holds on pictures that neither training nor calibration has seen.
+
+    Attributes:
+        kept: share of the own test pictures that pass the gate; None without one.
+        kept_band: where it lies with a probability of 99 %.
+        flagged: name of other pictures → share that does not pass, and how many they are.
+        sets: coverage at each level.
+        deferral: for each of `ERRORS`.
+        aurc: area under the risk-coverage curve of `uncertainty`.
+        least_error: the smallest error that can be promised.
+    """
+
+    kept: float | None
+    kept_band: tuple[float, float] | None
+    flagged: dict[str, tuple[float, int]]
+    sets: tuple[SetCoverage, ...]
+    deferral: tuple[DeferralOutcome, ...]
+    aurc: float
+    least_error: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    def table(self) -> str:
+        """Returns the numbers as lines of text."""
+        lines = []
+        if self.kept is not None and self.kept_band is not None:
+            lines.append(f"own pictures that pass: {_share(self.kept)} (expected {_range(self.kept_band)})")
+        lines += [f"flagged of {count} from {name}: {_share(share)}" for name, (share, count) in self.flagged.items()]
+        for each in self.sets:
+            kind = "by class" if each.by_class else "overall"
+            lines.append(f"sets {kind} at {each.alpha:g}: {_share(each.coverage)} covered, {each.size:.2f} classes")
+            lines[-1] += "" if each.band is None else f" (expected {_range(each.band)})"
+            if each.by_class:
+                lines += [
+                    f"  {name} {_share(share)} {_range(band)}" for name, (share, band) in each.class_coverage.items()
+                ]
+        for outcome in self.deferral:
+            if outcome.seen is None or outcome.found is None:
+                lines.append(f"error {outcome.error:g}: cannot be promised")
+            else:
+                rest = f"{_share(outcome.found)} wrong of the other {outcome.others}"
+                lines.append(f"error {outcome.error:g}: a person sees {_share(outcome.seen)}, {rest}")
+        least = "nothing" if self.least_error is None else _share(self.least_error)
+        return "\n".join([*lines, f"least error that can be promised: {least}; AURC {self.aurc:.4f}"])
+
+
+def measure_trust(
+    trust: Trust, config: DiffMICConfig, test: Known, foreign: Mapping[str, Tensor] | None = None
+) -> TrustReport:
+    """Measures on test pictures, and on pictures of other kinds.
+
+    Args:
+        trust: fitted for the same model.
+        config: the model's.
+        test: pictures that neither training nor calibration has seen.
+        foreign: name → (N, H) features F of pictures of another kind.
+
+    Raises:
+        ValueError: features are of another model.
+    """
+    kept, band, flagged = None, None, dict[str, tuple[float, int]]()
+    inside = np.ones(len(test.probs), dtype=bool)
+    if trust.gate is not None:
+        inside = trust.gate.score(test.features) <= 1
+        kept = float(inside.mean())
+        band = coverage_band(trust.gate.groups, len(inside), 1 - trust.gate.keep)
+        for name, features in (foreign or {}).items():
+            flagged[name] = (float((trust.gate.score(features.numpy()) > 1).mean()), len(features))
+    sets = [_coverage(trust, config, test, alpha, by_class) for alpha in ALPHAS for by_class in (False, True)]
+    least = None if trust.deferral is None else trust.deferral.least()
+    return TrustReport(
+        kept,
+        band,
+        flagged,
+        tuple(each for each in sets if each is not None),
+        tuple(_outcome(trust, test, inside, error) for error in ERRORS),
+        aurc(test.uncertainty, test.wrong),
+        None if least == 1.0 else least,
+    )
+
+
+def _coverage(trust: Trust, config: DiffMICConfig, test: Known, alpha: float, by_class: bool) -> SetCoverage | None:
+    if trust.sets is None:
+        return None
+    inside = trust.sets.contains(test.probs, alpha, by_class=by_class)
+    hit, shown = inside & test.truth, test.truth.any(1)
+    classes = {}
+    for number, name in enumerate(config.labels):
+        count, groups = int(test.truth[:, number].sum()), trust.sets.class_groups[number]
+        if count:
+            band = _band(groups, count, alpha) if by_class else None
+            classes[name] = (float(hit[:, number].sum() / count), band)
+    covered = float((hit.sum(1)[shown] / test.truth[shown].sum(1)).mean())
+    one = config.task == "multiclass" and not by_class
+    band = _band(trust.sets.groups, int(shown.sum()), alpha) if one else None
+    return SetCoverage(alpha, by_class, float(inside.sum(1).mean()), covered, band, classes)
+
+
+def _band(groups: int, count: int, alpha: float) -> tuple[float, float] | None:
+    return None if groups < groups_needed(alpha) else coverage_band(groups, count, alpha)
+
+
+def _outcome(trust: Trust, test: Known, inside: np.ndarray, error: float) -> DeferralOutcome:
+    try:
+        limit = -1.0 if trust.deferral is None else trust.deferral.step(error).limit
+    except InvalidValueError:
+        limit = -1.0
+    kept = inside & (test.uncertainty <= limit)
+    if limit < 0 or not kept.any():
+        return DeferralOutcome(error, None, None, 0)
+    return DeferralOutcome(error, float(1 - kept.mean()), float(test.wrong[kept].mean()), int(kept.sum()))
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _range(band: Sequence[float] | None) -> str:
+    return "(every set)" if band is None else f"{100 * band[0]:.0f}..{100 * band[1]:.0f} %"
