@@ -4,7 +4,8 @@
 
 Rewrites the entry's config, metrics, card and digests, and the stored predictions of its test split. The tensors stay
 bit for bit; of the seeds' runs nothing but their metrics is left, so that those keep the calibration they had. What
-the model says of the pictures is kept in a temporary folder, for a second run.
+the model says of the pictures is kept in a temporary folder, for a second run. Afterwards `tools/fit_trust.py` fits
+what the weights know about their limits.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ def main(name: str, data: Path) -> None:
     logistic = logistic_on_features(members["train"], val, members["test"], config.task)
     ablation = ablate(config, val, members["test"], images["test"], logistic=logistic)
     metrics["test"]["ablation"] = ablation.to_dict()
+    if config != before:
+        model.trust = None
+        metrics.pop("trust", None)
+        click.echo(f"{name}: what it knew about its limits was fitted to the old calibration; run tools/fit_trust.py")
     if config != before:  # the file's bytes would change without a reason: its metadata have no order
         model.save_pretrained(directory, dtype=torch.float16)
     after = load_file(directory / "model.safetensors")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -19,10 +17,11 @@ from diffmiczoo.inference.decisions import decide
 from diffmiczoo.inference.limits import settings_of
 from diffmiczoo.inference.probabilities import uncertainty
 from diffmiczoo.metrics.checks import indicator
+from diffmiczoo.metrics.trust import DeferralOutcome, SetCoverage, TrustReport
 from diffmiczoo.trust.arrays import coverage_band, groups_needed
 from diffmiczoo.trust.conformal import ALPHAS, fit_sets
 from diffmiczoo.trust.gate import fit_gate
-from diffmiczoo.trust.selective import aurc, fit_deferral
+from diffmiczoo.trust.selective import aurc, fit_deferral, risk_coverage
 from diffmiczoo.trust.stored import Trust
 
 #: Errors whose deferral is measured.
@@ -92,95 +91,6 @@ def fit_trust(config: DiffMICConfig, training_features: Tensor, held_back: Known
     return Trust(settings_of(config), gate, sets, fit_deferral(ranked, held_back.wrong, held_back.groups))
 
 
-@dataclass(frozen=True)
-class SetCoverage:
-    """How often sets hold the true class.
-
-    Attributes:
-        alpha: their level.
-        by_class: whether the level is held in each class.
-        size: mean number of classes in a set.
-        coverage: share of the test pictures' true labels inside.
-        band: where `coverage` lies with a probability of 99 % if the promise holds; None for sets by class, for several
-            labels, and with too few calibration groups.
-        class_coverage: class → share inside, and its band (None with too few groups, where each set has the class).
-    """
-
-    alpha: float
-    by_class: bool
-    size: float
-    coverage: float
-    band: tuple[float, float] | None
-    class_coverage: dict[str, tuple[float, tuple[float, float] | None]]
-
-
-@dataclass(frozen=True)
-class DeferralOutcome:
-    """What came of a promise on the test pictures.
-
-    Attributes:
-        error: at most this share of errors was promised.
-        seen: share of pictures that a person sees; None where nothing could be promised.
-        found: share of errors among the others.
-        others: how many these are.
-    """
-
-    error: float
-    seen: float | None
-    found: float | None
-    others: int
-
-
-@dataclass(frozen=True)
-class TrustReport:
-    """How what weights know about their limits holds on pictures that neither training nor calibration has seen.
-
-    Attributes:
-        kept: share of the own test pictures that pass the gate; None without one.
-        kept_band: where it lies with a probability of 99 %.
-        flagged: name of other pictures → share that does not pass, and how many they are.
-        sets: coverage at each level.
-        deferral: for each of `ERRORS`.
-        aurc: area under the risk-coverage curve of `uncertainty`.
-        least_error: the smallest error that can be promised.
-    """
-
-    kept: float | None
-    kept_band: tuple[float, float] | None
-    flagged: dict[str, tuple[float, int]]
-    sets: tuple[SetCoverage, ...]
-    deferral: tuple[DeferralOutcome, ...]
-    aurc: float
-    least_error: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns JSON-ready values."""
-        return dataclasses.asdict(self)
-
-    def table(self) -> str:
-        """Returns the numbers as lines of text."""
-        lines = []
-        if self.kept is not None and self.kept_band is not None:
-            lines.append(f"own pictures that pass: {_share(self.kept)} (expected {_range(self.kept_band)})")
-        lines += [f"flagged of {count} from {name}: {_share(share)}" for name, (share, count) in self.flagged.items()]
-        for each in self.sets:
-            kind = "by class" if each.by_class else "overall"
-            lines.append(f"sets {kind} at {each.alpha:g}: {_share(each.coverage)} covered, {each.size:.2f} classes")
-            lines[-1] += "" if each.band is None else f" (expected {_range(each.band)})"
-            if each.by_class:
-                lines += [
-                    f"  {name} {_share(share)} {_range(band)}" for name, (share, band) in each.class_coverage.items()
-                ]
-        for outcome in self.deferral:
-            if outcome.seen is None or outcome.found is None:
-                lines.append(f"error {outcome.error:g}: cannot be promised")
-            else:
-                rest = f"{_share(outcome.found)} wrong of the other {outcome.others}"
-                lines.append(f"error {outcome.error:g}: a person sees {_share(outcome.seen)}, {rest}")
-        least = "nothing" if self.least_error is None else _share(self.least_error)
-        return "\n".join([*lines, f"least error that can be promised: {least}; AURC {self.aurc:.4f}"])
-
-
 def measure_trust(
     trust: Trust, config: DiffMICConfig, test: Known, foreign: Mapping[str, Tensor] | None = None
 ) -> TrustReport:
@@ -212,6 +122,7 @@ def measure_trust(
         tuple(each for each in sets if each is not None),
         tuple(_outcome(trust, test, inside, error) for error in ERRORS),
         aurc(test.uncertainty, test.wrong),
+        _risks(test),
         None if least == 1.0 else least,
     )
 
@@ -248,9 +159,6 @@ def _outcome(trust: Trust, test: Known, inside: np.ndarray, error: float) -> Def
     return DeferralOutcome(error, float(1 - kept.mean()), float(test.wrong[kept].mean()), int(kept.sum()))
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _range(band: Sequence[float] | None) -> str:
-    return "(every set)" if band is None else f"{100 * band[0]:.0f}..{100 * band[1]:.0f} %"
+def _risks(test: Known) -> tuple[float, ...]:
+    risks, count = risk_coverage(test.uncertainty, test.wrong), len(test.wrong)
+    return tuple(float(risks[max(round(count * tenth / 10), 1) - 1]) for tenth in range(1, 11))

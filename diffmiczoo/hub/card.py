@@ -15,12 +15,13 @@ from typing import Any
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import read_json_object
-from diffmiczoo.hub.card_tables import cell, class_table, spread, table
+from diffmiczoo.hub.card_tables import cell, class_table, known_limits, spread, table
 from diffmiczoo.hub.opponent import Opponent
 from diffmiczoo.inference.views import VIEWS
 from diffmiczoo.metrics.ablation import Ablation
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.table import overall_metrics
+from diffmiczoo.metrics.trust import TrustReport
 
 NOT_CLINICAL = (
     "**Not for clinical use.** This is a research model. It is not a medical device, was not validated for diagnosis, "
@@ -86,6 +87,7 @@ class CardFacts:
         comparison: a sentence on what other methods reach on the same images.
         ablation: what each member of the pool is worth on the test split.
         opponent: a plain classifier on the same images.
+        trust: how what the weights know about their limits holds.
     """
 
     license: str
@@ -110,6 +112,7 @@ class CardFacts:
     comparison: str = ""
     ablation: Ablation | None = None
     opponent: Opponent | None = None
+    trust: TrustReport | None = None
 
 
 def missing_facts(directory: str | os.PathLike[str] | None) -> list[str]:
@@ -130,7 +133,7 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
 
     `card.json` holds the texts of `REQUIRED` (limits is a list of sentences) and any of `OPTIONAL`. `metrics.json`
     holds under "test" the metrics of "model", and optionally of "dcg" and their "difference"; under "seeds" those of
-    each of several runs.
+    each of several runs, under "trust" a `TrustReport`.
 
     Raises:
         IncompleteCardError: something is missing, empty or unknown; the message lists all of it.
@@ -150,6 +153,7 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
         differences=measured.get("difference", {}),
         ablation=Ablation.from_dict(measured["ablation"]) if "ablation" in measured else None,
         opponent=Opponent.from_dict(metrics["opponent"]) if "opponent" in metrics else None,
+        trust=TrustReport.from_dict(metrics["trust"]) if "trust" in metrics else None,
         seeds=metrics.get("seeds", {}),
         seeds_note=metrics.get("seeds_note", ""),
         recipe=read_json_object(recipe) if recipe.is_file() else {},
@@ -201,6 +205,7 @@ def render_card(name: str, config: DiffMICConfig, parameters: int, facts: CardFa
         "commands": f"Commands{at}:\n\n" + _code("bash", "\n".join(facts.commands)) if facts.commands else "",
         "recipe": "Recipe:\n\n" + _code("json", json.dumps(facts.recipe)) if facts.recipe else "",
         "calibration": _calibration(config),
+        "known_limits": "" if facts.trust is None else known_limits(facts.trust),
         "intended_use": f"{facts.intended_use} {NOT_CLINICAL}",
         "limits": "\n".join(f"- {limit}" for limit in facts.limits),
         "license": facts.license,

@@ -7,6 +7,7 @@ import statistics
 
 from diffmiczoo.metrics.report import Metrics, number_text
 from diffmiczoo.metrics.table import class_metrics
+from diffmiczoo.metrics.trust import TrustReport, percent
 from diffmiczoo.runtime.text import markdown_text
 
 
@@ -42,3 +43,38 @@ def spread(runs: dict[str, dict[str, float]], name: str) -> str:
     """Returns mean and standard deviation of a metric over runs; a dash for fewer than two."""
     values = [value for run in runs.values() if (value := run.get(name)) is not None]
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" if len(values) > 1 else "–"
+
+
+def known_limits(report: TrustReport) -> str:
+    """Returns what the weights know about their limits, and how that holds on the test split."""
+    overall, by_class = report.coverage(0.1, False), report.coverage(0.1, True)
+    sets = (
+        f"Prediction sets at the level 0.1 have the true class of {percent(overall.coverage)} of the test pictures "
+        f"with {overall.size:.2f} classes; by class, so that no class is missed more often, "
+        f"{percent(by_class.coverage)} with {by_class.size:.2f} classes."
+    )
+    risks = {f"{10 * (place + 1)} %": [percent(risk)] for place, risk in enumerate(report.risks)}
+    curve = f"Area under the risk-coverage curve: {report.aurc:.4f}. Errors among the surest test pictures:"
+    parts = [_foreign(report), sets, _promise(report), curve, table({"surest": ["wrong"], **risks})]
+    return "\n\n".join(["## What the weights know about their limits", *parts])
+
+
+def _foreign(report: TrustReport) -> str:
+    if report.kept is None or report.kept_band is None:
+        return "There were too few validation pictures to tell pictures that are unlike the training pictures."
+    low, high = report.kept_band
+    shares = (f"{percent(share)} of {count} from {name}" for name, (share, count) in report.flagged.items())
+    own = f"{percent(1 - report.kept)} of the test pictures ({percent(1 - high)} to {percent(1 - low)} expected)"
+    return f"Pictures unlike the training pictures are flagged: {', '.join([own, *shares])}."
+
+
+def _promise(report: TrustReport) -> str:
+    said = [
+        f"for at most {percent(each.error)} errors a person sees {percent(each.seen)} of the test pictures, and "
+        f"{percent(each.found)} of the other {each.others} are wrong"
+        for each in report.deferral
+        if each.seen is not None and each.found is not None
+    ]
+    if not said:
+        return "No share of errors can be promised for pictures that no person sees: too few validation pictures."
+    return f"Deferral, with 90 % confidence: {'; '.join(said)}."
