@@ -51,6 +51,8 @@ class DiffMICConfig(Settings):
     # DCG model τ_D: global encoder, ROIs, local encoder with gated attention (eq. 1-3)
     dcg_encoder: str = "resnet18"
     dcg_out_index: FeatureIndex = -1
+    # The global stream goes through all of timm's classifier before its pooling, not through `dcg_out_index` stages
+    dcg_trunk: Annotated[bool, LATER] = False
     local_out_index: FeatureIndex = -1
     saliency_top: Annotated[float, Between(1e-6, 1.0)] = 1.0  # share of the strongest saliency that ŷ_g averages
     num_rois: Annotated[int, Between(1, 256)] = 6  # K
@@ -152,6 +154,11 @@ class DiffMICConfig(Settings):
         if any(self.prior_weight) and self.predictor in ("global", "classifier"):
             raise InvalidValueError(
                 f"prior_weight={self.prior_weight} weighs two priors; predictor={self.predictor!r} has only one"
+            )
+        if self.dcg_trunk and (self.dcg_out_index != -1 or self.predictor == "classifier"):
+            raise InvalidValueError(
+                f"dcg_trunk=True is all of the encoder; dcg_out_index={self.dcg_out_index} must be -1 with it, and "
+                f"predictor={self.predictor!r} not 'classifier'"
             )
         if self.feature_weight and not self.feature_loss_weight:
             raise InvalidValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.nn.dcg import DCG
-from diffmiczoo.nn.encoders import Pretrained, create_encoder
+from diffmiczoo.nn.encoders import Pretrained, Trunk, create_encoder
 from diffmiczoo.nn.feature_prior import FeaturePrior
 from diffmiczoo.nn.plain import PlainClassifier
 
@@ -18,7 +18,11 @@ def create_dcg(config: DiffMICConfig, pretrained: Pretrained = False) -> DCG:
     if config.predictor == "classifier":
         return PlainClassifier(config, pretrained)
     name, local = config.dcg_encoder, None
-    global_encoder = create_encoder(name, config.image_size, config.dcg_out_index, pretrained)
+    global_encoder = (
+        Trunk(name, config.image_size, pretrained)
+        if config.dcg_trunk
+        else create_encoder(name, config.image_size, config.dcg_out_index, pretrained)
+    )
     if config.predictor != "global":
         local = create_encoder(name, config.roi_size, config.local_out_index, pretrained)
     return DCG(global_encoder, local, config)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.runtime.checkpointing import checkpointed, set_checkpointing
+from diffmiczoo.runtime.modes import frozen
 
 #: EfficientSAM's image encoders: width and number of heads; 12 blocks, patches of 16 pixels.
 EFFICIENTSAM = {"efficientsam_s": (384, 6), "efficientsam_ti": (192, 3)}
@@ -119,6 +120,63 @@ class Backbone(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Computes activations again in the backward pass instead of storing them: block by block where timm can."""
         self.grad_checkpointing = not set_checkpointing(self.model.model, enable) and enable
+
+
+class Trunk(nn.Module):
+    """All of a timm classifier before its pooling: of an EfficientNet the convolution after its last stage too.
+
+    Shape: (B, 3, S, S) → (B, D, h, w).
+
+    Args:
+        name: any timm classifier whose features are a map with channels first.
+        image_size: S.
+        pretrained: as for `Backbone`.
+
+    Raises:
+        ValueError: timm does not know the name, or its features are no such map.
+    """
+
+    def __init__(self, name: str, image_size: int, pretrained: Pretrained = False) -> None:
+        super().__init__()
+        check_timm_name(name)
+        wanted = pretrained is not False
+        packaged = packaged_weights(name) if wanted else None
+        file = pretrained.get(name) if isinstance(pretrained, Mapping) else None
+        overlay = None if file is None else {"file": str(file)}
+        self.model: Any = timm.create_model(
+            name, wanted and packaged is None, pretrained_cfg_overlay=overlay, num_classes=0, global_pool=""
+        )
+        if packaged is not None:
+            own = self.model.state_dict()
+            self.model.load_state_dict({key: packaged.get(key, own[key]) for key in own})
+        self.num_features = int(self.model.num_features)
+        self.grad_checkpointing = False
+        try:
+            with frozen(self):
+                found = self(torch.zeros(1, 3, image_size, image_size))
+        except (AssertionError, RuntimeError) as error:
+            raise InvalidValueError(f"timm's {name} takes no pictures of {image_size} pixels: {error}") from error
+        if found.ndim != 4 or found.shape[1] != self.num_features:
+            raise InvalidValueError(
+                f"dcg_trunk=True needs an encoder whose features are a map with channels first; those of {name!r} have "
+                f"the shape {tuple(found.shape)}; set dcg_trunk=False"
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images (B, 3, S, S) to features (B, D, h, w)."""
+        stored = not (self.grad_checkpointing and torch.is_grad_enabled())
+        features: Tensor = self.model(images) if stored else checkpointed(self.model, images)
+        return features
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Computes activations again in the backward pass instead of storing them: block by block where timm can."""
+        self.grad_checkpointing = not set_checkpointing(self.model, enable) and enable
+
+
+def timm_model(encoder: nn.Module) -> nn.Module:
+    """Returns timm's model in an encoder, whose tensors have the same names in each kind of encoder."""
+    inner: nn.Module = encoder.model.model if isinstance(encoder, Backbone) else getattr(encoder, "model", encoder)
+    return inner
 
 
 def check_timm_name(name: str) -> None:

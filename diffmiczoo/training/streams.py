@@ -13,6 +13,7 @@ from torch import Tensor
 from diffmiczoo.diffusion.losses import cross_entropy
 from diffmiczoo.images.preprocessing import check_batch
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn.encoders import timm_model
 from diffmiczoo.nn.roi import whole_view
 from diffmiczoo.runtime.modes import frozen
 
@@ -58,8 +59,8 @@ def start_from_trained(model: DiffMICv2, stage: str) -> None:
     for trained, starts in _STARTS.get(stage, ()):
         if names.get(starts, config.dcg_encoder) != config.dcg_encoder or not _has(model, starts):
             continue
-        known = model.get_submodule(trained).state_dict()
-        encoder = model.get_submodule(starts)
+        known = timm_model(model.get_submodule(trained)).state_dict()
+        encoder = timm_model(model.get_submodule(starts))
         own = encoder.state_dict()
         fitting = {key: known[key] for key in own if key in known and known[key].shape == own[key].shape}
         encoder.load_state_dict({**own, **fitting})

@@ -14,7 +14,7 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.hub.client import WEIGHTS_FILE, DownloadOptions, fetch_file
 from diffmiczoo.hub.errors import HubError
 from diffmiczoo.hub.reachable import why_unreachable
-from diffmiczoo.nn.encoders import PACKAGES, Backbone, EfficientSAM, packaged_weights
+from diffmiczoo.nn.encoders import PACKAGES, Backbone, EfficientSAM, Trunk, packaged_weights, timm_model
 from diffmiczoo.nn.plain import PlainTrunk
 from diffmiczoo.zoo.state_dicts import Checkpoint, load_strict, preview, read_checkpoint
 
@@ -54,8 +54,8 @@ def fill_encoder(encoder: nn.Module, tensors: dict[str, Tensor], what: str = "")
     """Fills an encoder, see `load_backbone`."""
     if isinstance(encoder, EfficientSAM):
         load_strict(encoder.model, _image_encoder(tensors, encoder), what)
-    elif isinstance(encoder, Backbone | PlainTrunk):
-        inner = encoder.model.model if isinstance(encoder, Backbone) else encoder.model
+    elif isinstance(encoder, Backbone | Trunk | PlainTrunk):
+        inner = timm_model(encoder)
         own = inner.state_dict()
         renamed = {_timm_name(key): tensor for key, tensor in tensors.items()}
         # A feature map before the last leaves later stages out, and no encoder has a classifier.

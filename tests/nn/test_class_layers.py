@@ -18,6 +18,7 @@ OTHER = {
     "predictor": "global",
     "dcg_encoder": "test_efficientnet",
     "dcg_out_index": 1,
+    "dcg_trunk": True,
     "local_out_index": 1,
     "attention_dim": 5,
     "num_rois": 3,

