@@ -24,18 +24,9 @@ CLASS_LAYERS = {
 
 #: Fields of a config that decide which layers there are and of what shapes.
 SHAPING_FIELDS = (
-    *(
-        "num_classes",
-        "predictor",
-        "dcg_encoder",
-        "dcg_out_index",
-        "dcg_trunk",
-        "local_out_index",
-        "attention_dim",
-        "num_rois",
-    ),
-    *("raw_encoder", "raw_out_index", "roi_features", "roi_encoder", "roi_out_index", "latent_dim", "feature_norm"),
-    *("kernel_size", "num_train_timesteps"),
+    *("num_classes", "predictor", "dcg_encoder", "dcg_out_index", "dcg_trunk", "local_out_index", "attention_dim"),
+    *("num_rois", "raw_encoder", "raw_out_index", "roi_features", "roi_encoder", "roi_out_index", "latent_dim"),
+    *("feature_norm", "kernel_size", "num_train_timesteps"),
 )
 
 

@@ -143,13 +143,14 @@ class Trunk(nn.Module):
         packaged = packaged_weights(name) if wanted else None
         file = pretrained.get(name) if isinstance(pretrained, Mapping) else None
         overlay = None if file is None else {"file": str(file)}
-        self.model: Any = timm.create_model(
+        model: Any = timm.create_model(
             name, wanted and packaged is None, pretrained_cfg_overlay=overlay, num_classes=0, global_pool=""
         )
         if packaged is not None:
-            own = self.model.state_dict()
-            self.model.load_state_dict({key: packaged.get(key, own[key]) for key in own})
-        self.num_features = int(self.model.num_features)
+            own = model.state_dict()
+            model.load_state_dict({key: packaged.get(key, own[key]) for key in own})
+        self.model = model
+        self.num_features = int(model.num_features)
         self.grad_checkpointing = False
         try:
             with frozen(self):
