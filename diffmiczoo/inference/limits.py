@@ -154,25 +154,26 @@ class LimitedPrediction(PredictionTensors):
 
     def limit_rows(self) -> list[list[Any]]:
         """Returns the cells of `limit_columns` for each image; the classes of a set are joined by "|"."""
-        sets, values = self.shown_sets, {"ood_score": self.ood_score, "in_distribution": self.in_distribution}
-        cells: dict[str, list[Any]] = {name: each.tolist() for name, each in values.items() if each is not None}
-        if sets is not None:
-            cells["set"] = ["|".join(each) for each in sets]
-        if (deferred := self.deferred) is not None:
-            cells["deferred"] = deferred.tolist()
-        return [[cells[name][row] for name in self.limit_columns] for row in range(len(self.names))]
+        cells: dict[str, list[Any]] = {name: each for name, each in self._limits().items() if each is not None}
+        if "set" in cells:
+            cells["set"] = ["|".join(each) for each in cells["set"]]
+        columns = [cells[name] for name in LIMIT_COLUMNS if name in cells]
+        return [[column[row] for column in columns] for row in range(len(self.names))]
 
     def limits_of(self) -> list[dict[str, Any]]:
         """Returns what is known about each image, JSON-ready: each of `LIMIT_COLUMNS`, None where unknown."""
-        sets, deferred, inside = self.shown_sets, self.deferred, self.in_distribution
-        columns = {
+        columns, rows = self._limits(), range(len(self.names))
+        return [{name: None if each is None else each[row] for name, each in columns.items()} for row in rows]
+
+    def _limits(self) -> dict[str, list[Any] | None]:
+        """Returns each of `LIMIT_COLUMNS` for all images."""
+        inside, deferred = self.in_distribution, self.deferred
+        return {
             "ood_score": None if self.ood_score is None else self.ood_score.tolist(),
             "in_distribution": None if inside is None else inside.tolist(),
-            "set": sets,
+            "set": self.shown_sets,
             "deferred": None if deferred is None else deferred.tolist(),
         }
-        rows = range(len(self.names))
-        return [{name: None if each is None else each[row] for name, each in columns.items()} for row in rows]
 
 
 def set_note(trust: Trust | None, config: DiffMICConfig, alpha: float, by_class: bool = True) -> str:
