@@ -20,7 +20,7 @@ from diffmiczoo.runtime.settings import FAST, using
 from diffmiczoo.zoo.complexity import count_macs, count_parameters
 
 # It computes in full precision whatever the other parts do.
-_DCG = "DCG"
+_DCG, _PLAIN = "DCG", "classifier"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PartTiming:
     """What one part of a prediction takes.
 
     Attributes:
-        part: "DCG" (a plain classifier in its place too), "feature prior", "U-Net, S steps" or "total".
+        part: "DCG" or "classifier", "feature prior", "U-Net, S steps" or "total".
         parameters: their number.
         gmac: multiply-accumulates for one image, in 10⁹, as computed: equal points once.
         seconds: median for one image of a batch.
@@ -93,7 +93,7 @@ def _work(model: DiffMICv2) -> list[tuple[str, int, float]]:
     macs, parameters = count_macs(config.replace(num_samples=1)), count_parameters(config)
     macs_of_sampling = macs["unet"] * computed_fraction_of_points(config) * config.sampling_steps
     rows = [
-        (_DCG, parameters["dcg"], macs["dcg"] / 1e9),
+        (_PLAIN if config.predictor == "classifier" else _DCG, parameters["dcg"], macs["dcg"] / 1e9),
         ("feature prior", parameters["feature_prior"], macs["feature_prior"] / 1e9),
         (f"U-Net, {config.sampling_steps} steps", parameters["unet"], macs_of_sampling / 1e9),
     ]
@@ -107,6 +107,6 @@ def parts_table(rows: list[PartTiming], roofline: Roofline, precision: str) -> s
 
 
 def _cells(row: PartTiming, roofline: Roofline, precision: str) -> list[str]:
-    fraction = roofline.fraction(row.gmac, 1 / row.seconds, "fp32" if row.part == _DCG else precision)
+    fraction = roofline.fraction(row.gmac, 1 / row.seconds, "fp32" if row.part in (_DCG, _PLAIN) else precision)
     parameters = f"{row.parameters / 1e6:.1f}"
     return [row.part, parameters, f"{row.gmac:.2f}", f"{1000 * row.seconds:.2f}", f"{fraction:.0%}"]

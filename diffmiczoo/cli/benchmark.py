@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timed:
-    """The rows of one batch size, and where they are of `predict`, the parts that ours consists of."""
+    """The rows of one batch size; where they are of `predict`, the parts that ours consists of, and other models."""
 
     rows: list[Any]
     parts: list[Any]
     text: str
+    against: list[Any] = field(default_factory=list)
 
 
 @click.command()
@@ -49,6 +50,13 @@ class Timed:
     type=click.Path(exists=True, file_okay=False),
     help="Time predict on this folder instead: decoding, the model, both.",
 )
+@click.option(
+    "--against",
+    "opponents",
+    multiple=True,
+    metavar="NAME",
+    help="Also time this model beside it, such as timm/resnet18, at the same image size; may be repeated.",
+)
 @format_option("table", "json")
 def benchmark(
     name: str,
@@ -60,6 +68,7 @@ def benchmark(
     compiled: bool,
     training: bool,
     images: str | None,
+    opponents: tuple[str, ...],
     style: str,
 ) -> None:
     """Time the plain order of work and ours side by side on this machine, with random weights and images.
@@ -68,6 +77,8 @@ def benchmark(
     """
     if images is not None and training:
         raise click.UsageError("--images and --train are different benchmarks; give one of them")
+    if opponents and (training or images is not None):
+        raise click.UsageError("--against is for predictions from memory; leave --train and --images out")
     import diffmiczoo
     from diffmiczoo.benchmark.roofline import measure_roofline
     from diffmiczoo.benchmark.timing import machine
@@ -75,6 +86,8 @@ def benchmark(
     model = diffmiczoo.create_model(name, device=device)
     model.config = model.config.replace(sampling_steps=steps or model.config.sampling_steps)
     place = model.default_noise.device
+    size = model.config.image_size
+    others = {each: diffmiczoo.create_model(each, device=device, image_size=size) for each in opponents}
     where, roofline = machine(place), measure_roofline(place, ("fp32", precision))
     timed: dict[int, Timed] = {}
     for batch_size in batch_sizes or ((32,) if training or images else (1, 32)):
@@ -83,10 +96,15 @@ def benchmark(
         elif training:
             timed[batch_size] = _training(model, batch_size, repeats, precision)
         else:
-            timed[batch_size] = _inference(model, batch_size, repeats, precision, compiled, roofline)
+            found = _inference(model, batch_size, repeats, precision, compiled, roofline)
+            timed[batch_size] = _beside(found, {name: model, **others}, batch_size, repeats, precision)
     if style == "json":
         report = {"model": name, **where, "limits": dataclasses.asdict(roofline)}
         report["batches"] = {size: [dataclasses.asdict(row) for row in each.rows] for size, each in timed.items()}
+        if opponents:
+            report["against"] = {
+                size: [dataclasses.asdict(row) for row in each.against] for size, each in timed.items()
+            }
         report["parts"] = {size: [dataclasses.asdict(row) for row in each.parts] for size, each in timed.items()}
         echo_json(report)
         return
@@ -108,6 +126,17 @@ def _inference(
     shares = parts.benchmark_parts(model, batch_size=batch_size, repeats=repeats, precision=precision)
     table, by_part = inference.inference_table(rows, roofline), parts.parts_table(shares, roofline, precision)
     return Timed(rows, shares, f"{table}\n\nours, {precision}, by part\n\n{by_part}")
+
+
+def _beside(timed: Timed, models: dict[str, DiffMICv2], batch_size: int, repeats: int, precision: str) -> Timed:
+    """Returns the same with a table of all models, where there are others."""
+    from diffmiczoo.benchmark import against
+
+    if len(models) == 1:
+        return timed
+    rows = against.compare_cost(models, batch_size=batch_size, repeats=repeats, precision=precision)
+    text = f"{timed.text}\n\nbeside other models\n\n{against.against_table(rows)}"
+    return dataclasses.replace(timed, text=text, against=rows)
 
 
 def _training(model: DiffMICv2, batch_size: int, repeats: int, precision: str) -> Timed:

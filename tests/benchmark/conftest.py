@@ -6,12 +6,12 @@ import itertools
 
 import pytest
 
-from diffmiczoo.benchmark import folder, inference, parts, roofline, training
+from diffmiczoo.benchmark import against, folder, inference, parts, roofline, training
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that goes on by 1 ms when it is first read, by 2 ms the second time, and so on."""
     times = itertools.accumulate(itertools.count(1))
-    for module in (folder, inference, parts, roofline, training):
+    for module in (against, folder, inference, parts, roofline, training):
         monkeypatch.setattr(module, "now", lambda device: next(times) / 1000)
