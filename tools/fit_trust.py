@@ -11,53 +11,36 @@ report are written there, and the package stays as it is.
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import click
 import torch
 from release_weights import write_card, write_index
 from safetensors.torch import load_file
-from torch import Tensor
 
 import diffmiczoo
-from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.evaluation.members import collect_members
-from diffmiczoo.evaluation.trust import Known, fit_trust, measure_trust
+from diffmiczoo.evaluation.trust import Known, fit_limits, measure_trust, some_of
 from diffmiczoo.files import write_text
 from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE
 from diffmiczoo.metrics.trust import TrustReport
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY
 
-#: Training pictures that the covariance is computed from, and foreign ones of each set.
-MOST_TRAINING, MOST_FOREIGN = 2000, 250
-
-
-def drawn(manifest: Manifest, most: int) -> Manifest:
-    """Returns at most so many images of a manifest, the same each time."""
-    records = list(manifest.records)
-    return manifest.with_records(random.Random(0).sample(records, min(most, len(records))))
-
-
-def features_of(model: DiffMICv2, manifest: Manifest) -> Tensor:
-    # As predict computes them, several times as fast as `embed`.
-    return collect_members(model, manifest).features
+#: Pictures of each foreign set.
+MOST_FOREIGN = 250
 
 
 def fitted(model: DiffMICv2, data: Path, foreign: tuple[Path, ...]) -> TrustReport:
     """Gives a model what it knows about its limits, and measures it."""
-    config = model.config
-    manifest = as_manifest(data, class_names=config.class_names, task=config.task)
-    val, test = manifest.split("val"), manifest.split("test")
-    training = features_of(model, drawn(manifest.split("train"), MOST_TRAINING))
-    model.trust = fit_trust(config, training, Known.of(collect_members(model, val), val, config))
-    others = {}
+    trust, config, others = fit_limits(model, data), model.config, {}
+    test = as_manifest(data, class_names=config.class_names, task=config.task).split("test")
     for path in foreign:
         found = as_manifest(path)
-        others[path.stem] = features_of(model, drawn(found.split("test") if found.has_splits else found, MOST_FOREIGN))
-    return measure_trust(model.trust, config, Known.of(collect_members(model, test), test, config), others)
+        some = some_of(found.split("test") if found.has_splits else found, MOST_FOREIGN)
+        others[path.stem] = collect_members(model, some).features
+    return measure_trust(trust, config, Known.of(collect_members(model, test), test, config), others)
 
 
 @click.command()

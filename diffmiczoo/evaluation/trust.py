@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.classes import match_classes
 from diffmiczoo.data.groups import group_numbers
 from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.errors import InvalidValueError
-from diffmiczoo.evaluation.members import MemberLogits
+from diffmiczoo.evaluation.members import MemberLogits, collect_members
 from diffmiczoo.inference.decisions import decide
 from diffmiczoo.inference.limits import settings_of
 from diffmiczoo.inference.probabilities import uncertainty
 from diffmiczoo.metrics.checks import indicator
 from diffmiczoo.metrics.trust import DeferralOutcome, SetCoverage, TrustReport
+from diffmiczoo.model import DiffMICv2
 from diffmiczoo.trust.arrays import coverage_band, groups_needed
 from diffmiczoo.trust.conformal import ALPHAS, fit_sets
 from diffmiczoo.trust.gate import fit_gate
 from diffmiczoo.trust.selective import aurc, fit_deferral, risk_coverage
 from diffmiczoo.trust.stored import Trust
+
+#: Training images that a gate's covariance is computed from.
+MOST_TRAINING = 2000
 
 #: Errors whose deferral is measured.
 ERRORS = (0.02, 0.05, 0.1, 0.2)
@@ -64,6 +72,39 @@ class Known:
             members.features.numpy(),
             numbers,
         )
+
+
+def fit_limits(model: DiffMICv2, data: Any, *, progress: bool | None = None) -> Trust:
+    """Fits what weights know about their limits, and gives it to the model; `save_pretrained` stores it with them.
+
+    The model predicts at most `MOST_TRAINING` images of the split "train" and all of "val"; its weights stay as they
+    are. Call it after the last change of weights, calibration or sampling, which it is fitted for.
+
+    Args:
+        model: trained and calibrated.
+        data: anything that `fit` takes, with the splits that the model was trained with.
+        progress: show bars; by default where the standard error is a terminal.
+
+    Returns:
+        The model's `trust`.
+
+    Raises:
+        ValueError: the data have no such splits, or their classes are not the model's.
+        ImageError: an image cannot be read.
+    """
+    manifest = as_manifest(data, class_names=model.config.class_names or None, task=model.config.task)
+    training = some_of(manifest.split("train"), MOST_TRAINING)
+    val = match_classes(manifest.split("val"), model.config)
+    known = Known.of(collect_members(model, val, progress=progress), val, model.config)
+    features = collect_members(model, training, progress=progress).features
+    model.trust = fit_trust(model.config, features, known)
+    return model.trust
+
+
+def some_of(manifest: Manifest, most: int) -> Manifest:
+    """Returns at most so many images of a manifest, drawn the same each time."""
+    records = list(manifest.records)
+    return manifest.with_records(random.Random(0).sample(records, min(most, len(records))))
 
 
 def fit_trust(config: DiffMICConfig, training_features: Tensor, held_back: Known) -> Trust:

@@ -30,7 +30,7 @@ _NOT_IN_FEATURES = {
 #: Fields that predictions do not depend on.
 _NAMES = {"class_names", "loss", "mmd_weight", "heterologous", "feature_loss_weight"}
 
-_FIT = "`tools/fit_trust.py` fits what weights know about their limits"
+_FIT = "diffmiczoo.evaluation.trust.fit_limits(model, data) fits what weights know about their limits"
 
 
 def settings_of(config: DiffMICConfig) -> dict[str, Any]:

@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from factories import small_model, write_manifest
 from scipy.stats import betabinom
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.evaluation.trust import Known, fit_trust, measure_trust
+from diffmiczoo.evaluation.trust import Known, fit_limits, fit_trust, measure_trust
 from diffmiczoo.inference.probabilities import uncertainty
 from diffmiczoo.trust.arrays import coverage_band
 
@@ -63,6 +64,18 @@ def test_few_pictures_promise_little_and_say_so(training):
 
 def test_without_features_there_is_no_gate(training):
     assert fit_trust(CONFIG, training[:0], known(100, 0)).gate is None
+
+
+def test_a_model_learns_its_limits_from_the_splits_of_a_table(tmp_path):
+    model = small_model(trained=True, num_classes=2, class_names=("dark", "light"))
+    trust = fit_limits(model, write_manifest(tmp_path), progress=False)
+    # Eight validation pictures of four patients: a promise to all, and to no class at .1.
+    assert trust is model.trust and trust.gate is None and trust.sets.groups == 4
+    assert trust.sets.rule(0.2).overall is not None and trust.sets.too_few(0.1) == {0: 4, 1: 4}
+    found = model.predict([str(tmp_path / "39.png")])
+    assert found.ood_score is None and len(found.sets(0.2)[0]) >= 1
+    with pytest.raises(ValueError, match="train"):
+        fit_limits(model, [(picture, "dark") for picture in (tmp_path / "1.png", tmp_path / "2.png")])
 
 
 def test_the_band_is_that_of_scipy():
