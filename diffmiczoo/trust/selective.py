@@ -14,8 +14,8 @@ from diffmiczoo.trust.arrays import checked, checked_groups, one_per_group
 #: With this probability, over draws of the calibration groups, a promise holds.
 CONFIDENCE = 0.9
 
-#: The first step that is tested would pass with so many errors, where one among the surer half would: one that no error
-#: may spoil would often fail.
+#: The first step that is tested would pass with so many errors, where one among the surer two thirds would: a step that
+#: no error may spoil would often fail.
 SPARE = 2
 
 #: Shares of the pictures that are tried: 5 %, 10 %, …, 100 %.
@@ -81,8 +81,8 @@ class Deferral:
 
     def _start(self, error: float, confidence: float) -> int:
         """Returns the first step that is tested: known before any error is counted, as a fixed sequence has to be."""
-        half = len(self.steps) // 2
-        for errors, steps in ((SPARE, self.steps[:half]), (0, self.steps)):
+        surer = self.steps[: 2 * len(self.steps) // 3]
+        for errors, steps in ((SPARE, surer), (0, self.steps)):
             for place, step in enumerate(steps):
                 if _chance(errors, step.kept, error) <= 1 - confidence:
                     return place

@@ -44,7 +44,7 @@ def test_steps_after_the_first_that_fails_are_not_taken():
     assert Deferral(steps, 3000).step(0.05) == steps[0]
 
 
-def test_the_first_step_may_have_errors_where_that_costs_less_than_half_of_the_pictures():
+def test_the_first_step_may_have_errors_where_that_leaves_a_third_of_the_pictures():
     steps = (Step(0.1, 60, 1), Step(0.2, 120, 1), Step(0.3, 180, 2), Step(0.4, 240, 60))
     assert Deferral(steps, 300).step(0.05) == steps[2]  # 60 with an error would fail, and is not tested
     few = tuple(Step(each.limit, each.kept // 2, 0) for each in steps)
