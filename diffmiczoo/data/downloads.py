@@ -54,7 +54,7 @@ def download_records(folder: Path) -> tuple[tuple[Record, ...], tuple[str, ...],
 def _ham10000(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     rows = _checked_rows(table, ("image_id", "lesion_id", "dx"))
     files = _images(table, [row["image_id"] for row in rows])
-    return tuple(Record(files[row["image_id"]], (row["dx"],), group=row["lesion_id"]) for row in rows)
+    return tuple(Record(files[row["image_id"]], (row["dx"],), group=row["lesion_id"], columns=row) for row in rows)
 
 
 def _aptos2019(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
@@ -63,7 +63,7 @@ def _aptos2019(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
     wrong = next((row for row in rows if row["diagnosis"] not in tuple("01234")), None)
     if wrong is not None:
         raise InvalidValueError(f"{table}: {wrong['id_code']} has diagnosis {wrong['diagnosis']!r}; expected 0 to 4")
-    return tuple(Record(files[row["id_code"]], (classes[int(row["diagnosis"])],)) for row in rows)
+    return tuple(Record(files[row["id_code"]], (classes[int(row["diagnosis"])],), columns=row) for row in rows)
 
 
 def _chestxray14(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
@@ -74,6 +74,7 @@ def _chestxray14(table: Path, classes: tuple[str, ...]) -> tuple[Record, ...]:
             files[row["Image Index"]],
             tuple(label for label in row["Finding Labels"].split("|") if label != "No Finding"),
             group=row["Patient ID"],
+            columns=row,
         )
         for row in rows
     ]

@@ -47,6 +47,7 @@ class Record:
         group: the lesion, patient or the like that it shows.
         source: pixels, or a function that returns them, of an image that is no file of its own.
         key: what tells it from all other images; None means its path.
+        columns: all columns of its row → cell as it is written, where it comes from a table, to divide images by.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Record:
     group: str | None = None
     source: Any = field(default=None, compare=False, repr=False)
     key: Hashable = field(default=None, compare=False, repr=False)
+    columns: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def identity(self) -> Hashable:

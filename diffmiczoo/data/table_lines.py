@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from diffmiczoo.data.manifest import Skipped
@@ -24,6 +24,7 @@ class Line:
         labels: None where they are missing.
         split, group: None where there are none.
         path: of the file, once it was found.
+        columns: all cells of the row.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Line:
     split: str | None
     group: str | None
     path: Path = Path()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 class Lines:

@@ -52,7 +52,9 @@ def table_records(
     found = find_files(table, files, [(line.number, line.cell) for line in lines.kept])
     lines.set_paths([file.path for file in found])
     lines.join_repeats(task)
-    records = tuple(Record(line.path, line.labels or (), line.split, line.group) for line in lines.kept)
+    records = tuple(
+        Record(line.path, line.labels or (), line.split, line.group, columns=line.columns) for line in lines.kept
+    )
     _check_all_or_none(path, records, "split", f"give all of them one ({', '.join(SPLITS)}), or none")
     _check_all_or_none(path, records, "group", "give each one (of its own where it is alone), or none")
     names, without = _names_of_columns(columns, records, task)
@@ -174,6 +176,7 @@ def _lines(table: Table, columns: Columns, choice: ColumnChoice, labels: LabelCo
             None if labels is None else labels.labels[place],
             None if columns.split is None else read_split(table, number, row[columns.split], choice),
             groups[place],
+            columns=row,
         )
         for place, (number, row) in enumerate(table.rows)
     ]

@@ -14,6 +14,8 @@ from diffmiczoo.evaluation.results import Difference, LabelledPredictions
 from diffmiczoo.evaluation.trained_on import count_trained_on
 from diffmiczoo.metrics.ablation import Ablation
 from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.metrics.robustness import Robustness
+from diffmiczoo.metrics.subgroups import SubgroupTable
 from diffmiczoo.model import DiffMICv2
 
 
@@ -27,12 +29,16 @@ class DcgReport:
         difference: metric → (model - dcg, and its 95 % interval low and high), on the same resamples; empty where
             there are no resamples.
         ablation: what each member of the pool is worth; None where nobody asked.
+        subgroups: the model's metrics on parts of the images, a table for each column; empty where nobody asked.
+        robustness: the model on pictures that went wrong; None where nobody asked.
     """
 
     model: Metrics
     dcg: Metrics
     difference: dict[str, Difference] = field(default_factory=dict)
     ablation: Ablation | None = None
+    subgroups: tuple[SubgroupTable, ...] = ()
+    robustness: Robustness | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-ready values, as `metrics.json` holds them for each split."""
@@ -41,6 +47,10 @@ class DcgReport:
             parts["difference"] = {name: list(values) for name, values in self.difference.items()}
         if self.ablation is not None:
             parts["ablation"] = self.ablation.to_dict()
+        if self.subgroups:
+            parts["subgroups"] = [table.to_dict() for table in self.subgroups]
+        if self.robustness is not None:
+            parts["robustness"] = self.robustness.to_dict()
         return parts
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -96,6 +97,12 @@ class LabelledPredictions:
     def num_units(self) -> int:
         """How many groups there are, or images where these have no groups: what a resample draws."""
         return len(self.names) if self.groups is None else group_numbers(self.groups)[1]
+
+    def select(self, rows: Sequence[int]) -> LabelledPredictions:
+        """Returns the predictions for some of the images, by their places."""
+        groups = None if self.groups is None else tuple(self.groups[row] for row in rows)
+        names, labels = tuple(self.names[row] for row in rows), tuple(self.labels[row] for row in rows)
+        return replace(self, names=names, labels=labels, groups=groups, probs=self.probs[list(rows)])
 
     def metrics(self, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None) -> Metrics:
         """Returns `compute_metrics` of these predictions."""

@@ -15,11 +15,21 @@ from typing import Any
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import read_json_object
-from diffmiczoo.hub.card_tables import cell, class_table, known_limits, spread, table
+from diffmiczoo.hub.card_tables import (
+    cell,
+    class_table,
+    known_limits,
+    robustness_table,
+    spread,
+    subgroup_tables,
+    table,
+)
 from diffmiczoo.hub.opponent import Opponent
 from diffmiczoo.inference.views import VIEWS
 from diffmiczoo.metrics.ablation import Ablation
 from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.metrics.robustness import Robustness
+from diffmiczoo.metrics.subgroups import SubgroupTable
 from diffmiczoo.metrics.table import overall_metrics
 from diffmiczoo.metrics.trust import TrustReport
 
@@ -88,6 +98,8 @@ class CardFacts:
         ablation: what each member of the pool is worth on the test split.
         opponent: a plain classifier on the same images.
         trust: how what the weights know about their limits holds.
+        subgroups: metrics on parts of the test images, a table for each column.
+        robustness: on corrupted test images.
     """
 
     license: str
@@ -113,6 +125,8 @@ class CardFacts:
     ablation: Ablation | None = None
     opponent: Opponent | None = None
     trust: TrustReport | None = None
+    subgroups: tuple[SubgroupTable, ...] = ()
+    robustness: Robustness | None = None
 
 
 def missing_facts(directory: str | os.PathLike[str] | None) -> list[str]:
@@ -132,8 +146,8 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
     """Reads the facts that lie beside weights: `card.json`, `metrics.json`, and any `recipe.json` and PNG pictures.
 
     `card.json` holds the texts of `REQUIRED` (limits is a list of sentences) and any of `OPTIONAL`. `metrics.json`
-    holds under "test" the metrics of "model", and optionally of "dcg" and their "difference"; under "seeds" those of
-    each of several runs, under "trust" a `TrustReport`.
+    holds under "test" the metrics of "model", and optionally those of "dcg", their "difference", "subgroups" and
+    "robustness"; under "seeds" those of each of several runs, under "trust" a `TrustReport`.
 
     Raises:
         IncompleteCardError: something is missing, empty or unknown; the message lists all of it.
@@ -154,6 +168,8 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
         ablation=Ablation.from_dict(measured["ablation"]) if "ablation" in measured else None,
         opponent=Opponent.from_dict(metrics["opponent"]) if "opponent" in metrics else None,
         trust=TrustReport.from_dict(metrics["trust"]) if "trust" in metrics else None,
+        subgroups=tuple(map(SubgroupTable.from_dict, measured.get("subgroups", ()))),
+        robustness=Robustness.from_dict(measured["robustness"]) if "robustness" in measured else None,
         seeds=metrics.get("seeds", {}),
         seeds_note=metrics.get("seeds_note", ""),
         recipe=read_json_object(recipe) if recipe.is_file() else {},
@@ -196,6 +212,8 @@ def render_card(name: str, config: DiffMICConfig, parameters: int, facts: CardFa
         "comparison": "\n\n".join(text for text in (_verdict(facts), facts.comparison) if text),
         "ablation": _ablation(facts),
         "class_table": class_table(facts.metrics),
+        "subgroups": subgroup_tables(facts.subgroups),
+        "robustness": "" if facts.robustness is None else robustness_table(facts.robustness),
         "pictures": "\n\n".join(f"![{picture}]({picture})" for picture in facts.pictures),
         "training_data": facts.training_data,
         "split": facts.split + (f" Images: {counts}." if counts else ""),

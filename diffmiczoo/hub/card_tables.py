@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 
 from diffmiczoo.metrics.report import Metrics, number_text
+from diffmiczoo.metrics.robustness import Robustness
+from diffmiczoo.metrics.subgroups import SubgroupTable
 from diffmiczoo.metrics.table import class_metrics
 from diffmiczoo.metrics.trust import TrustReport, percent
 from diffmiczoo.runtime.text import markdown_text
@@ -57,6 +60,35 @@ def known_limits(report: TrustReport) -> str:
     curve = f"Area under the risk-coverage curve: {report.aurc:.4f}. Errors among the surest test pictures:"
     parts = [_foreign(report), sets, _promise(report), curve, table({"surest": ["wrong"], **risks})]
     return "\n\n".join(["## What the weights know about their limits", *parts])
+
+
+def subgroup_tables(tables: Sequence[SubgroupTable]) -> str:
+    """Returns the metrics on parts of the test images, a table for each column."""
+    if not tables:
+        return ""
+    parts = ["### Subgroups", "Test images divided by columns of their table, with 95 % intervals."]
+    for each in tables:
+        (column, names), *numbers = each.columns().items()
+        parts += [table({markdown_text(column): list(map(markdown_text, names)), **dict(numbers)}), each.notes()]
+    return "\n\n".join(parts)
+
+
+def robustness_table(found: Robustness) -> str:
+    """Returns what a model reaches on pictures as they are, with each corruption at its worst, and on average."""
+    worst = found.worst()
+    rows = (found.clean, *worst, found.mean)
+    names = {row.corruption: f"{row.corruption.replace('_', ' ')}, severity {row.severity}" for row in worst}
+    columns = {"images": [names.get(row.corruption, row.corruption) for row in rows]}
+    cells = zip(*map(found.cells, rows), strict=True)
+    columns |= {heading: list(texts) for heading, texts in zip(found.columns().values(), cells, strict=True)}
+    return "\n\n".join(
+        [
+            "### Robustness",
+            "The same test images, corrupted as it happens in a clinic, at the highest of three severities; *mean* is "
+            f"over all {len(found.rows)} corrupted versions.",
+            table(columns),
+        ]
+    )
 
 
 def _foreign(report: TrustReport) -> str:

@@ -31,3 +31,20 @@ def test_the_commands_evaluate_and_compare(run_directory, manifest_csv, tmp_path
     assert result.exit_code == 2 and "needs the columns name, target and prob_<class>" in result.output
     result = runner.invoke(main, ["evaluate", str(manifest_csv), "--model", "diffmicv2_ham10000", "--save"])
     assert result.exit_code == 2 and "--save needs the weights of a local-dir:" in result.output
+
+
+def test_the_command_shows_subgroups_and_robustness_and_saves_them(run_directory, manifest_csv, monkeypatch) -> None:
+    monkeypatch.setattr("diffmiczoo.evaluation.robustness.SEVERITIES", (3,))
+    command = ["evaluate", str(manifest_csv), "--model", f"local-dir:{run_directory}/best", "--bootstrap", "0"]
+    options = ["--by", "label", "--by", "SPLIT", "--robustness", "--save"]
+    result = CliRunner().invoke(main, [*command, *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    for part in ("dark 4 4 1 too few", "test 8 4 2 too few", "corruption severity", "blur 3", "colour_cast 3"):
+        assert any(line[: len(part.split())] == part.split() for line in lines), part
+    saved = json.loads((run_directory / "best" / "metrics.json").read_text())["test"]
+    assert [table["column"] for table in saved["subgroups"]] == ["label", "split"]
+    assert len(saved["robustness"]["rows"]) == 8
+    assert saved["robustness"]["clean"]["values"]["accuracy"] == saved["model"]["values"]["accuracy"]
+    wrong = CliRunner().invoke(main, [*command, "--by", "sex"])
+    assert wrong.exit_code == 2 and "has no column sex to divide images by; found ['file', 'label'" in wrong.output

@@ -9,6 +9,8 @@ import pytest
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.hub.card import IncompleteCardError, read_facts, render_card
+from diffmiczoo.metrics.robustness import Robustness, RobustnessRow
+from diffmiczoo.metrics.subgroups import Subgroup, SubgroupTable
 from diffmiczoo.model import DiffMICv2
 
 
@@ -100,3 +102,22 @@ def test_everything_that_a_card_lacks_is_listed_at_once(ready: Path) -> None:
         read_facts(ready)
     for words in ("'license' is missing", "'licence' is unknown", "'limits' is one text", "metrics.json: the metrics"):
         assert words in str(caught.value)
+
+
+def test_a_card_shows_subgroups_and_robustness_where_they_were_measured(ready: Path) -> None:
+    path = ready / "metrics.json"
+    measured = json.loads(path.read_text())
+    plain = render_card("name", DiffMICv2.from_pretrained(ready).config, 10, read_facts(ready))
+    assert "Subgroups" not in plain and "Robustness" not in plain
+    values = {"accuracy": 0.9, "balanced_accuracy": 0.8, "ece": 0.1, "nll": 0.3}
+    few, ends = Subgroup("50|60", 9, None, 2), {"accuracy": (0.8, 0.95)}
+    table = SubgroupTable("site", Subgroup("all", 40, None, 3, {"accuracy": 0.9}, ends), (few,), 3)
+    rows = [RobustnessRow("colour_cast", severity, {**values, "accuracy": 0.1 * severity}) for severity in (1, 2, 3)]
+    found = Robustness(40, 0.1, RobustnessRow("clean", 0, values), tuple(rows))
+    measured["test"] |= {"subgroups": [table.to_dict()], "robustness": found.to_dict()}
+    path.write_text(json.dumps(measured))
+    card = render_card("name", DiffMICv2.from_pretrained(ready).config, 10, read_facts(ready))
+    assert r"| 50\|60 | 9 | 2 | too few |" in card and "| all | 40 | 3 | 0.900 [0.800, 0.950] |" in card
+    assert "| clean | 0.900 | 0.800 | 0.100 | 0.300 |" in card
+    assert "| colour cast, severity 3 | 0.300 | 0.800 | 0.100 | 0.300 |" in card
+    assert "| mean | 0.200 | 0.800 | 0.100 | 0.300 |" in card and "severity 1" not in card
