@@ -52,7 +52,7 @@ def divide(manifest: Manifest, column: str) -> Division:
     """Divides the images of a manifest by a column of the table that they were read from.
 
     Numbers of which there are more than ten different ones are cut into ranges: ages at 20, 40, 60 and 80 years, others
-    at their quartiles, rounded to two digits.
+    at their quartiles, rounded to three digits.
 
     Args:
         manifest: the images.
@@ -74,7 +74,7 @@ def divide(manifest: Manifest, column: str) -> Division:
         edges = _AGE_EDGES if years else _quartiles(given)
         names = [MISSING if number is None else _range(number, edges) for number in numbers]
         order = [_range(number, edges) for number in (edges[0] - 1, *edges)]
-        how = "at 20, 40, 60 and 80 years" if years else "near its quartiles"
+        how = "at 20, 40, 60 and 80 years" if years else "near their quartiles"
         return _division(name, names, order, f"numbers cut {how}")
     names = [MISSING if is_empty(cell) else cell for cell in cells]
     order = sorted(set(names), key=label_order)
@@ -109,9 +109,9 @@ def _number(cell: str, years: bool) -> float | None:
 
 
 def _quartiles(numbers: Sequence[float]) -> tuple[float, ...]:
-    """Returns the quartiles, rounded to two digits where that keeps them apart; fewer where they are equal."""
+    """Returns the quartiles, rounded to three digits where that keeps them apart; fewer where they are equal."""
     exact = np.quantile(numbers, (0.25, 0.5, 0.75)).tolist()
-    rounded = [float(f"{value:.2g}") for value in exact]
+    rounded = [float(f"{value:.3g}") for value in exact]
     edges = rounded if len(set(rounded)) == len(set(exact)) else exact
     return tuple(sorted(set(edges)))
 
