@@ -88,14 +88,15 @@ def _row(corruption: str, severity: int, prediction: Prediction, manifest: Manif
     values = {name: found.values[name] for name in COLUMNS[config.task]}
     inside = prediction.in_distribution
     flagged = None if inside is None else 1 - float(inside.float().mean())
-    return RobustnessRow(corruption, severity, values, _coverage(prediction, manifest), flagged)
-
-
-def _coverage(prediction: Prediction, manifest: Manifest) -> float | None:
-    """Returns the share of the true labels in the sets by class, a mean over the pictures that have any; or None."""
     sets = prediction.shown_sets
     if sets is None:
-        return None
+        return RobustnessRow(corruption, severity, values, flagged=flagged)
+    size = sum(map(len, sets)) / len(sets)
+    return RobustnessRow(corruption, severity, values, _coverage(sets, manifest), size, flagged)
+
+
+def _coverage(sets: list[list[str]], manifest: Manifest) -> float | None:
+    """Returns the share of the true labels in the sets, a mean over the pictures that have any; None without any."""
     pairs = [(record.labels, own) for record, own in zip(manifest.records, sets, strict=True) if record.labels]
     shares = [sum(label in own for label in labels) / len(labels) for labels, own in pairs]
     return sum(shares) / len(shares) if shares else None

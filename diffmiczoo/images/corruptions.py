@@ -182,7 +182,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "defocus": Corruption((2, 4, 6), "radius of a disc in pixels, at a shorter side of 224", _defocus),
     "noise": Corruption((8, 15, 30), "standard deviation in grey levels of 255", _noise),
     "brightness": Corruption((1.15, 1.3, 1.5), "factor, brighter or darker", _brightness),
-    "contrast": Corruption((1.25, 1.6, 2.2), "factor about the mean, more or less", _contrast),
+    "contrast": Corruption((1.2, 1.4, 1.7), "factor about the mean, more or less", _contrast),
     "downscale": Corruption((2, 3, 4), "the shorter side is 224 pixels divided by it", _downscale),
     "colour_cast": Corruption((0.08, 0.16, 0.3), "share by which red is up and blue down, or the reverse", _cast),
 }

@@ -19,6 +19,9 @@ COLUMNS = {
 
 CLEAN, MEAN = "clean", "mean"
 
+#: Fields of a row that only some weights fill.
+_SHARES = ("coverage", "set_size", "flagged")
+
 
 @dataclass(frozen=True)
 class RobustnessRow:
@@ -30,6 +33,7 @@ class RobustnessRow:
         severity: 1, 2 or 3; 0 for "clean" and "mean".
         values: metric → value.
         coverage: share of the true labels that are in the prediction sets; None without sets.
+        set_size: mean number of classes in a set: a large one covers without saying much; None without sets.
         flagged: share of the pictures that are flagged as unlike the training pictures; None without a gate.
     """
 
@@ -37,6 +41,7 @@ class RobustnessRow:
     severity: int
     values: dict[str, float]
     coverage: float | None = None
+    set_size: float | None = None
     flagged: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,7 +53,8 @@ class RobustnessRow:
     def from_dict(cls, found: Mapping[str, Any]) -> RobustnessRow:
         """Builds it from what `to_dict` writes."""
         values = {name: math.nan if value is None else value for name, value in found["values"].items()}
-        return cls(found["corruption"], found["severity"], values, found["coverage"], found["flagged"])
+        shares = (found[name] for name in _SHARES)
+        return cls(found["corruption"], found["severity"], values, *shares)
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,8 @@ class Robustness:
     def mean(self) -> RobustnessRow:
         """The mean over `rows`."""
         values = {name: _mean([row.values[name] for row in self.rows]) for name in self.clean.values}
-        shares = ([getattr(row, name) for row in self.rows] for name in ("coverage", "flagged"))
-        coverage, flagged = (None if None in each else _mean(each) for each in shares)
-        return RobustnessRow(MEAN, 0, values, coverage, flagged)
+        shares = ([getattr(row, name) for row in self.rows] for name in _SHARES)
+        return RobustnessRow(MEAN, 0, values, *(None if None in each else _mean(each) for each in shares))
 
     def worst(self) -> tuple[RobustnessRow, ...]:
         """Returns the row of each corruption at its highest severity, in the order of `rows`."""
@@ -105,12 +110,12 @@ class Robustness:
     def columns(self) -> dict[str, str]:
         """Returns the names of a row's numbers → their headings: those that there are."""
         found = {name: find_metric(name).short_label for name in self.clean.values}
-        found |= {"coverage": f"sets cover ({self.alpha:g})"} if self.clean.coverage is not None else {}
-        return found | ({"flagged": "flagged"} if self.clean.flagged is not None else {})
+        headings = zip(_SHARES, (f"sets cover ({self.alpha:g})", "set size", "flagged"), strict=True)
+        return found | {name: text for name, text in headings if getattr(self.clean, name) is not None}
 
     def cells(self, row: RobustnessRow) -> list[str]:
         """Returns a row's numbers as texts, one for each of `columns`."""
-        numbers = row.values | {"coverage": row.coverage, "flagged": row.flagged}
+        numbers: dict[str, float | None] = {**row.values, **{name: getattr(row, name) for name in _SHARES}}
         return [number_text(math.nan if (value := numbers[name]) is None else value) for name in self.columns()]
 
     def table(self) -> str:

@@ -68,7 +68,7 @@ def test_the_clean_row_is_what_evaluate_says(manifest_csv) -> None:
 def test_sets_and_flags_are_measured_where_the_weights_have_them(found) -> None:
     assert found.clean.values.keys() == {"accuracy", "auroc", "ece", "nll"}
     for row in (found.clean, *found.rows):
-        assert 0 <= row.coverage <= 1 and 0 <= row.flagged <= 1
+        assert 0 <= row.coverage <= 1 <= row.set_size <= 3 and 0 <= row.flagged <= 1
     blurred = next(row for row in found.rows if row.corruption == "blur" and row.severity == 3)
     assert found.clean.flagged < 0.3 < 0.7 < blurred.flagged
 
