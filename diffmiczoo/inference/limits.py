@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -35,6 +36,12 @@ _FIT = "diffmiczoo.evaluation.trust.fit_limits(model, data) fits what weights kn
 
 def settings_of(config: DiffMICConfig) -> dict[str, Any]:
     """Returns the fields of a config that predictions depend on, for `Trust.settings`."""
+    return dict(_settings_of(config))
+
+
+# Asked for several times in every prediction of one picture, and a config never changes.
+@lru_cache(maxsize=64)
+def _settings_of(config: DiffMICConfig) -> dict[str, Any]:
     return {name: value for name, value in config.to_dict().items() if name not in _NAMES}
 
 

@@ -78,8 +78,8 @@ class Trust:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value as JSON gives it back: tuples as lists."""
-    return json.loads(json.dumps(value))
+    """Returns a setting as JSON gives it back: tuples as lists."""
+    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def _read(values: Any, build: Callable[[Any], Part]) -> Part | None:
