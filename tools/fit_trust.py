@@ -23,7 +23,7 @@ from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.evaluation.members import collect_members
 from diffmiczoo.evaluation.trust import Known, fit_limits, measure_trust, some_of
 from diffmiczoo.files import write_text
-from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE
+from diffmiczoo.hub.card_facts import CARD_FILE, METRICS_FILE
 from diffmiczoo.metrics.trust import TrustReport
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY

@@ -27,7 +27,7 @@ from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.evaluation.ablation import ablate
 from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
 from diffmiczoo.evaluation.members import MemberLogits, collect_members
-from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE
+from diffmiczoo.hub.card_facts import CARD_FILE, METRICS_FILE
 from diffmiczoo.metrics.calibration import fit_calibration
 from diffmiczoo.metrics.decisions import fit_decision
 from diffmiczoo.model import DiffMICv2

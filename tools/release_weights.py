@@ -32,9 +32,12 @@ from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.evaluation.ablation import ablate
 from diffmiczoo.evaluation.dcg_report import predict_with_dcg
 from diffmiczoo.evaluation.members import collect_members
-from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, read_facts, render_card
+from diffmiczoo.hub.card import render_card, render_license
+from diffmiczoo.hub.card_facts import CARD_FILE, METRICS_FILE, read_facts
+from diffmiczoo.hub.checklist import CHECKLIST_FILE, render_checklist
 from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.client import FILES
+from diffmiczoo.hub.licenses import LICENSE_FILE
 from diffmiczoo.inference.probabilities import scores_to_probs
 from diffmiczoo.metrics.calibration import fit_calibration
 from diffmiczoo.metrics.decisions import fit_decision
@@ -145,12 +148,19 @@ def git(*arguments: str) -> str:
 
 
 def write_card(directory: Path, entry: str, facts: dict[str, Any]) -> None:
-    """Writes card.json and README.md beside weights and metrics, from the same facts that `push` would publish."""
+    """Writes the card and what goes with it beside weights and metrics, from the facts that `push` would publish."""
     (directory / CARD_FILE).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     model = DiffMICv2.from_pretrained(directory)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    card = render_card(entry, model.config, parameters, read_facts(directory))
-    (directory / "README.md").write_text(card, encoding="utf-8")
+    known = read_facts(directory)
+    card = render_card(entry, model.config, parameters, known)
+    texts = {
+        "README.md": card,
+        CHECKLIST_FILE: render_checklist(entry, model.config, known),
+        LICENSE_FILE: render_license(entry, model.config, known),
+    }
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="utf-8")
 
 
 def write_index(directory: Path, entry: str) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from diffmiczoo.data.catalog import class_labels
 from diffmiczoo.errors import InvalidValueError
-from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, IncompleteCardError, missing_facts
+from diffmiczoo.hub.card_facts import CARD_FILE, METRICS_FILE, IncompleteCardError, missing_facts
 from diffmiczoo.hub.client import DownloadOptions, weights_directory_of
 from diffmiczoo.hub.companions import StorableModel
 from diffmiczoo.hub.described_state import DescribedState
@@ -99,7 +99,7 @@ class PretrainedModel(DescribedState, StorableModel):
 
         Args:
             repo_id: "organisation/name"; made if need be.
-            facts: directory with the `card.json` and `metrics.json` that a card needs (`diffmiczoo.hub.card`). By
+            facts: directory with the `card.json` and `metrics.json` that a card needs (`diffmiczoo.hub.card_facts`). By
                 default those beside the weights that the model was loaded from, if it is still as it was there.
             private: whether a repository that is made is private; by default as its organisation has it.
             token: of an account that may write it; HF_TOKEN by default.

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from diffmiczoo.errors import InvalidValueError
-from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, read_facts, render_card
+from diffmiczoo.hub.card import render_card, render_license
+from diffmiczoo.hub.card_facts import CARD_FILE, METRICS_FILE, read_facts
+from diffmiczoo.hub.checklist import CHECKLIST_FILE, render_checklist
 from diffmiczoo.hub.client import FILES
 from diffmiczoo.hub.companions import StorableModel
 from diffmiczoo.hub.errors import Request, translate_errors
+from diffmiczoo.hub.licenses import LICENSE_FILE
 from diffmiczoo.hub.names import hub_name, parse_model_name
 
 COMMIT_MESSAGE = "Weights by diffmiczoo"
@@ -29,7 +32,8 @@ def push_directory(
 
     Args:
         directory: holds what `save_pretrained` writes, `card.json` and `metrics.json`
-            (`diffmiczoo.hub.card.read_facts`), and optionally `recipe.json` and PNG pictures.
+            (`diffmiczoo.hub.card_facts.read_facts`), and optionally `recipe.json`, `LICENSE` and PNG pictures. Card,
+            checklists and, where there is none, `LICENSE` are written anew.
         repository: "organisation/name"; made if need be.
         model: what the directory's weights give when they are loaded; for the card.
         private: whether a repository that is made is private; by default as its organisation has it.
@@ -53,10 +57,16 @@ def push_directory(
         raise InvalidValueError("the model was not trained; there is nothing to publish")
     facts = read_facts(directory)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    card = render_card(model.weights_name or own_name, model.config, parameters, facts, load_as=load_as)
+    name = model.weights_name or own_name
+    card = render_card(name, model.config, parameters, facts, load_as=load_as)
     published = [*FILES, CARD_FILE, METRICS_FILE, *facts.pictures]
     operations = [CommitOperationAdd(file, str(directory / file)) for file in published]
-    operations.append(CommitOperationAdd("README.md", card.encode()))
+    written = {"README.md": card, CHECKLIST_FILE: render_checklist(name, model.config, facts)}
+    if (directory / LICENSE_FILE).is_file():
+        operations.append(CommitOperationAdd(LICENSE_FILE, str(directory / LICENSE_FILE)))
+    else:
+        written[LICENSE_FILE] = render_license(name, model.config, facts)
+    operations += [CommitOperationAdd(file, text.encode()) for file, text in written.items()]
     api = HfApi(token=token, library_name="diffmiczoo")
     with translate_errors(Request(repository, "the upload")):
         api.create_repo(repository, private=private, exist_ok=True)

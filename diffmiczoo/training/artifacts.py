@@ -16,7 +16,7 @@ from diffmiczoo.errors import warn
 from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
 from diffmiczoo.evaluation.evaluate import collect_scores, scores_and_members
 from diffmiczoo.files import write_text
-from diffmiczoo.hub.card import CARD_FILE, METRICS_FILE, RECIPE_FILE
+from diffmiczoo.hub.card_facts import CARD_FILE, METRICS_FILE, RECIPE_FILE
 from diffmiczoo.inference.decisions import decide
 from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
 from diffmiczoo.metrics.calibration import calibration_sentence

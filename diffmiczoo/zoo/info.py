@@ -8,7 +8,7 @@ from typing import Any
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.catalog import class_labels
 from diffmiczoo.files import read_json_object
-from diffmiczoo.hub.card import METRICS_FILE
+from diffmiczoo.hub.card_facts import METRICS_FILE
 from diffmiczoo.hub.names import parse_model_name
 from diffmiczoo.zoo.complexity import count_macs, count_parameters
 from diffmiczoo.zoo.factory import get_config

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.hub.card import IncompleteCardError, read_facts, render_card
+from diffmiczoo.hub.card import render_card, render_license
+from diffmiczoo.hub.card_facts import CardFacts, IncompleteCardError, read_facts
+from diffmiczoo.hub.checklist import render_checklist, reported
 from diffmiczoo.metrics.robustness import Robustness, RobustnessRow
 from diffmiczoo.metrics.subgroups import Subgroup, SubgroupTable
 from diffmiczoo.model import DiffMICv2
@@ -23,6 +27,108 @@ def test_the_cards_metadata_is_what_the_hub_reads(ready: Path) -> None:
     assert card.data.pipeline_tag == "image-classification" and "medical" in card.data.tags
     reported = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert reported["accuracy"] == pytest.approx(facts.metrics.values["accuracy"], abs=1e-4)
+    # By the Hub's identifiers, not by ours.
+    assert {"f1", "roc_auc", "brier_score"} <= reported.keys() and not {"macro_f1", "auroc"} & reported.keys()
+    assert set(card.data.metrics) == reported.keys()
+    arguments = {result.metric_type: result.metric_args for result in card.data.eval_results}
+    assert arguments["f1"] == {"average": "macro"} and arguments["roc_auc"]["multi_class"] == "ovr"
+    assert card.data.base_model is None and card.data.datasets is None and card.data.license_name is None
+
+
+def test_the_hub_learns_licence_data_sets_and_where_training_started(ready: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    told = {
+        "license": "other",
+        "license_name": "clinic-1.0",
+        "license_link": "https://example.org/licence",
+        "datasets": ["clinic/skin"],
+        "base_model": ["timm/resnet18.a1_in1k"],
+        "source": "https://example.org/code",
+    }
+    facts = card_with(ready, told)
+    card = ModelCard(render_card("name", DiffMICv2.from_pretrained(ready).config, 10, facts))
+    assert (card.data.license, card.data.license_name) == ("other", "clinic-1.0")
+    assert card.data.license_link == told["license_link"]
+    assert card.data.datasets == told["datasets"] and card.data.base_model == told["base_model"]
+    result = card.data.eval_results[0]
+    assert (result.dataset_type, result.source_url) == ("clinic/skin", told["source"])
+    assert "Weights: [clinic-1.0](https://example.org/licence)." in card.content
+    text = render_license("name", DiffMICv2.from_pretrained(ready).config, facts)
+    assert "Licence: clinic-1.0\nFull text: https://example.org/licence" in text and "CC BY 4.0" in text
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"license": "other"}, "'license_name' is missing: the license is 'other'"),
+        ({"license": "clinic-1.0"}, "'license_link' is missing: no address is known for the license 'clinic-1.0'"),
+        ({"limits": "none"}, "'limits' is one text; expected a list of sentences"),
+        ({"out_of_scope": [1]}, "'out_of_scope' is [1]; expected a list of texts"),
+        ({"population": ["women"]}, "'population' is ['women']; expected a text"),
+        ({"counts": [1, 2]}, "'counts' is [1, 2]; expected name: value"),
+        ({"checklist": {"CLAIM 45": "x"}}, "'checklist' has 'CLAIM 45': 'x'; expected items such as 'CLAIM 13'"),
+    ],
+)
+def test_what_card_json_holds_is_checked(ready: Path, told: dict[str, Any], said: str) -> None:
+    with pytest.raises(IncompleteCardError, match=re.escape(said)):
+        card_with(ready, told)
+
+
+def test_a_checklist_claims_nothing_that_nobody_wrote_down(ready: Path) -> None:
+    config = DiffMICv2.from_pretrained(ready).config
+    bare = render_checklist("name", config, card_with(ready, {}))
+    for number in ("13", "18", "30", "34", "36", "41", "44"):
+        assert re.search(rf"^\| {number} \| [^|]+ \| \*not reported\* \|$", bare.split("## TRIPOD")[0], re.M), number
+    assert f"## CLAIM: {44 - not_reported(bare, 0)} of 44 items reported" in bare
+    told = {"checklist": {"CLAIM 13": "one *scanner*", "TRIPOD+AI 17": "none | needed"}, "population": "Twelve women."}
+    full = render_checklist("name", config, card_with(ready, told))
+    assert "| 13 | how the images were acquired | one scanner |" in full
+    assert r"| 17 | ethical approval | none \| needed |" in full
+    assert "| 36 | demography and disease in each partition | Twelve women. |" in full
+    before, after = (sum(not_reported(text, part) for part in (0, 1)) for text in (bare, full))
+    assert before - after == 5  # the two, 36, 20b, and 3b, which needs the population
+    counts = reported(card_with(ready, told), config)
+    assert counts == {"CLAIM": (44 - not_reported(full, 0), 44), "TRIPOD+AI": (52 - not_reported(full, 1), 52)}
+    said = " and ".join(f"{some} of {items} items of {name}" for name, (some, items) in counts.items())
+    assert said in render_card("name", config, 10, card_with(ready, told))
+
+
+def test_key_figures_say_what_was_measured_and_what_not(ready: Path) -> None:
+    config, path = DiffMICv2.from_pretrained(ready).config, ready / "metrics.json"
+    bare = render_card("name", config, 10, card_with(ready, {})).split("## Key figures")[1].split("## Limits")[0]
+    assert bare.count("*not reported*") == 4 and "| How often is it right? | balanced accuracy 0." in bare
+    groups = (
+        Subgroup("women", 30, None, 3, {"accuracy": 0.6}, {"accuracy": (0.5, 0.7)}),
+        Subgroup("men", 30, None, 3, {"accuracy": 0.9}, {"accuracy": (0.8, 1.0)}),
+        Subgroup("else", 3, None, 2),
+    )
+    rows = [RobustnessRow(name, 3, {"accuracy": value}) for name, value in (("blur", 0.7), ("noise", 0.2))]
+    measured = json.loads(path.read_text())
+    measured["test"] |= {
+        "subgroups": [SubgroupTable("sex", Subgroup("all", 63, None, 3, {"accuracy": 0.7}), groups, 3).to_dict()],
+        "robustness": Robustness(63, 0.1, RobustnessRow("clean", 0, {"accuracy": 0.7}), tuple(rows)).to_dict(),
+    }
+    differences = {"balanced_accuracy": [-0.2, -0.3, -0.1]}
+    measured["opponent"] = {"name": "timm/resnet18", "seeds": {}, "differences": differences}
+    path.write_text(json.dumps(measured))
+    card = render_card("name", config, 10, card_with(ready, {})).split("## Key figures")[1]
+    found = "lowest women 0.600 [0.500, 0.700], highest men 0.900 [0.800, 1.000] | the intervals do not overlap |"
+    assert f"accuracy by sex: {found}" in card
+    assert "accuracy 0.700 → 0.200 with noise, severity 3 |" in card
+    assert "balanced accuracy -0.200 [-0.300, -0.100] over timm/resnet18 | **worse** |" in card
+
+
+def card_with(directory: Path, told: dict[str, Any]) -> CardFacts:
+    """Writes more into `card.json`, and reads all facts."""
+    path = directory / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    return read_facts(directory)
+
+
+def not_reported(text: str, part: int) -> int:
+    """Counts what one of the two checklists leaves out."""
+    return text.split("## TRIPOD")[part].count("| *not reported* |")
 
 
 def test_a_card_tells_mean_and_standard_deviation_of_all_seeds(ready: Path) -> None:

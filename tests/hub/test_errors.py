@@ -7,7 +7,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from diffmiczoo.errors import DiffMICError
 from diffmiczoo.hub import errors
-from diffmiczoo.hub.card import IncompleteCardError
+from diffmiczoo.hub.card_facts import IncompleteCardError
 from diffmiczoo.hub.checksums import ChecksumError
 
 

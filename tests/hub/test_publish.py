@@ -13,7 +13,7 @@ from loopback.store import Account
 from processes import ForkedProcess, outputs, predict_from_hub
 
 import diffmiczoo
-from diffmiczoo.hub.card import IncompleteCardError
+from diffmiczoo.hub.card_facts import IncompleteCardError
 from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.errors import HubError
 from diffmiczoo.model import DiffMICv2
@@ -32,6 +32,8 @@ def test_push_and_pull_in_two_processes_give_the_same_predictions(hub, ready, im
     assert "library_name: diffmiczoo" in card and 'create_model("hf-hub:org/pushed", pretrained=True)' in card
     assert "Nobody should use it." in card and "Not for clinical use" in card and "apache-2.0" in card
     assert repo.file("main", "card.json")[1].content
+    assert "Full text: https://www.apache.org" in repo.file("main", "LICENSE")[1].content.decode()
+    assert "items reported" in repo.file("main", "CHECKLIST.md")[1].content.decode()
 
 
 @pytest.mark.parametrize("field", ["license", "data_license", "training_data", "split", "intended_use", "limits"])
@@ -50,8 +52,10 @@ def test_the_command_line_publishes_or_says_what_is_missing(ready: Path, hub, hu
     from diffmiczoo.cli import main
 
     hub.accounts["hf_owner"] = Account("org")
+    (ready / "LICENSE").write_text("Ours.")
     done = CliRunner().invoke(main, ["push", str(ready), "org/pushed", "--token", "hf_owner"])
     assert done.exit_code == 0 and 'create_model("hf-hub:org/pushed", pretrained=True)' in done.output, done.output
+    assert hub.repos["org/pushed"].file("main", "LICENSE")[1].content == b"Ours."
     (ready / "card.json").unlink()
     done = CliRunner().invoke(main, ["push", str(ready), "org/pushed", "--token", "hf_owner"])
     assert done.exit_code == 2 and "'license' is missing" in done.output

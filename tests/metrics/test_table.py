@@ -13,7 +13,8 @@ from factories import random_predictions
 
 from diffmiczoo.cli import main
 from diffmiczoo.config import DiffMICConfig, choices
-from diffmiczoo.hub.card import CardFacts, render_card
+from diffmiczoo.hub.card import render_card
+from diffmiczoo.hub.card_facts import CardFacts
 from diffmiczoo.metrics import table
 from diffmiczoo.metrics.definitions import recall_by_class
 from diffmiczoo.metrics.table import Metric, find_metric, metric_names

@@ -13,7 +13,7 @@ from factories import BRIEF, tiny_model
 from PIL import Image
 
 import diffmiczoo
-from diffmiczoo.hub.card import IncompleteCardError, read_facts
+from diffmiczoo.hub.card_facts import IncompleteCardError, read_facts
 
 
 @pytest.fixture(scope="module")

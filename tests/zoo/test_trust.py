@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scipy.stats import binom
 
-from diffmiczoo.hub.card import METRICS_FILE
+from diffmiczoo.hub.card_facts import METRICS_FILE
 from diffmiczoo.hub.serialization import load_model
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY

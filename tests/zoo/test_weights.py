@@ -18,7 +18,9 @@ from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.evaluation.evaluate import probabilities
 from diffmiczoo.evaluation.results import LabelledPredictions
-from diffmiczoo.hub.card import NOT_CLINICAL, read_facts, render_card
+from diffmiczoo.hub.card import NOT_CLINICAL, render_card, render_license
+from diffmiczoo.hub.card_facts import read_facts
+from diffmiczoo.hub.checklist import render_checklist
 from diffmiczoo.inference.decisions import decide
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.runtime.quantized import can_quantize
@@ -32,7 +34,7 @@ STORED = Path(__file__).parent / "predictions"  # written by tools/store_predict
 
 def test_something_ships_and_nothing_else_lies_there() -> None:
     assert "diffmicv2_nano.ham10000" in SHIPPED
-    files = {"README.md", "card.json", "config.json", "metrics.json", "model.safetensors"}
+    files = {"README.md", "CHECKLIST.md", "LICENSE", "card.json", "config.json", "metrics.json", "model.safetensors"}
     assert all({path.name for path in (WEIGHTS_DIRECTORY / name).iterdir()} == files for name in SHIPPED)
 
 
@@ -69,8 +71,14 @@ def test_the_card_says_what_it_has_to(name: str) -> None:
 def test_the_card_is_rendered_from_the_facts_beside_it(name: str) -> None:
     model = diffmiczoo.create_model(name, pretrained=True)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    rendered = render_card(name, model.config, parameters, read_facts(WEIGHTS_DIRECTORY / name))
-    assert (WEIGHTS_DIRECTORY / name / "README.md").read_text(encoding="utf-8") == rendered
+    facts = read_facts(WEIGHTS_DIRECTORY / name)
+    rendered = {
+        "README.md": render_card(name, model.config, parameters, facts),
+        "CHECKLIST.md": render_checklist(name, model.config, facts),
+        "LICENSE": render_license(name, model.config, facts),
+    }
+    for file, text in rendered.items():
+        assert (WEIGHTS_DIRECTORY / name / file).read_text(encoding="utf-8") == text, file
 
 
 def stored_probs(name: str) -> tuple[Manifest, dict[str, torch.Tensor]]:

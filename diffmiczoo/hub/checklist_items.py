@@ -1,0 +1,118 @@
+"""Items of the two checklists for studies like these, with what of a card answers each; topics are in our own words.
+
+CLAIM: Tejani and others, *Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update*, Radiology:
+Artificial Intelligence 6(4), e240300 (2024). TRIPOD+AI: Collins and others, BMJ 385, e078378 (2024).
+"""
+
+from __future__ import annotations
+
+CLAIM, TRIPOD = "CLAIM", "TRIPOD+AI"
+
+#: Number, topic, and the answer of `diffmiczoo.hub.checklist` that fits; "" where only a person can answer.
+_CLAIM = (
+    ("1", "said to be a study of AI, and of which kind", "technology"),
+    ("2", "summary of design, methods, results", "summary"),
+    ("3", "background, intended use, clinical role", "intended_use"),
+    ("4", "aims and hypotheses", ""),
+    ("5", "prospective or retrospective", ""),
+    ("6", "goal of the study", "goal"),
+    ("7", "sources of the data", "training_data"),
+    ("8", "who and what was included and excluded", ""),
+    ("9", "preprocessing", "preprocessing"),
+    ("10", "selection of parts of the data", ""),
+    ("11", "de-identification", ""),
+    ("12", "missing data", ""),
+    ("13", "how the images were acquired", ""),
+    ("14", "how the reference standard was obtained", ""),
+    ("15", "why this reference standard", ""),
+    ("16", "who made the annotations", ""),
+    ("17", "annotation of the test images", ""),
+    ("18", "agreement between and within annotators", ""),
+    ("19", "how images were divided into partitions", "split"),
+    ("20", "level at which partitions are disjoint", "split_level"),
+    ("21", "sample size that was planned", ""),
+    ("22", "description of the model", "architecture"),
+    ("23", "software", "software"),
+    ("24", "where parameters started", "start"),
+    ("25", "training", "training"),
+    ("26", "choice of the final model", "selection"),
+    ("27", "ensembles", "ensemble"),
+    ("28", "measures of performance", "metrics"),
+    ("29", "uncertainty of the measures, significance", "intervals"),
+    ("30", "robustness, sensitivity", "robustness"),
+    ("31", "explanations", "explanation"),
+    ("32", "test on internal data", "internal_test"),
+    ("33", "test on external data", ""),
+    ("34", "registration of a trial", ""),
+    ("35", "numbers included and excluded", "counts"),
+    ("36", "demography and disease in each partition", "population"),
+    ("37", "results with their uncertainty", "results"),
+    ("38", "diagnostic accuracy by class", "results_by_class"),
+    ("39", "analysis of failures", ""),
+    ("40", "limits", "limits"),
+    ("41", "what it means for practice", "out_of_scope"),
+    ("42", "protocol of the study", ""),
+    ("43", "where software, model and data are", "availability"),
+    ("44", "funding", "funding"),
+)
+
+_TRIPOD = (
+    ("1", "title: development or evaluation, population, outcome", ""),
+    ("2", "abstract", "summary"),
+    ("3a", "context in health care", ""),
+    ("3b", "target population, purpose, users", "purpose"),
+    ("3c", "known inequalities between groups", "fairness"),
+    ("4", "objectives", "goal"),
+    ("5a", "sources of data", "training_data"),
+    ("5b", "dates of the data", ""),
+    ("6a", "setting, centres", ""),
+    ("6b", "eligibility", ""),
+    ("6c", "treatments", ""),
+    ("7", "preparation of the data", "preprocessing"),
+    ("8a", "outcome, how and when assessed", "outcome"),
+    ("8b", "who assessed the outcome", ""),
+    ("8c", "blinding of the assessment", ""),
+    ("9a", "choice of predictors", "predictors"),
+    ("9b", "definition of predictors", "predictors"),
+    ("9c", "who measured predictors", ""),
+    ("10", "sample size", ""),
+    ("11", "missing data", ""),
+    ("12a", "how data were used for development and evaluation", "split"),
+    ("12b", "how predictors enter", "preprocessing"),
+    ("12c", "kind of model, steps, internal validation", "training"),
+    ("12d", "differences between clusters", ""),
+    ("12e", "measures of performance", "metrics"),
+    ("12f", "updating of the model", "updating"),
+    ("12g", "how predictions were computed for the evaluation", "sampling"),
+    ("13", "imbalance of classes", "imbalance"),
+    ("14", "fairness", "fairness"),
+    ("15", "output of the model, thresholds", "decision"),
+    ("16", "differences between training and evaluation", "split"),
+    ("17", "ethical approval", ""),
+    ("18a", "funding", "funding"),
+    ("18b", "conflicts of interest", ""),
+    ("18c", "protocol", ""),
+    ("18d", "registration", ""),
+    ("18e", "data sharing", "data_license"),
+    ("18f", "code sharing", "availability"),
+    ("19", "involvement of patients and public", ""),
+    ("20a", "flow and number of participants", "counts"),
+    ("20b", "characteristics of participants", "population"),
+    ("20c", "comparison of development and evaluation data", ""),
+    ("21", "participants and outcomes of each analysis", "counts"),
+    ("22", "the full model", "availability"),
+    ("23a", "performance with intervals", "results"),
+    ("23b", "performance in clusters", "subgroups"),
+    ("24", "results of updating", ""),
+    ("25", "interpretation, fairness", "comparison"),
+    ("26", "limits", "limits"),
+    ("27a", "poor or missing input", "bad_input"),
+    ("27b", "interaction and expertise of users", "users"),
+    ("27c", "further research", ""),
+)
+
+#: Checklist → its items.
+CHECKLISTS = {CLAIM: _CLAIM, TRIPOD: _TRIPOD}
+
+#: What `checklist` of `card.json` may be about.
+ITEMS = frozenset(f"{name} {number}" for name, items in CHECKLISTS.items() for number, *_ in items)
