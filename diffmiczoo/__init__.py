@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from diffmiczoo.config import DiffMICConfig as DiffMICConfig
     from diffmiczoo.data.readers import read_manifest as read_manifest
     from diffmiczoo.errors import DiffMICError as DiffMICError
+    from diffmiczoo.evaluation.audit import audit as audit
     from diffmiczoo.evaluation.evaluate import evaluate as evaluate
     from diffmiczoo.hub.errors import HubError as HubError
     from diffmiczoo.images.items import ImageError as ImageError
@@ -45,6 +46,7 @@ _HOME = {
     "Prediction": "diffmiczoo.inference.prediction",
     "Recipe": "diffmiczoo.training.recipe",
     "TrainingResult": "diffmiczoo.training.fit",
+    "audit": "diffmiczoo.evaluation.audit",
     "convert_official": "diffmiczoo.zoo.convert",
     "create_model": "diffmiczoo.zoo.factory",
     "evaluate": "diffmiczoo.evaluation.evaluate",

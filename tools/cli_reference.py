@@ -24,7 +24,8 @@ Made from the commands by `tools/cli_reference.py`; `diffmiczoo COMMAND --help` 
 | exit status | meaning |
 |---|---|
 | 0 | done |
-| 1 | `predict`: some files could not be read, the others are done; `list`: no name matches; else a fault of \
+| 1 | `audit`: something is wrong with the data; `predict`: some files could not be read, the others are done; \
+`list`: no name matches; else a fault of \
 the program, with its traceback |
 | 2 | something that you can set right, in one line; `DIFFMICZOO_DEBUG=1` shows where it comes from |
 | 130 | stopped with Ctrl-C; `fit` goes on when it is started again |

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from diffmiczoo._version import __version__
+from diffmiczoo.cli.audit import audit
 from diffmiczoo.cli.benchmark import benchmark
 from diffmiczoo.cli.compare import compare
 from diffmiczoo.cli.convert import convert
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for command in (list_models, info, predict, fit, evaluate, compare, benchmark, convert, push):
+for command in (list_models, info, predict, audit, fit, evaluate, compare, benchmark, convert, push):
     main.add_command(command)

@@ -39,6 +39,8 @@ class ColumnChoice:
         group: the column of patients, lesions or the like; "none" for no groups.
         split: the column of splits; "none" for no splits.
         map_split: word for a split → "train", "val", "test", or "skip" for rows that are left out.
+        keep_faults: files that do not exist, and rows that contradict each other about a file, become images all the
+            same, for whoever tells of them.
     """
 
     file: str | None = None
@@ -46,6 +48,7 @@ class ColumnChoice:
     group: str | None = None
     split: str | None = None
     map_split: Mapping[str, str] = field(default_factory=dict)
+    keep_faults: bool = False
 
 
 @dataclass(frozen=True)

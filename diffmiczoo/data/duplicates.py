@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,11 @@ _DEVIATIONS, _BOUNDS = 6.0, (0.65, 0.92)
 
 #: Pairs taken at random, and the least number of pictures for it; fewer are compared with the lower bound.
 _RANDOM_PAIRS, _LEAST_PICTURES = 2000, 30
+
+#: From so many pictures on, more pairs are taken, and the bound also lies above the most similar pair that is to be
+#: expected, from a normal tail through these two quantiles: a set from two cameras has two kinds of pairs, of which
+#: the median and the spread around it know only the more frequent one.
+_MANY_PICTURES, _MANY_PAIRS, _TAIL = 500, 20_000, (0.98, 0.998)
 
 #: In grey levels: what is added to the local contrast that texture is divided by, so that noise stays small, and the
 #: least contrast that a picture is compared at (black ones are no copies of each other).
@@ -121,26 +126,32 @@ def same_content(prints: Prints) -> list[list[int]]:
     return [places for places in found.values() if len(places) > 1]
 
 
-def near_copies(prints: Prints, asked: Callable[[Tensor, Tensor], Tensor] | None = None) -> list[Copy]:
+def near_copies(
+    prints: Prints,
+    asked: Callable[[Tensor, Tensor], Tensor] | None = None,
+    sort: Callable[[int, int], Hashable] = lambda first, second: None,
+) -> list[Copy]:
     """Finds for each picture the earlier one that it was saved, resized, turned or lit anew from, if there is any.
 
-    Of several the most similar one is taken; pairs with equal pixels are left out. Every pair is compared by what
-    turning and mirroring leave of the coarse textures, 136 numbers, in blocks; pairs that are alike in it by what they
-    leave of the fine ones; pairs that still are by both textures in all 8 positions.
+    Of several of one sort the most similar one is taken; pairs with equal pixels are left out. Every pair is compared
+    by what turning and mirroring leave of the coarse textures, 136 numbers, in blocks; pairs that are alike in it by
+    what they leave of the fine ones; pairs that still are by both textures in all 8 positions.
 
     Args:
         prints: of N pictures.
         asked: places (P,) and places (P,) → whether each pair is of interest; all are by default.
+        sort: two places → what sort of pair they are; by default there is one sort.
     """
     least = least_correlation(prints)
-    best: dict[int, Copy] = {}
+    best: dict[tuple[int, Hashable], Copy] = {}
     for block in _alike(prints, least - _SLACK):
         places = block if asked is None else block[asked(*block.T)]
         for copy in _copies(prints, places, least):
             equal = prints.contents[copy.first].tobytes() == prints.contents[copy.second].tobytes()
-            if not equal and (copy.second not in best or copy.correlation > best[copy.second].correlation):
-                best[copy.second] = copy
-    return [best[place] for place in sorted(best)]
+            key = (copy.second, sort(copy.first, copy.second))
+            if not equal and (key not in best or copy.correlation > best[key].correlation):
+                best[key] = copy
+    return sorted(best.values(), key=lambda copy: (copy.second, copy.first))
 
 
 def least_correlation(prints: Prints) -> float:
@@ -153,13 +164,27 @@ def least_correlation(prints: Prints) -> float:
     count = len(prints)
     if count < _LEAST_PICTURES:
         return low
+    pairs = _MANY_PAIRS if count >= _MANY_PICTURES else _RANDOM_PAIRS
     generator = torch.Generator().manual_seed(0)
-    first = torch.randint(count, (_RANDOM_PAIRS,), generator=generator)
-    second = (first + torch.randint(1, count, (_RANDOM_PAIRS,), generator=generator)) % count
-    spread = torch.atanh((_flat(prints.fine[first]) * _flat(prints.fine[second])).sum(1).clamp(-0.999, 0.999))
+    first = torch.randint(count, (pairs,), generator=generator)
+    second = (first + torch.randint(1, count, (pairs,), generator=generator)) % count
+    blocks = zip(first.split(_ROWS), second.split(_ROWS), strict=True)
+    alike = torch.cat([(_flat(prints.fine[one]) * _flat(prints.fine[other])).sum(1) for one, other in blocks])
+    spread = torch.atanh(alike.clamp(-0.999, 0.999))
     # Quantiles: copies among the pairs must not move the bound.
     middle, upper = spread.quantile(0.5), spread.quantile(0.84)
-    return min(max(float(torch.tanh(middle + _DEVIATIONS * (upper - middle))), low), high)
+    bound = middle + _DEVIATIONS * (upper - middle)
+    if count >= _MANY_PICTURES:
+        bound = torch.maximum(bound, _end_of_tail(spread, count * (count - 1) / 2))
+    return min(max(float(torch.tanh(bound)), low), high)
+
+
+def _end_of_tail(spread: Tensor, pairs: float) -> Tensor:
+    """Returns what one of ten sets with so many pairs has a pair above, by the tail of some of them."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+    low, high, end = normal.icdf(torch.tensor([*_TAIL, 1 - 0.1 / pairs], dtype=torch.float64))
+    at_low, at_high = spread.double().quantile(torch.tensor(_TAIL, dtype=torch.float64))
+    return at_low + (at_high - at_low) * (end - low) / (high - low)
 
 
 def _textures(squares: Tensor) -> tuple[Tensor, Tensor]:

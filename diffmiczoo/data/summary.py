@@ -25,23 +25,23 @@ def count_lines(manifest: Manifest) -> list[str]:
         if len(part.class_names) > _CLASSES:
             shown.append(f"and {len(part.class_names) - _CLASSES} more classes")
         lines.append(f"  {split or 'no split':<5} {sizes[split]:,}: {', '.join(shown)}")
-    return [_printable(line) for line in lines]
+    return [printable(line) for line in lines]
 
 
 def reading_lines(manifest: Manifest) -> list[str]:
     """Returns a line for each decision that was made while reading, and for each kind of thing that was left out."""
     left = [f"left out {part}" for part in manifest.skipped]
-    return [_printable(line) for line in (*manifest.notes, *left)]
+    return [printable(line) for line in (*manifest.notes, *left)]
 
 
 def log_manifest(manifest: Manifest) -> None:
     """Tells the logger "diffmiczoo" what was read: what was left out as a warning, everything else as information."""
     for line in (*count_lines(manifest), *manifest.notes):
-        _logger.info(_printable(line))
+        _logger.info(printable(line))
     for part in manifest.skipped:
-        _logger.warning(_printable(f"{manifest.name}: left out {part}"))
+        _logger.warning(printable(f"{manifest.name}: left out {part}"))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Returns a line that every screen takes, whatever names files and classes have."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)

@@ -89,8 +89,12 @@ class Lines:
         """Sets where the files are."""
         self.kept = [replace(line, path=path) for line, path in zip(self.kept, paths, strict=True)]
 
-    def join_repeats(self, task: str | None) -> None:
+    def join_repeats(self, task: str | None, *, keep_faults: bool = False) -> None:
         """Takes each file once: where its rows say the same, or with `task` "multilabel" where each gives one label.
+
+        Args:
+            task: "multiclass", "multilabel" or None.
+            keep_faults: keep all rows of a file that contradict each other.
 
         Raises:
             ValueError: the rows of a file contradict each other; the message names two of them.
@@ -105,6 +109,9 @@ class Lines:
             others = [line for line in lines[1:] if _says(line) != _says(first)]
             if not others:
                 repeated |= {line.number for line in lines[1:]}
+            elif keep_faults and not _joins(lines, task):
+                repeated |= {line.number for line in lines[1:] if line not in others}
+                self.kept += others
             else:
                 first = self._one_label_each(lines, others[0], task)
             self.kept.append(first)
@@ -116,8 +123,8 @@ class Lines:
         """Returns the rows of a file as one, each of which gives one label."""
         first = lines[0]
         labels = list(dict.fromkeys(label for line in lines for label in line.labels or ()))
-        same = all((line.split, line.group) == (first.split, first.group) for line in lines)
-        if task == "multilabel" and same and all(len(line.labels or ()) == 1 for line in lines):
+        same = _one_place(lines)
+        if _joins(lines, task):
             self._joined[first.path] = len(lines)
             return replace(first, labels=tuple(labels))
         advice = (
@@ -152,6 +159,15 @@ class Lines:
         if left:
             notes.append(f"{self._total:,} rows: {self._total - left:,} read, {left:,} left out")
         return tuple(notes)
+
+
+def _one_place(lines: Sequence[Line]) -> bool:
+    return len({(line.split, line.group) for line in lines}) == 1
+
+
+def _joins(lines: Sequence[Line], task: str | None) -> bool:
+    """Whether the rows of a file are one image, each of which gives one label of it."""
+    return task == "multilabel" and _one_place(lines) and all(len(line.labels or ()) == 1 for line in lines)
 
 
 def _says(line: Line) -> tuple[object, ...]:

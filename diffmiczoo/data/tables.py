@@ -49,9 +49,10 @@ def table_records(
     labels = _labels(table, columns, class_names, task)
     lines = Lines(table, _lines(table, columns, choice, labels))
     lines.drop_unlabelled(task)
-    found = find_files(table, files, [(line.number, line.cell) for line in lines.kept])
+    cells = [(line.number, line.cell) for line in lines.kept]
+    found = find_files(table, files, cells, all_needed=not choice.keep_faults)
     lines.set_paths([file.path for file in found])
-    lines.join_repeats(task)
+    lines.join_repeats(task, keep_faults=choice.keep_faults)
     records = tuple(
         Record(line.path, line.labels or (), line.split, line.group, columns=line.columns) for line in lines.kept
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from diffmiczoo.data.checks import DataReport
+from diffmiczoo.data.data_report import DataReport
 from diffmiczoo.data.duplicates import content_hash
 from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.errors import warn

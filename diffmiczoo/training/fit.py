@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from diffmiczoo.data.augmentation import create_augmentation
-from diffmiczoo.data.checks import DataReport, check_data
+from diffmiczoo.data.checks import check_data
+from diffmiczoo.data.data_report import DataReport
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.split_table import write_split
 from diffmiczoo.errors import InvalidValueError, warn

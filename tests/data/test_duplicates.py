@@ -10,7 +10,8 @@ import torch
 from factories import smooth_picture
 from PIL import Image, ImageEnhance
 
-from diffmiczoo.data.duplicates import Prints, near_copies, same_content
+from diffmiczoo.data import duplicates
+from diffmiczoo.data.duplicates import Prints, least_correlation, near_copies, same_content
 
 COUNT, SIZE = 40, 96
 
@@ -101,3 +102,15 @@ def test_few_and_no_pictures(scenes) -> None:
     assert not near_copies(Prints.of([])) and not same_content(Prints.of([]))
     pair = torch.stack([_square(scenes[0]), _square(_jpeg(scenes[0], 70))])
     assert [(copy.first, copy.second) for copy in near_copies(Prints.of([pair]))] == [(0, 1)]
+
+
+def test_the_bound_lies_above_pictures_from_one_of_two_cameras(monkeypatch) -> None:
+    """A fifth of the pictures share a frame that most of what is seen of them consists of."""
+    generator = torch.Generator().manual_seed(0)
+    textures = torch.randn(600, 64, 64, generator=generator)
+    textures[::5] = 0.75**0.5 * torch.randn(64, 64, generator=generator) + 0.25**0.5 * textures[::5]
+    fine = (28 * textures).clamp(-127, 127).to(torch.int8)
+    prints = Prints(np.arange(600).astype("S16").view("V16"), fine[:, ::2, ::2], fine)
+    assert least_correlation(prints) > 0.77
+    monkeypatch.setattr(duplicates, "_MANY_PICTURES", 10**6)
+    assert least_correlation(prints) == 0.65
