@@ -51,10 +51,11 @@ def opinion_of(
             matched.records[row].split or "all",
             given,
             predicted,
-            *map(float, pair),
+            float(of_given),
+            float(of_predicted),
             None if known is None else bool(known[row]),
         )
-        for row, given, predicted, pair in find(probs, matched)
+        for row, given, predicted, (of_given, of_predicted) in find(probs, matched)
     ]
     found.sort(key=lambda label: label.prob_given - label.prob_predicted)
     return Opinion(name, len(matched), None if known is None else int(known.sum()), found[:_MOST])
