@@ -4,7 +4,8 @@ start noise; the tensors stay bit for bit.
     python tools/fit_trust.py diffmicv2_nano.busi --data ../shared/data/busi --foreign ../shared/data/ham10000 …
 
 The covariance of the gate is that of training pictures, all limits are fitted on the validation split. The report on
-the test split and on pictures of other data sets goes into metrics.json ("trust"). With --output DIRECTORY weights and
+the test split and on pictures of other data sets goes into metrics.json ("trust"), as does how the weights hold on
+corrupted test pictures ("robustness"). With --output DIRECTORY weights and
 report are written there, and the package stays as it is.
 """
 
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 import diffmiczoo
 from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.evaluation.members import collect_members
+from diffmiczoo.evaluation.robustness import robustness_of
 from diffmiczoo.evaluation.trust import Known, fit_limits, measure_trust, some_of
 from diffmiczoo.files import write_text
 from diffmiczoo.hub.card_facts import CARD_FILE, METRICS_FILE
@@ -61,6 +63,8 @@ def main(name: str, data: Path, foreign: tuple[Path, ...], output: Path | None) 
     if output is None:
         metrics = json.loads((directory / METRICS_FILE).read_text(encoding="utf-8"))
         metrics["trust"] = report.to_dict()
+        test = as_manifest(data, class_names=model.config.class_names, task=model.config.task).split("test")
+        metrics["test"]["robustness"] = robustness_of(model, test).to_dict()
         (directory / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         write_card(directory, name, json.loads((directory / CARD_FILE).read_text(encoding="utf-8")))
         write_index(directory, name)

@@ -1,4 +1,5 @@
-"""Writes README.md's table of the weights that ship, from their metrics.json and tools/facts/plain_baselines.json.
+"""Writes README.md's table of the weights that ship, from their metrics.json; the plain classifiers of those that were
+released without one are in tools/facts/plain_baselines.json.
 
     python tools/weights_table.py [--check]
 
@@ -25,6 +26,9 @@ BEGIN, END = "<!-- weights table: written by tools/weights_table.py -->", "<!-- 
 #: Weights that show how something is done; a row among the results would say more than they can.
 EXAMPLES = ("diffmicv2_nano.chestxray14",)
 
+#: Of the rows.
+ORDER = ("diffmicv2_nano.ham10000", "diffmicv2_nano.aptos2019", "diffmicv2_nano.busi")
+
 COLUMNS = ("accuracy", "macro_f1", "auroc", "ece", "nll")
 GRADES = "quadratic_kappa"  # beside the row's name, as few weights have it
 
@@ -32,9 +36,8 @@ GRADES = "quadratic_kappa"  # beside the row's name, as few weights have it
 def table() -> str:
     """Returns the table as Markdown; weights with a plain baseline come first, in the order of that file."""
     baselines = read_json_object(BASELINES)
-    shipped = sorted(path.parent.name for path in (ROOT / WEIGHTS).glob("*/metrics.json"))
-    order = [*baselines["metrics"], *(name for name in shipped if name not in baselines["metrics"])]
-    order = [name for name in order if name not in EXAMPLES]
+    shipped = [path.parent.name for path in (ROOT / WEIGHTS).glob("*/metrics.json")]
+    order = sorted((name for name in shipped if name not in EXAMPLES), key=ORDER.index)
     header = ["weights, test images", "", *(find_metric(name).short_label for name in COLUMNS)]
     rows = [_line(header), "|" + "---|" * len(header)]
     for name in order:
@@ -52,7 +55,10 @@ def _rows(name: str, baseline: str, plain: dict[str, float]) -> list[str]:
     if len(seeds) > 1:
         parts[f"mean ± sd of {len(seeds)} seeds"] = _spreads(list(seeds.values()))
     parts["its DCG alone"] = _texts(measured["dcg"]["values"])
-    if plain:
+    if "opponent" in metrics:
+        runs = list(metrics["opponent"]["seeds"].values())
+        parts[f"{baseline}, {len(runs)} seeds"] = _spreads(runs)
+    elif plain:
         parts[baseline] = _texts(plain)
     first = f"[`{name}`]({WEIGHTS.as_posix()}/{name}/README.md), {count:,}{several}"
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def metrics_of(name: str) -> dict[str, Any]:
 
 
 
+def plain_values(name: str) -> dict[str, float]:
+    """Returns what plain classifiers reach: the mean of an opponent's seeds, or what was written down once."""
+    metrics = json.loads((WEIGHTS / f"diffmicv2_nano.{name}" / "metrics.json").read_text("utf-8"))
+    if "opponent" not in metrics:
+        return PLAIN[f"diffmicv2_nano.{name}"]
+    runs = list(metrics["opponent"]["seeds"].values())
+    return {metric: statistics.mean(run[metric] for run in runs) for metric in runs[0]}
+
+
 def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
@@ -48,7 +58,7 @@ def test_readme_claims_what_excludes_zero_and_nothing_else(name: str) -> None:
 
 @pytest.mark.parametrize(("row", "name"), [("HAM10000", "ham10000"), ("APTOS2019", "aptos2019"), ("BUSI", "busi")])
 def test_the_questions_quote_the_plain_classifiers(row: str, name: str) -> None:
-    plain, model = PLAIN[f"diffmicv2_nano.{name}"], metrics_of(name)["model"]["values"]
+    plain, model = plain_values(name), metrics_of(name)["model"]["values"]
     cells = [f"{values['auroc']:.3f}, {values['ece']:.3f}" for values in (plain, model)]
     assert f"| {row} | {cells[0]} | {cells[1]} |" in FAQ
 
