@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffmiczoo.inference.prediction import Prediction as Prediction
     from diffmiczoo.model import DiffMICv2 as DiffMICv2
     from diffmiczoo.nn.condition import Condition as Condition
+    from diffmiczoo.reporting.report import report as report
     from diffmiczoo.training.fit import TrainingResult as TrainingResult
     from diffmiczoo.training.fit import finetune as finetune
     from diffmiczoo.training.fit import fit as fit
@@ -60,6 +61,7 @@ _HOME = {
     "read_manifest": "diffmiczoo.data.readers",
     "register_model": "diffmiczoo.zoo.architectures",
     "register_timm": "diffmiczoo.zoo.timm_registry",
+    "report": "diffmiczoo.reporting.report",
 }
 
 __all__ = [*_HOME, "__version__"]

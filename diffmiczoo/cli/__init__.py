@@ -16,6 +16,7 @@ from diffmiczoo.cli.info import info
 from diffmiczoo.cli.list import list_models
 from diffmiczoo.cli.predict import predict
 from diffmiczoo.cli.push import push
+from diffmiczoo.cli.report import report
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (list_models, info, predict, audit, fit, evaluate, compare, benchmark, convert, push):
+for command in (list_models, info, predict, audit, fit, evaluate, compare, report, benchmark, convert, push):
     main.add_command(command)

@@ -17,6 +17,7 @@ from diffmiczoo.cli.common import (
     model_option,
     threads_option,
 )
+from diffmiczoo.cli.report import report_run
 from diffmiczoo.files import check_directory
 
 if TYPE_CHECKING:
@@ -56,6 +57,13 @@ if TYPE_CHECKING:
     help="Epochs from one line of progress to the next, 0 for none; by default 1 where no bars are shown.",
 )
 @click.option("--quiet", is_flag=True, help="Show neither bars nor lines of progress.")
+@click.option(
+    "--report/--no-report",
+    "with_report",
+    default=True,
+    show_default=True,
+    help="Write a page as `diffmiczoo report` does, for the validation and the test images, into the run.",
+)
 @threads_option
 def fit(
     name: str,
@@ -69,6 +77,7 @@ def fit(
     choice: ColumnChoice,
     log_every: int | None,
     quiet: bool,
+    with_report: bool,
     **options: Any,
 ) -> None:
     """Train a model on your images, in two stages; continues an interrupted run. Its second name is `train`.
@@ -102,3 +111,5 @@ def fit(
         stopped = str(interruption) or "stopped"
         raise KeyboardInterrupt(f"{stopped}; to go on, start it again with the same options") from interruption
     click.echo(result)
+    if with_report and result.metrics is not None:
+        report_run(result, prepared.plan, progress=False if quiet else None)

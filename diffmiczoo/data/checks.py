@@ -12,6 +12,7 @@ from diffmiczoo.data.copies import copied_images
 from diffmiczoo.data.data_report import DataReport
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.data.duplicates import Prints
+from diffmiczoo.data.finding import CopiedImages
 from diffmiczoo.data.image_cache import as_bytes
 from diffmiczoo.data.manifest import Manifest, Record
 from diffmiczoo.data.splits import leaks
@@ -88,3 +89,15 @@ def _read_prints(
 
     prints = Prints.of(batches())
     return records, unreadable, prints
+
+
+def find_copies(manifest: Manifest, config: DiffMICConfig, progress: bool | None = None) -> list[CopiedImages]:
+    """Returns the images of a manifest that show the same picture as another one of it.
+
+    Args:
+        manifest: the images; those that cannot be read are left out.
+        config: for size and crop of the squares that are compared.
+        progress: show a bar; by default where the standard error is a terminal.
+    """
+    read, _, prints = _read_prints(manifest, config, progress)
+    return copied_images([(record.split or "no split", record) for record in read], prints, everywhere=True)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
-from diffmiczoo.evaluation.members import MemberLogits, collect_members
+from diffmiczoo.evaluation.members import MemberLogits, predict_members
 from diffmiczoo.evaluation.results import Difference, LabelledPredictions
 from diffmiczoo.evaluation.trained_on import count_trained_on
+from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.metrics.ablation import Ablation
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.robustness import Robustness
@@ -62,12 +63,14 @@ class PredictionsWithDcg:
         model, dcg: the predictions.
         num_trained_on: how many of the images the model was trained on; None where that is not known.
         members: what both were made of; None where that was not kept.
+        prediction: of the model, with its images; None where that was not kept.
     """
 
     model: LabelledPredictions
     dcg: LabelledPredictions
     num_trained_on: int | None = None
     members: MemberLogits | None = None
+    prediction: Prediction | None = None
 
     @classmethod
     def of(
@@ -114,7 +117,8 @@ def predict_with_dcg(
     Warns:
         UserWarning: the model was trained on some of the images.
     """
-    config, found = model.config, collect_members(model, manifest, batch_size, progress)
+    config = model.config
+    prediction, found = predict_members(model, manifest, batch_size, progress)
     trained_on = count_trained_on(model, manifest, progress)
     both = PredictionsWithDcg.of(manifest, found.probs(config), found.dcg_probs(config), config, trained_on)
-    return replace(both, members=found)
+    return replace(both, members=found, prediction=prediction)

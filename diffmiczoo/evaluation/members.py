@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
 from diffmiczoo.model import DiffMICv2
 
@@ -47,6 +48,13 @@ def collect_members(
     Raises:
         ImageError: an image cannot be read.
     """
+    return predict_members(model, manifest, batch_size, progress)[1]
+
+
+def predict_members(
+    model: DiffMICv2, manifest: Manifest, batch_size: int = 32, progress: bool | None = None
+) -> tuple[Prediction, MemberLogits]:
+    """Does what `collect_members` does, and returns the prediction too."""
     features: list[Tensor] = []
     items = [record.item() for record in manifest.records]
     hook = None
@@ -61,9 +69,10 @@ def collect_members(
     if model.config.predictor == "diffusion" and several:
         features = [model.embed(items, batch_size=batch_size)]
     nothing = torch.zeros(len(items), 0)
-    return MemberLogits(
+    members = MemberLogits(
         found.scores,
         found.members,
         torch.from_numpy(manifest.targets()),
         torch.cat(features) if features else nothing,
     )
+    return found, members

@@ -19,6 +19,7 @@ from diffmiczoo.images.preprocessing import square_extent, square_to_original_bo
 from diffmiczoo.images.reading import read_image
 from diffmiczoo.inference.overlay_pictures import Marks, draw_pictures, pictures_end
 from diffmiczoo.inference.overlay_words import Answer, Bar, answer_end, draw_answer, named
+from diffmiczoo.inference.saliency import class_saliency
 from diffmiczoo.runtime.text import drawn_as_written, plain_text
 
 if TYPE_CHECKING:
@@ -81,17 +82,6 @@ def overlay_of(prediction: Prediction, row: int, item: Any, show_saliency: bool)
     if prediction.sizes and item is prediction.items[row]:
         caption += f", {prediction.sizes[row][1]:,} × {prediction.sizes[row][0]:,} pixels"
     return Overlay(prediction.names[row], picture.permute(1, 2, 0), caption, marks, answer, prediction.model_name)
-
-
-def class_saliency(prediction: Prediction, row: int, name: str) -> Tensor:
-    """Returns a class's saliency at each place (h, w) in [0, 1], a scale that means the same in every picture.
-
-    "multiclass": softmax over the classes of the saliency logits at the place, the class's share among all of them.
-    "multilabel": their sigmoid.
-    """
-    logits = prediction.saliency[row]
-    values = logits.softmax(0) if prediction.config.task == "multiclass" else logits.sigmoid()
-    return values[prediction.class_names.index(name)]
 
 
 def _answer(prediction: Prediction, row: int) -> Answer:

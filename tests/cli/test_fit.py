@@ -34,12 +34,16 @@ def test_fit_and_predict(image_folder, tmp_path, weights) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "weights:" in result.output and (tmp_path / "run" / "best" / "model.safetensors").is_file()
+    report = json.loads((tmp_path / "run" / "report-val" / "report.json").read_text())
+    saved = json.loads((tmp_path / "run" / "best" / "metrics.json").read_text())["val"]["model"]
+    assert report["quality"]["model"]["values"] == pytest.approx(saved["values"]) and report["data"]["split"] == "val"
+    assert list(report["training"]["stages"]) == ["dcg", "diffusion"]
     result = run_command("predict", image_folder, "--model", f"local-dir:{tmp_path}/run/best", "--format", "csv")
     answers = {Path(row["name"]): row["label"] for row in csv.DictReader(io.StringIO(result.stdout))}
     assert all(label in ("dark", "light") for label in answers.values()) and len(answers) == 12
     result = run_command("fit", "--model", weights, "--pretrained", "--train", tmp_path / "labels.csv", "--output",
-                 tmp_path / "tuned", *(f"--set={text}" for text in recipe))  # fmt: skip
-    assert result.exit_code == 0, result.output
+                 tmp_path / "tuned", "--no-report", *(f"--set={text}" for text in recipe))  # fmt: skip
+    assert result.exit_code == 0 and not list((tmp_path / "tuned").glob("report*")), result.output
 
 
 def test_fit_errors_are_one_line(image_folder, tmp_path) -> None:

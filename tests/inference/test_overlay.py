@@ -132,7 +132,7 @@ def test_the_scale_of_the_saliency_is_the_same_for_every_picture(logit: float, s
 
 
 def test_saliency_of_one_label_is_the_share_among_the_classes() -> None:
-    from diffmiczoo.inference.overlay import class_saliency
+    from diffmiczoo.inference.saliency import class_saliency
 
     prediction = animal_prediction(saliency=torch.tensor([1.0, 2.0, 4.0])[None, :, None, None].repeat(4, 1, 4, 4))
     shares = [class_saliency(prediction, 0, name)[0, 0].item() for name in prediction.class_names]

@@ -59,7 +59,16 @@ def test_a_row_in_the_table_is_all_that_a_new_metric_needs(manifest_csv, tmp_pat
     header = next(line for line in printed.splitlines() if line.startswith("class"))
     assert f"worst_miss        {value}" in printed and header.split()[-2:] == ["missed", "support"]
     assert f"worst_miss {metrics.values['worst_miss']:.4f}" in metrics.headline()
-    command = ["fit", "--model", "diffmicv2_nano", "--train", str(manifest_csv), "--output", str(tmp_path / "run")]
+    command = [
+        "fit",
+        "--no-report",
+        "--model",
+        "diffmicv2_nano",
+        "--train",
+        str(manifest_csv),
+        "--output",
+        str(tmp_path / "run"),
+    ]
     refused = CliRunner().invoke(main, [*command, "--set", "select=nonsense"])
     assert refused.exit_code == 2 and "'worst_miss'" in refused.output
 

@@ -176,7 +176,17 @@ def test_a_signal_saves_and_stops_in_the_middle_of_an_epoch(common_manifest, uni
 
 
 def test_ctrl_c_at_the_command_line_says_how_to_go_on(manifest_csv, tmp_path) -> None:
-    command = [sys.executable, "-m", "diffmiczoo.cli", "fit", "--model", "diffmicv2_nano", "--train", str(manifest_csv)]
+    command = [
+        sys.executable,
+        "-m",
+        "diffmiczoo.cli",
+        "fit",
+        "--no-report",
+        "--model",
+        "diffmicv2_nano",
+        "--train",
+        str(manifest_csv),
+    ]
     command += ["--config", "image_size=64", "--set", "batch_size=4", "--output", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     history = tmp_path / "run" / "metrics.csv"

@@ -133,7 +133,9 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     data, output = write_manifest(tmp_path), tmp_path / "run"
     QUICK.replace(dcg_epochs=3, precision="bf16").save(tmp_path / "recipe.json")
     arguments = ("--model", "timm/test_resnet", "--train", data, "--output", output, "--quiet")
-    run = run_command("fit", *arguments, "--recipe", tmp_path / "recipe.json", "--config", "image_size=32")
+    run = run_command(
+        "fit", "--no-report", *arguments, "--recipe", tmp_path / "recipe.json", "--config", "image_size=32"
+    )
     assert run.exit_code == 0, run.output
     model = diffmiczoo.create_model(f"local-dir:{output / 'best'}", pretrained=True)
     assert (model.config.predictor, model.config.dcg_encoder) == ("classifier", "test_resnet")

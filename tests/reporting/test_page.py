@@ -1,0 +1,136 @@
+"""The page of a report: whole in itself, readable without eyes, and with the numbers of the JSON."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+from made_reports import CLASSES, Page, scores_for
+from PIL import Image
+
+from diffmiczoo.metrics.table import class_metrics, find_metric
+from diffmiczoo.reporting.page import SECTIONS, page_of
+from diffmiczoo.reporting.results import FORMAT, StageCurves, Training
+
+
+@pytest.fixture(scope="module")
+def page(usual) -> Page:
+    return Page(page_of(usual))
+
+
+def test_the_page_needs_no_other_file(page) -> None:
+    assert {address[:1] for address in page.addresses} <= {"#", "d"}
+    assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in page.addresses)
+    assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
+    assert not re.search(r"https?:|url\(|@import", page.text)
+    assert len(page.text.encode()) < 5_000_000
+
+
+def test_links_lead_to_sections_and_headings_are_in_order(page) -> None:
+    targets = [address[1:] for address in page.addresses if address.startswith("#")]
+    assert len(SECTIONS) == len(set(page.ids)) - 1 and set(targets) <= set(page.ids)
+    levels = [level for level, _ in page.headings]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(lower - upper <= 1 for upper, lower in pairwise(levels))
+
+
+def test_every_table_has_headings_and_every_picture_words(page) -> None:
+    assert len(page.tables) >= 8 and len(page.scopes) > 50
+    for caption, (head, *rows) in page.tables.items():
+        assert caption and rows and all(len(row) == len(head) for row in rows), caption
+    assert {scope for _, scope in page.scopes} == {"col", "row"}
+    assert len(page.images) == 8 and all(image["alt"] for image in page.images)
+    for chart in re.findall(r"<svg[^>]*>", page.text):
+        assert 'role="img"' in chart and re.search('aria-label="[^"]{20,}"', chart)
+
+
+def test_the_page_shows_the_numbers_of_the_json(usual, page) -> None:
+    found = json.loads(json.dumps(usual.to_dict(), allow_nan=False))
+    assert found["format"] == FORMAT == 1 and found["data"]["num_groups"] == 12
+    metrics = page.column("Metrics with 95 % intervals by drawing whole groups", "model")
+    values, intervals = found["quality"]["model"]["values"], found["quality"]["model"]["intervals"]
+    for name, value in values.items():
+        cell = next(text for row, text in metrics.items() if row.startswith(find_metric(name).label))
+        assert cell == "{:.3f} [{:.3f}, {:.3f}]".format(value, *intervals[name])
+    table = "Each class against the others, with 95 % intervals"
+    for each in found["classes"]:
+        for metric in class_metrics():
+            cell = page.column(table, metric.label)[each["name"]]
+            assert cell == "{:.3f} [{:.3f}, {:.3f}]".format(
+                each["values"][metric.name], *each["intervals"][metric.name]
+            )
+    counts = page.tables["Pictures of each true class by the class they were given"][1:]
+    assert [[int(cell.replace("·", "0")) for cell in row[1:]] for row in counts] == found["confusion"]
+    assert sum(map(sum, found["confusion"])) == 24
+
+
+def test_the_first_screen_says_it_in_words(usual, page) -> None:
+    first = page.words[: page.words.index("Contents")]
+    assert "was shown 24 pictures of 12 groups" in first and "Not for clinical use." in first
+    assert "83 %of the pictures get the right label (95 % interval:" in first
+    assert "the most frequent label would be right for 33 %" in first
+    assert "Of 8 pictures that show it, 6 are found (75 %; 95 % interval" in first
+    assert "It does not compare pictures with its training pictures" in first
+    assert "fit_limits(model, data) adds it" in page.words
+    assert "These are few pictures" in first
+
+
+def test_subgroups_are_those_of_the_column(usual, page) -> None:
+    (table,) = usual.to_dict()["quality"]["subgroups"]
+    assert [(each["name"], each["num_images"]) for each in table["subgroups"]] == [("f", 12), ("m", 12)]
+    assert page.column("By sex", "images") == {"f": "12", "m": "12", "all": "24"}
+
+
+def test_confident_errors_come_first_with_their_pictures(usual, page) -> None:
+    errors, uncertain = usual.gallery.errors, usual.gallery.uncertain
+    assert [shown.row for shown in errors] == [0, 4] and usual.gallery.wrong == 4
+    assert [shown.row for shown in uncertain] == [23, 22]
+    assert errors[0].confidence > errors[1].confidence and errors[0].truth != errors[0].predicted
+    for shown in (*errors, *uncertain):
+        for jpeg in (shown.drawn, shown.marked):
+            picture = Image.open(io.BytesIO(jpeg))
+            assert picture.size == (100, 80) and picture.format == "JPEG" and not picture.getexif()
+        assert shown.drawn != shown.marked and len(shown.rois) == 2
+    sources = [base64.b64decode(image["src"].split(",")[1]) for image in page.images]
+    assert sources[:2] == [errors[0].drawn, errors[0].marked]
+    assert b"drawn" not in json.dumps(usual.to_dict()).encode()
+
+
+def test_names_are_shown_as_they_are_and_never_run(make_report) -> None:
+    names = ("<script>alert(1)</script>", 'a"b onload=x', "{{ 7 * 7 }}")
+    labels = [[names[row % 3]] for row in range(6)]
+    scores = scores_for([CLASSES[row % 3] for row in range(6)], wrong=(0,))
+    pictures = [f"<img src=x>{row}.png" for row in range(6)]
+    found = make_report(labels, scores, config={"class_names": names}, names=pictures)
+    page = Page(page_of(found))
+    assert "script" not in page.tags and all(image["src"].startswith("data:") for image in page.images)
+    assert names[0] in page.words and "{{ 7 * 7 }}" in page.words and "<img src=x>0.png" in page.words
+    assert names[1] in page.column("Pictures of each class", "pictures")
+
+
+def test_curves_of_a_run_are_drawn(usual) -> None:
+    stage = StageCurves((1, 2, 3), (1.0, 0.5, 0.25), "auroc", (0.5, float("nan"), 0.75), 3)
+    page = Page(page_of(dataclasses.replace(usual, training=Training({"dcg": stage}))))
+    assert "stage dcg: auroc best in epoch 3" in page.words
+    label = "AUROC on validation pictures in stage dcg: 0.500 in epoch 1, 0.750 in epoch 3"
+    assert label in page.text
+    assert "does not lie beside them" in Page(page_of(usual)).words
+
+
+def test_several_labels_have_their_own_words(make_report) -> None:
+    labels = [["cat", "dog"], ["dog"], [], ["eel"], ["cat"], ["dog", "eel"]]
+    scores = torch.tensor(
+        [[0.9, 0.8, 0.1], [0.1, 0.9, 0.1], [0.1, 0.7, 0.1], [0.1, 0.1, 0.2], [0.8, 0.1, 0.1], [0.1, 0.9, 0.9]]
+    )
+    found = make_report(labels, scores, config={"task": "multilabel"})
+    page = Page(page_of(found))
+    assert found.confusion is None and "no one of them is taken for another" in page.words
+    assert "How well does it rank?" in page.words and "labelled no finding" in page.words
+    assert found.gallery.errors[0].row in (2, 3)
+    assert sum(each.count for each in found.reliability) == 18
