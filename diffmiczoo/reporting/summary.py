@@ -159,8 +159,8 @@ def sure_tile(report: Report) -> Tile:
     gap = report.quality.model.values[find_metric("ece").name]
     half = report.risk.y[min(len(report.risk.y) - 1, 49)]
     text = (
-        f"That is how far they are from what happens, on average (0 % is best). Among the half of the pictures that it is "
-        f"surest about, {percent(half)} are wrong; among all, {percent(report.risk.y[-1])}."
+        "That is how far they are from what happens, on average (0 % is best). Among the half of the pictures that it "
+        f"is surest about, {percent(half)} are wrong; among all, {percent(report.risk.y[-1])}."
     )
     return Tile(title, f"{percent(gap)} off", text)
 
