@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from diffmiczoo.data.copies import shared_names
 from diffmiczoo.data.groups import group_numbers
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.errors import InvalidValueError
@@ -39,6 +38,7 @@ class Measured:
     """What a model predicted for labelled images, in the forms that sections need.
 
     Attributes:
+        names: of the images below the directory that they share: where that is, is nobody's business.
         prediction: with the images.
         labelled: probabilities beside the truth.
         scored: the same as arrays.
@@ -46,6 +46,7 @@ class Measured:
         resampling: what intervals are drawn by; None for none, or where there is one image or group only.
     """
 
+    names: tuple[str, ...]
     prediction: Prediction
     labelled: LabelledPredictions
     scored: ScoredImages
@@ -53,8 +54,8 @@ class Measured:
     resampling: Resampling | None
 
     @classmethod
-    def of(cls, predicted: PredictionsWithDcg, bootstrap: int, seed: int = 0) -> Measured:
-        """Takes what `predict_with_dcg` returned.
+    def of(cls, predicted: PredictionsWithDcg, manifest: Manifest, bootstrap: int, seed: int = 0) -> Measured:
+        """Takes what `predict_with_dcg` returned for the images of a manifest.
 
         Raises:
             ValueError: it does not hold what the predictions were made of.
@@ -65,15 +66,8 @@ class Measured:
         count = len(labelled.names)
         units = np.arange(count) if labelled.groups is None else group_numbers(labelled.groups)[0]
         drawn = Resampling(units, bootstrap, seed) if bootstrap and labelled.num_units > 1 else None
-        return cls(predicted.prediction, labelled, labelled.scored(), predicted.members, drawn)
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """What the images are called below the directory that they share: where that is, is nobody's business."""
-        names = self.labelled.names
-        folders = {os.path.dirname(name) for name in names}
-        shared = os.path.commonpath(folders) if all(map(os.path.isabs, names)) else ""
-        return tuple(os.path.relpath(name, shared) for name in names) if shared else names
+        names = tuple(shared_names(manifest.records))
+        return cls(names, predicted.prediction, labelled, labelled.scored(), predicted.members, drawn)
 
     @property
     def wrong(self) -> np.ndarray:

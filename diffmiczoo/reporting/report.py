@@ -159,7 +159,7 @@ def measure_report(
     training = training_curves(options.run or run_of(model.loaded_from))
     progress, bootstrap = options.progress, options.bootstrap
     predicted = predicted or predict_with_dcg(model, manifest, options.batch_size, progress)
-    measured = Measured.of(predicted, bootstrap, options.seed)
+    measured = Measured.of(predicted, manifest, bootstrap, options.seed)
     quality = predicted.report(bootstrap, options.seed, progress)
     tables = tuple(subgroup_table(measured.labelled, each, bootstrap, options.seed, progress) for each in divisions)
     if options.val is not None:
@@ -222,7 +222,9 @@ def _copies(model: DiffMICv2, manifest: Manifest, options: ReportOptions) -> Cop
         return Copies("The pictures were not compared with each other.")
     found = find_copies(manifest, model.config, options.progress)
     conflicts = tuple(images for images in found if images.contradicts)
-    return Copies("", tuple(images for images in found if not images.contradicts), conflicts)
+    # Two pictures of one patient may well look the same: what is drawn are whole groups.
+    repeated = (images for images in found if not images.contradicts and (images.across_groups or not images.groups))
+    return Copies("", tuple(repeated), conflicts)
 
 
 def _model_facts(model: DiffMICv2, measured: Measured) -> ModelFacts:

@@ -202,12 +202,12 @@ class Copies:
 
     Attributes:
         missing: why nothing was compared, a sentence; "" where it was.
-        same_pixels: images that have the pixels of another one of the same labels.
+        repeated: images of the same labels and in different groups, if there are any, that show the same.
         conflicts: images that show the same and have different labels.
     """
 
     missing: str = ""
-    same_pixels: tuple[CopiedImages, ...] = ()
+    repeated: tuple[CopiedImages, ...] = ()
     conflicts: tuple[CopiedImages, ...] = ()
 
 

@@ -100,7 +100,7 @@ def _notes(report: Report, shown: Shown) -> list[str]:
         said.append(f"UNLIKE THE TRAINING PICTURES ({shown.ood_score:.1f} times the limit)")
     said += [
         f"shows the same as {_others(copied, shown.name)}"
-        for copied in (*report.copies.conflicts, *report.copies.same_pixels)
+        for copied in (*report.copies.conflicts, *report.copies.repeated)
         if any(shown.name.endswith(name) for name in copied.names)
     ]
     return said
@@ -118,16 +118,16 @@ def copies_section(report: Report) -> Section:
     title, found = "Copies and labels that contradict each other", report.copies
     if found.missing:
         return Section("copies", title, paragraph(found.missing))
-    if not found.conflicts and not found.same_pixels:
-        text = "None: no two of these pictures have the same pixels, none that show the same have different labels."
+    if not found.conflicts and not found.repeated:
+        text = "None: no two of these pictures, of different groups if there are any, show the same."
         return Section("copies", title, paragraph(text))
     parts = []
     if found.conflicts:
         said = "The same picture with different labels: at least one of them is wrong, and so is a number here."
         parts += [paragraph(said), _copies("Pictures that show the same and have different labels", found.conflicts)]
-    if found.same_pixels:
-        said = "The same pixels more than once: such pictures count more than once in every number here."
-        parts += [paragraph(said), _copies("Pictures with the same pixels", found.same_pixels)]
+    if found.repeated:
+        said = "The same picture more than once: it counts more than once, and makes intervals too narrow."
+        parts += [paragraph(said), _copies("Pictures that show the same", found.repeated)]
     return Section("copies", title, join(parts))
 
 
