@@ -37,7 +37,7 @@ def check_data(
     """
     counts = {name: data.manifest.counts for name, data in splits.items()}
     records = [(name, record) for name, data in splits.items() for record in data.manifest.records]
-    prints = [Prints.of(data.squares.split(_BATCH)) for data in splits.values()]
+    prints = [Prints.of(data.squares.split(_BATCH), len(data)) for data in splits.values()]
     unreadable: list[str] = []
     test = whole.with_records(record for record in whole.records if record.split == "test" and "test" not in splits)
     if len(test):
@@ -87,7 +87,7 @@ def _read_prints(
         if squares:
             yield torch.stack(squares)
 
-    prints = Prints.of(batches())
+    prints = Prints.of(batches(), len(manifest))
     return records, unreadable, prints
 
 

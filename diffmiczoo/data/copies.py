@@ -21,7 +21,9 @@ def shared_names(records: Iterable[Record]) -> list[str]:
     return [os.path.relpath(record.path, shared) if shared else str(record.path) for record in records]
 
 
-def copied_images(records: Sequence[tuple[str, Record]], prints: Prints, *, everywhere: bool) -> list[CopiedImages]:
+def copied_images(
+    records: Sequence[tuple[str, Record]], prints: Prints, *, everywhere: bool, names: Sequence[str] | None = None
+) -> list[CopiedImages]:
     """Finds images that show the same picture.
 
     Of near copies the most similar earlier one is named: one for each pair of splits, apart from it one with other
@@ -31,8 +33,9 @@ def copied_images(records: Sequence[tuple[str, Record]], prints: Prints, *, ever
         records: split and record of each image, those of one split together.
         prints: of the same images.
         everywhere: also within one split and with the same labels.
+        names: of the images; by default `shared_names`.
     """
-    names = shared_names(record for _, record in records)
+    names = shared_names(record for _, record in records) if names is None else names
     labels = [" + ".join(sorted(record.labels)) or "no label" for _, record in records]
     grouped = all(record.group is not None for _, record in records)
 

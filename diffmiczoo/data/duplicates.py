@@ -80,15 +80,24 @@ class Prints:
         return len(self.contents)
 
     @classmethod
-    def of(cls, squares: Iterable[Tensor]) -> Prints:
-        """Computes the prints of batches of squares (B, 3, S, S) uint8; one batch is in memory at a time."""
+    def of(cls, squares: Iterable[Tensor], most: int | None = None) -> Prints:
+        """Computes the prints of batches of squares (B, 3, S, S) uint8.
+
+        Args:
+            squares: the batches; with `most` one is in memory at a time.
+            most: how many squares there are at most. The memory for their prints is taken at once: many small pieces
+                between the large ones that each batch needs for a moment would take up several times as much.
+        """
+        if most is None:
+            squares = list(squares)
+            most = sum(map(len, squares))
         contents: list[bytes] = []
-        textures = [(_no_texture(COARSE), _no_texture(FINE))]
+        coarse, fine = (torch.empty(most, side, side, dtype=torch.int8) for side in (COARSE, FINE))
         for batch in squares:
+            rows = slice(len(contents), len(contents) + len(batch))
             contents += [content_hash(square) for square in batch.numpy()]
-            textures.append(_textures(batch))
-        coarse, fine = (torch.cat(parts) for parts in zip(*textures, strict=True))
-        return cls(np.array(contents, dtype="V16"), coarse, fine)
+            coarse[rows], fine[rows] = _textures(batch)
+        return cls(np.array(contents, dtype="V16"), coarse[: len(contents)], fine[: len(contents)])
 
     @classmethod
     def joined(cls, parts: Sequence[Prints]) -> Prints:
@@ -202,10 +211,6 @@ def _texture(pictures: Tensor) -> Tensor:
     steps = _STEPS * even / even.std((1, 2), keepdim=True).clamp(min=1e-6)
     contrast = changes[:, 0].std((1, 2), keepdim=True)
     return torch.where(contrast < _LEAST_CONTRAST, torch.zeros(()), steps.clamp(-127, 127)).round().to(torch.int8)
-
-
-def _no_texture(side: int) -> Tensor:
-    return torch.zeros(0, side, side, dtype=torch.int8)
 
 
 def _flat(textures: Tensor) -> Tensor:

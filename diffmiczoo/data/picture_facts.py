@@ -56,18 +56,29 @@ class PictureFacts:
     """What was read of the images of a manifest.
 
     Attributes:
-        records: of the M images that can be read and show something.
+        places: in the manifest, of the M images that can be read and show something.
         prints: what they are compared by.
         unreadable: what is wrong with those that cannot be read.
-        blank: the images that show nothing, all of one grey.
+        blank: places of the images that show nothing, all of one grey.
         statistics: name, of `STATISTICS` → (M, columns) float64.
     """
 
-    records: list[Record]
+    places: list[int]
     prints: Prints
     unreadable: list[str]
-    blank: list[Record]
+    blank: list[int]
     statistics: dict[str, np.ndarray]
+
+    @property
+    def cut(self) -> str:
+        """A sentence on copies that are not found among these images; the empty text where that is unlikely."""
+        shapes = self.statistics["shape (width by height)"][:, 0]
+        several = len(shapes) > 1 and shapes.max() > 1.02 * shapes.min()
+        bordered = (self.statistics["width of the border"] > 0).any(1).sum() if len(shapes) else 0
+        if not several and not bordered:
+            return ""
+        why = [*(["differ in shape"] if several else []), *([f"have a border ({bordered:,})"] if bordered else [])]
+        return f"images {' and '.join(why)}: copies that were cut, or whose border was cut off, are not found"
 
 
 def read_facts(manifest: Manifest, progress: bool | None = None) -> PictureFacts:
@@ -78,11 +89,11 @@ def read_facts(manifest: Manifest, progress: bool | None = None) -> PictureFacts
         progress: show a bar; by default where the standard error is a terminal.
     """
     reader = _Reader(manifest, progress)
-    prints = Prints.of(reader.batches())
+    prints = Prints.of(reader.batches(), len(manifest))
     of_files = np.array([[*file.numbers, reader.kinds[file.kind]] for file in reader.files], dtype=np.float64)
     rows = np.hstack([of_files, np.concatenate(reader.of_pixels)]) if reader.files else np.zeros((0, len(_COLUMNS)))
     statistics = {name: rows[:, [_COLUMNS.index(each) for each in names]] for name, names in STATISTICS.items()}
-    return PictureFacts(reader.records, prints, reader.unreadable, reader.blank, statistics)
+    return PictureFacts(reader.places, prints, reader.unreadable, reader.blank, statistics)
 
 
 class _File(NamedTuple):
@@ -97,9 +108,9 @@ class _Reader:
 
     def __init__(self, manifest: Manifest, progress: bool | None) -> None:
         self.manifest, self.progress = manifest, progress
-        self.records: list[Record] = []
+        self.places: list[int] = []
         self.unreadable: list[str] = []
-        self.blank: list[Record] = []
+        self.blank: list[int] = []
         self.files: list[_File] = []
         self.kinds: dict[str, int] = {}
         self.of_pixels: list[np.ndarray] = []
@@ -109,17 +120,17 @@ class _Reader:
         records = self.manifest.records
         read = read_sized_squares([record.item() for record in records], SEEN)
         with progress_bar(len(records), f"read {self.manifest.name}", "img", self.progress) as bar:
-            for record, found in zip(records, read, strict=True):
+            for place, found in enumerate(read):
                 bar.update()
                 if isinstance(found, ImageError):
                     self.unreadable.append(str(found))
                     continue
                 square = as_bytes(found.pixels)
                 if int(square.max()) - int(square.min()) <= _EVEN:
-                    self.blank.append(record)
+                    self.blank.append(place)
                     continue
-                self.records.append(record)
-                self.files.append(_of_file(record, *found.size))
+                self.places.append(place)
+                self.files.append(_of_file(records[place], *found.size))
                 self.kinds.setdefault(self.files[-1].kind, len(self.kinds))
                 squares.append(square)
                 if len(squares) == _BATCH:

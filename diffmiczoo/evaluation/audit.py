@@ -12,6 +12,7 @@ from diffmiczoo.data.data_report import DataReport
 from diffmiczoo.data.manifest import SPLITS, Manifest, Record
 from diffmiczoo.data.picture_facts import read_facts
 from diffmiczoo.data.readers import Source, as_manifest
+from diffmiczoo.data.split_names import split_of
 from diffmiczoo.data.splits import leaks
 from diffmiczoo.data.summary import reading_lines
 from diffmiczoo.evaluation.give_aways import give_aways
@@ -59,8 +60,14 @@ def audit(
     """
     manifest = audited(data, class_names=class_names, task=task)
     facts = read_facts(manifest, progress)
-    readable = manifest.with_records(facts.records)
-    copied = copied_images([(_split(record), record) for record in facts.records], facts.prints, everywhere=True)
+    names = shared_names(manifest.records)
+    readable = manifest.with_records(manifest.records[place] for place in facts.places)
+    copied = copied_images(
+        [(_split(record), record) for record in readable.records],
+        facts.prints,
+        everywhere=True,
+        names=[names[place] for place in facts.places],
+    )
     counts = {
         split: manifest.with_records(record for record in manifest.records if _split(record) == split).counts
         for split in dict.fromkeys(map(_split, manifest.records))
@@ -82,11 +89,11 @@ def audit(
         task=manifest.task,
         name=manifest.name,
         alike=[images for images in copied if not images.across_splits and not images.contradicts],
-        blank=shared_names(facts.blank),
+        blank=[names[place] for place in facts.blank],
         empty_folders=_empty_folders(manifest),
         give_aways=give_aways(readable, facts.statistics),
         opinion=opinion,
-        notes=reading_lines(manifest),
+        notes=[*reading_lines(manifest), *filter(None, [facts.cut])],
     )
 
 
@@ -110,6 +117,6 @@ def _split(record: Record) -> str:
 
 
 def _empty_folders(manifest: Manifest) -> list[str]:
-    """Returns folders without images that are none of the classes: these are counted."""
+    """Returns folders without images that are called neither like a class, which is counted, nor like a split."""
     names = [name for part in manifest.skipped if part.reason == _EMPTY for name in part.names]
-    return [name for name in names if os.path.basename(name) not in manifest.class_names]
+    return [name for name in names if not (os.path.basename(name) in manifest.class_names or split_of(name))]
