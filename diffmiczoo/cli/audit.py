@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("data", type=click.Path(exists=True))
 @click.option("--model", "name", metavar="NAME", help="Rank labels by how confidently this model contradicts them.")
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Directory for audit.json.")
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), help="Directory for audit.html and audit.json."
+)
 @column_options(labels=True)
 @class_names_option
 @click.option("--task", type=click.Choice(TASKS), help="By default what the labels tell.")
@@ -51,12 +53,14 @@ def audit(
 
     Unreadable files, copies, groups and copies in two splits, conflicting labels, classes without images, statistics
     that give the label away; with --model also labels that it contradicts. Exit status 1 where something is wrong.
+    The page shows some of the images; it needs no other file and no network.
     """
     if output is not None:
         check_directory(output)
     import diffmiczoo
     from diffmiczoo.data.summary import count_lines, reading_lines
     from diffmiczoo.evaluation.audit import audited
+    from diffmiczoo.reporting.audit_page import write_audit
 
     tell(())
     manifest = audited(data_source(data, choice), class_names=class_names, task=task)
@@ -64,8 +68,7 @@ def audit(
     model = None if name is None else diffmiczoo.create_model(name, pretrained=True, device=device)
     report = diffmiczoo.audit(manifest, model=model, model_name=name or "", batch_size=batch_size)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        report.save(output / "audit.json")
+        write_audit(report, manifest, output)
     if style == "json":
         echo_json(report.to_dict())
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from jinja2 import Environment, PackageLoader
@@ -33,19 +34,48 @@ SECTIONS: tuple[Callable[[Report], Section], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the sections of a page.
+
+    Attributes:
+        title: its heading.
+        kind: what it is, above the title.
+        skip: what its first section is called in "To the …".
+        licence: the sentence below the title.
+        numbers: the file with the same numbers.
+        version: of diffmiczoo.
+    """
+
+    title: str
+    kind: str
+    skip: str
+    licence: str
+    numbers: str
+    version: str
+
+
 def page_of(report: Report) -> str:
     """Returns the page as HTML."""
-    sections = [section(report) for section in SECTIONS]
     title = f"{report.model.name} on {report.data.name}" + (f", {report.data.split}" if report.data.split else "")
+    frame = Frame(title, "Model report", "numbers", licence_sentence(report), "report.json", report.version)
+    return rendered(frame, summary(report), [section(report) for section in SECTIONS])
+
+
+def rendered(frame: Frame, first: Markup, sections: Sequence[Section]) -> str:
+    """Returns a page as HTML: its first screen, contents and sections."""
     environment = _environment()
     return (
         environment.get_template("page.html").render(
-            title=plain_text(title),
+            title=plain_text(frame.title),
+            kind=frame.kind,
+            skip=frame.skip,
             style=Markup(environment.get_template("page.css").render()),
-            summary=summary(report),
-            licence=licence_sentence(report),
+            summary=first,
+            licence=frame.licence,
             sections=sections,
-            version=report.version,
+            numbers=frame.numbers,
+            version=frame.version,
         )
         + "\n"
     )

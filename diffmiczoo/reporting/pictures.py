@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from diffmiczoo.images.items import ImageError
+from diffmiczoo.images.items import ImageError, Item
 from diffmiczoo.images.preprocessing import square_extent, square_to_original_box
 from diffmiczoo.images.reading import read_image
 from diffmiczoo.inference.saliency import class_saliency
@@ -104,6 +104,16 @@ def _drawn(measured: Measured, shown: Shown) -> Shown:
     rois = tuple(tuple(round(side, 1) for side in box) for box in own.tolist())
     shares = tuple(round(share, 4) for share in attention.tolist())
     return replace(shown, rois=rois, roi_attention=shares, drawn=_jpeg(small), marked=_jpeg(marked))
+
+
+def small_jpeg(item: Item, side: int) -> bytes:
+    """Returns a picture as a JPEG whose longer side has at most so many pixels; b"" for one that cannot be read."""
+    try:
+        picture = read_image(item, min_side=side)
+    except ImageError:
+        return b""
+    scale = min(1.0, side / max(picture.shape[-2:]))
+    return _jpeg(_small(picture, tuple(max(1, round(each * scale)) for each in (picture.shape[-1], picture.shape[-2]))))
 
 
 def _small(picture: Tensor, size: tuple[int, int]) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -33,13 +34,16 @@ class Tile:
 
 def summary(report: Report) -> Markup:
     """Returns the first screen."""
+    warnings = [paragraph(text, "warning") for text in cautions(report)]
     tiles = [right_tile(report), failing_tile(report), sure_tile(report), foreign_tile(report)]
+    return join([paragraph(what_sentence(report), "lead"), *warnings, tiled(tiles)])
+
+
+def tiled(tiles: Sequence[Tile]) -> Markup:
+    """Puts statements beside each other."""
     one = Markup('<div class="tile {}"><h3>{}</h3><p class="value">{}</p><p>{}</p></div>')
     drawn = Markup("").join(one.format(tile.style, tile.title, tile.value, tile.text) for tile in tiles)
-    warnings = [paragraph(text, "warning") for text in cautions(report)]
-    return join(
-        [paragraph(what_sentence(report), "lead"), *warnings, Markup('<div class="tiles">{}</div>').format(drawn)]
-    )
+    return Markup('<div class="tiles">{}</div>').format(drawn)
 
 
 def what_sentence(report: Report) -> str:
