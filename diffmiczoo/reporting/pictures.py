@@ -112,8 +112,9 @@ def small_jpeg(item: Item, side: int) -> bytes:
         picture = read_image(item, min_side=side)
     except ImageError:
         return b""
-    scale = min(1.0, side / max(picture.shape[-2:]))
-    return _jpeg(_small(picture, tuple(max(1, round(each * scale)) for each in (picture.shape[-1], picture.shape[-2]))))
+    height, width = picture.shape[-2:]
+    scale = min(1.0, side / max(height, width))
+    return _jpeg(_small(picture, (max(1, round(width * scale)), max(1, round(height * scale)))))
 
 
 def _small(picture: Tensor, size: tuple[int, int]) -> Image.Image:
