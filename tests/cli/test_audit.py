@@ -28,6 +28,7 @@ def test_what_is_wrong_ends_with_status_1_and_is_written(tmp_path) -> None:
     result = run_command("audit", table, "--output", tmp_path / "out")
     assert result.exit_code == 1
     assert result.stdout.startswith("wrong\n") and "0.png (dark, train) = 39.png (light, test)" in result.stdout
+    assert "The same picture in two splits" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     saved = json.loads((tmp_path / "out" / "audit.json").read_text())
     shown = run_command("audit", table, "--format", "json")
     assert shown.exit_code == 1 and json.loads(shown.stdout) == saved
