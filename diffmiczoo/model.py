@@ -24,7 +24,7 @@ from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
 from diffmiczoo.inference.tensors import PredictionTensors, computed_tensors
 from diffmiczoo.inference.timm_interface import TimmInterface, check_pool
 from diffmiczoo.inference.views import Answer
-from diffmiczoo.metrics.calibrate import CalibratedModel
+from diffmiczoo.metrics.recalibrate import RecalibratedModel
 from diffmiczoo.nn.class_layers import check_same_layers, rebuild_class_layers
 from diffmiczoo.nn.condition import Condition, Priors
 from diffmiczoo.nn.create import create_dcg, create_feature_prior
@@ -38,7 +38,7 @@ from diffmiczoo.runtime.settings import Runtime
 from diffmiczoo.trust.gate import Gate
 
 
-class DiffMICv2(FixedNoise, TimmInterface, CalibratedModel, PretrainedModel):
+class DiffMICv2(FixedNoise, TimmInterface, RecalibratedModel, PretrainedModel):
     """DiffMIC-v2 classifier: a DCG model guides a diffusion over labels, conditioned on image features.
 
     Args:
@@ -322,5 +322,5 @@ class DiffMICv2(FixedNoise, TimmInterface, CalibratedModel, PretrainedModel):
         old, names = self.config, () if class_names is None else names_of(class_names)
         self._reconfigure(old.uncalibrated().replace(num_classes=num_classes, class_names=names, ordinal=False))
         rebuilt = rebuild_class_layers(self, old, self.config)
-        self.trained, self.trust = False, None
+        self.trained, self.trust, self.recalibration = False, None, None
         warn(f"num_classes is now {num_classes}: {rebuilt}; fit the model before you predict")

@@ -136,7 +136,7 @@ def test_one_prior_weight_is_half_for_each_prior() -> None:
 def test_fields_that_came_later_may_be_missing() -> None:
     values = DiffMICConfig().to_dict()
     later = "ordinal thresholds prior_weight roi_saliency roi_source_size feature_loss_weight feature_weight"
-    later += " label_adjustment tta dcg_trunk"
+    later += " label_adjustment tta dcg_trunk class_offsets"
     for name in later.split():
         del values[name]
     assert DiffMICConfig.from_dict(values) == DiffMICConfig()

@@ -16,6 +16,7 @@ from diffmiczoo.cli.info import info
 from diffmiczoo.cli.list import list_models
 from diffmiczoo.cli.predict import predict
 from diffmiczoo.cli.push import push
+from diffmiczoo.cli.recalibrate import recalibrate
 from diffmiczoo.cli.report import report
 
 
@@ -28,5 +29,7 @@ def main() -> None:
     """
 
 
-for command in (list_models, info, predict, audit, fit, evaluate, compare, report, benchmark, convert, push):
+for command in (
+    list_models, info, predict, audit, fit, evaluate, compare, report, recalibrate, benchmark, convert, push,
+):  # fmt: skip
     main.add_command(command)

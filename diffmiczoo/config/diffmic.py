@@ -15,6 +15,14 @@ FeatureIndex = Annotated[int, Between(-1, 32)]  # which of timm's feature maps; 
 Beta = Annotated[float, Between(1e-8, 0.999)]
 LossWeight = Annotated[float, Between(0.0, 100.0)]
 
+#: Fields that no tensor holds and that are fitted to the weights on labelled images: the calibration.
+CALIBRATION_FIELDS = (
+    "temperature", "prior_weight", "feature_weight", "class_offsets", "thresholds", "label_adjustment",
+)  # fmt: skip
+
+#: Logits are moved no further by `class_offsets`: odds by a factor of half a thousand million.
+LARGEST_OFFSET = 20.0
+
 #: Numbers of one image's starting noise; a hostile file must not take memory either by what it multiplies.
 MOST_NOISE = 50_000_000
 
@@ -107,6 +115,9 @@ class DiffMICConfig(Settings):
     temperature: float | None = None
     prior_weight: Annotated[tuple[LossWeight, LossWeight], LATER] = (0.0, 0.0)
     feature_weight: Annotated[LossWeight, LATER] = 0.0  # the same of the classifier on F
+    # Added to the calibrated logits: how much more frequent a class is than where the weights were trained, as
+    # recalibration on local images found; empty means as frequent
+    class_offsets: Annotated[tuple[float, ...], LATER] = ()
     thresholds: Annotated[tuple[float, ...], LATER] = ()  # multi-label: from which a label is given; empty means 0.5
     # One label: offsets on log probabilities for the label alone; empty means that it is the most probable class
     label_adjustment: Annotated[tuple[float, ...], LATER] = ()
@@ -180,6 +191,13 @@ class DiffMICConfig(Settings):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise InvalidValueError(f"class_names repeats {', '.join(map(repr, repeated))}")
+        if self.class_offsets and len(self.class_offsets) != self.num_classes:
+            raise InvalidValueError(
+                f"class_offsets has {len(self.class_offsets)} values; a model has one for each of its "
+                f"{self.num_classes} classes, or none"
+            )
+        if not all(abs(value) <= LARGEST_OFFSET for value in self.class_offsets):
+            raise InvalidValueError(f"class_offsets={self.class_offsets} must be within ±{LARGEST_OFFSET:g}")
         if self.thresholds and (self.task != "multilabel" or len(self.thresholds) != self.num_classes):
             raise InvalidValueError(
                 f"thresholds has {len(self.thresholds)} values; a multilabel model has one for each of its "
@@ -213,9 +231,13 @@ class DiffMICConfig(Settings):
     label2id = property(lambda self: {name: index for index, name in enumerate(self.labels)}, doc="Name → number.")
 
     def uncalibrated(self) -> DiffMICConfig:
-        """Returns a copy without what is fitted on validation images: temperature, prior weight, decision rule."""
-        weights: dict[str, Any] = {"prior_weight": (0.0, 0.0), "feature_weight": 0.0}
-        return dataclasses.replace(self, temperature=None, **weights, thresholds=(), label_adjustment=())
+        """Returns a copy without what is fitted on validation images: `CALIBRATION_FIELDS` as they are by default."""
+        return dataclasses.replace(self, **{name: getattr(type(self), name) for name in CALIBRATION_FIELDS})
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The `CALIBRATION_FIELDS` and their values, for `replace`."""
+        return {name: getattr(self, name) for name in CALIBRATION_FIELDS}
 
 
 def _of_both_priors(weight: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,13 @@ from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.readers import as_manifest
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.evaluation.members import MemberLogits, collect_members
-from diffmiczoo.inference.decisions import decide
-from diffmiczoo.inference.limits import settings_of
-from diffmiczoo.inference.probabilities import uncertainty
-from diffmiczoo.metrics.checks import indicator
+from diffmiczoo.metrics.held_back import HeldBack
 from diffmiczoo.metrics.trust import DeferralOutcome, SetCoverage, TrustReport
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.trust.arrays import coverage_band, groups_needed
-from diffmiczoo.trust.conformal import ALPHAS, fit_sets
+from diffmiczoo.trust.conformal import ALPHAS
 from diffmiczoo.trust.gate import fit_gate
-from diffmiczoo.trust.selective import aurc, fit_deferral, risk_coverage
+from diffmiczoo.trust.selective import aurc, risk_coverage
 from diffmiczoo.trust.stored import Trust
 
 #: Training images that a gate's covariance is computed from.
@@ -36,42 +32,15 @@ MOST_TRAINING = 2000
 ERRORS = (0.02, 0.05, 0.1, 0.2)
 
 
-@dataclass(frozen=True, eq=False)
-class Known:
-    """What a model says of labelled pictures, as arrays; N pictures.
-
-    Attributes:
-        probs: (N, C).
-        truth: (N, C) bool.
-        wrong: (N,) bool: the labels are not exactly the true ones.
-        uncertainty: (N,) as `Prediction.uncertainty`.
-        features: (N, H); (N, 0) where there are none.
-        groups: (N,) number of each picture's group.
-    """
-
-    probs: np.ndarray
-    truth: np.ndarray
-    wrong: np.ndarray
-    uncertainty: np.ndarray
-    features: np.ndarray
-    groups: np.ndarray
+class Known(HeldBack):
+    """What a model says of the labelled pictures of a manifest."""
 
     @classmethod
-    def of(cls, members: MemberLogits, manifest: Manifest, config: DiffMICConfig) -> Known:
+    def of(cls, members: MemberLogits, manifest: Manifest, config: DiffMICConfig) -> HeldBack:
         """Returns what members say of the pictures of a manifest, with the config's calibration and decision rule."""
-        probs = members.probs(config)
-        truth = indicator(members.targets, probs.shape, config.task)
-        given = decide(probs, config.task, config.thresholds, config.label_adjustment)
-        groups = manifest.groups()
+        groups, probs = manifest.groups(), members.probs(config)
         numbers = np.arange(len(probs)) if groups is None else group_numbers(groups)[0]
-        return cls(
-            probs.numpy().astype(np.float64),
-            truth.numpy(),
-            (given != truth).any(1).numpy(),
-            uncertainty(probs, config.task).numpy().astype(np.float64),
-            members.features.numpy(),
-            numbers,
-        )
+        return cls.from_probs(probs, members.targets, numbers, config, members.features)
 
 
 def fit_limits(model: DiffMICv2, data: Any, *, progress: bool | None = None) -> Trust:
@@ -107,7 +76,7 @@ def some_of(manifest: Manifest, most: int) -> Manifest:
     return manifest.with_records(random.Random(0).sample(records, min(most, len(records))))
 
 
-def fit_trust(config: DiffMICConfig, training_features: Tensor, held_back: Known) -> Trust:
+def fit_trust(config: DiffMICConfig, training_features: Tensor, held_back: HeldBack) -> Trust:
     """Fits gate, sets and deferral of a model.
 
     Args:
@@ -121,19 +90,16 @@ def fit_trust(config: DiffMICConfig, training_features: Tensor, held_back: Known
     Raises:
         ValueError: an array has values that are not finite.
     """
-    gate = None
+    gate, foreign = None, None
     if training_features.numel() and held_back.features.shape[1]:
         gate = fit_gate(training_features.numpy(), held_back.features, held_back.groups)
-    ranked = held_back.uncertainty
     if gate is not None:
-        # Foreign pictures are deferred in any case; the promise is about the others.
-        ranked = np.where(gate.score(held_back.features) > 1, np.inf, ranked)
-    sets = fit_sets(held_back.probs, held_back.truth, held_back.groups)
-    return Trust(settings_of(config), gate, sets, fit_deferral(ranked, held_back.wrong, held_back.groups))
+        foreign = gate.score(held_back.features) > 1
+    return held_back.trust(config, gate, foreign)
 
 
 def measure_trust(
-    trust: Trust, config: DiffMICConfig, test: Known, foreign: Mapping[str, Tensor] | None = None
+    trust: Trust, config: DiffMICConfig, test: HeldBack, foreign: Mapping[str, Tensor] | None = None
 ) -> TrustReport:
     """Measures on test pictures, and on pictures of other kinds.
 
@@ -168,7 +134,7 @@ def measure_trust(
     )
 
 
-def _coverage(trust: Trust, config: DiffMICConfig, test: Known, alpha: float, by_class: bool) -> SetCoverage | None:
+def _coverage(trust: Trust, config: DiffMICConfig, test: HeldBack, alpha: float, by_class: bool) -> SetCoverage | None:
     if trust.sets is None:
         return None
     inside = trust.sets.contains(test.probs, alpha, by_class=by_class)
@@ -189,7 +155,7 @@ def _band(groups: int, count: int, alpha: float) -> tuple[float, float] | None:
     return None if groups < groups_needed(alpha) else coverage_band(groups, count, alpha)
 
 
-def _outcome(trust: Trust, test: Known, inside: np.ndarray, error: float) -> DeferralOutcome:
+def _outcome(trust: Trust, test: HeldBack, inside: np.ndarray, error: float) -> DeferralOutcome:
     try:
         limit = -1.0 if trust.deferral is None else trust.deferral.step(error).limit
     except InvalidValueError:
@@ -200,6 +166,6 @@ def _outcome(trust: Trust, test: Known, inside: np.ndarray, error: float) -> Def
     return DeferralOutcome(error, float(1 - kept.mean()), float(test.wrong[kept].mean()), int(kept.sum()))
 
 
-def _risks(test: Known) -> tuple[float, ...]:
+def _risks(test: HeldBack) -> tuple[float, ...]:
     risks, count = risk_coverage(test.uncertainty, test.wrong), len(test.wrong)
     return tuple(float(risks[max(round(count * tenth / 10), 1) - 1]) for tenth in range(1, 11))

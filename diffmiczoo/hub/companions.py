@@ -11,11 +11,13 @@ from torch import nn
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.diffusion.start_noise import StartNoise
+from diffmiczoo.metrics.recalibration import Recalibration
 from diffmiczoo.trust.stored import Trust
 
 _PICTURES = "diffmiczoo.training_pictures"
 _NOISE = "diffmiczoo.start_noise"
 _TRUST = "diffmiczoo.trust"
+_RECALIBRATION = "diffmiczoo.recalibration"
 
 
 class StorableModel(nn.Module):
@@ -29,6 +31,7 @@ class StorableModel(nn.Module):
         training_pictures: what the weights were trained on; None where that is not known. It travels with the weights.
         start_noise: what its predictions start from, as it came with the weights; None where torch draws it.
         trust: what the weights know about their limits; None where nothing was fitted.
+        recalibration: how they were recalibrated, with what was there before; None where they were not.
     """
 
     config: DiffMICConfig
@@ -38,6 +41,7 @@ class StorableModel(nn.Module):
     training_pictures: PictureSet | None = None
     start_noise: StartNoise | None = None
     trust: Trust | None = None
+    recalibration: Recalibration | None = None
 
     def own_noise(self) -> StartNoise | None:
         """Returns the noise that is stored with the weights; None for a model that starts from none."""
@@ -58,6 +62,8 @@ def companions_of(model: StorableModel) -> dict[str, str]:
         texts[_NOISE] = noise.to_text()
     if model.trust is not None:
         texts[_TRUST] = model.trust.to_text()
+    if model.recalibration is not None:
+        texts[_RECALIBRATION] = model.recalibration.to_text()
     return texts
 
 
@@ -71,3 +77,5 @@ def take_companions(model: StorableModel, texts: Mapping[str, str]) -> None:
     model.training_pictures = None if pictures is None else PictureSet.from_text(pictures)
     model.start_noise = None if noise is None else StartNoise.from_text(noise)
     model.trust = None if trust is None else Trust.from_text(trust)
+    recalibration = texts.get(_RECALIBRATION)
+    model.recalibration = None if recalibration is None else Recalibration.from_text(recalibration)

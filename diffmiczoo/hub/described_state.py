@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.config import CALIBRATION_FIELDS, DiffMICConfig
 from diffmiczoo.errors import InvalidValueError, warn
+from diffmiczoo.metrics.recalibration import Recalibration
 from diffmiczoo.trust.stored import Trust
 
 #: Where torch keeps what belongs to a state dict besides tensors; `torch.save` writes it, safetensors does not.
@@ -18,9 +19,6 @@ _KEY = "diffmiczoo"
 
 #: Weights with a row per class; every model has one of them.
 _CLASS_ROWS = ("dcg.local_classifier.weight", "dcg.saliency_conv.weight", "dcg.classifier.weight")
-
-#: Fields that no tensor holds and that are fitted to the weights.
-_FITTED = ("temperature", "prior_weight", "feature_weight", "thresholds", "label_adjustment")
 
 #: Fields that change what the same weights say.
 _MEANING = (
@@ -54,12 +52,14 @@ class DescribedState(nn.Module):
     Attributes:
         config: what it is; may be set.
         trained: whether its weights come from training.
-        trust: what the weights know about their limits; no state dict carries it.
+        trust, recalibration: what the weights know about their limits, and how they were recalibrated; no state dict
+            carries them.
     """
 
     config: DiffMICConfig
     trained: bool
     trust: Trust | None
+    recalibration: Recalibration | None
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the weights; see `torch.nn.Module.state_dict`.
@@ -92,17 +92,17 @@ class DescribedState(nn.Module):
         state_dict = _unwrapped(state_dict, self._modules)
         _check_classes(state_dict, self.config.num_classes)
         result = super().load_state_dict(state_dict, strict=strict, assign=assign)
-        self.trust = None  # it was fitted to other weights
+        self.trust = self.recalibration = None  # they were fitted to other weights
         described = (getattr(state_dict, "_metadata", None) or {}).get("", {}).get(_KEY)
         if described is None or result.missing_keys or result.unexpected_keys:
             return result
         theirs = DiffMICConfig.from_dict(described["config"], source="state_dict")
         if fresh:
             names = self.config.class_names or theirs.class_names
-            fitted = {name: getattr(theirs, name) for name in _FITTED} if theirs.task == self.config.task else {}
+            fitted = theirs.calibration if theirs.task == self.config.task else {}
             self.config = self.config.replace(class_names=names, **fitted)
             self.trained = described["trained"]
-        own, compared = self.config, _MEANING if fresh else (*_MEANING, *_FITTED)
+        own, compared = self.config, _MEANING if fresh else (*_MEANING, *CALIBRATION_FIELDS)
         other = [name for name in compared if getattr(own, name) != getattr(theirs, name)]
         if other:
             shown = "; ".join(f"{name} {getattr(theirs, name)}, here {getattr(own, name)}" for name in other)

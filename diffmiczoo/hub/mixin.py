@@ -29,6 +29,8 @@ class PretrainedModel(DescribedState, StorableModel):
     @property
     def display_name(self) -> str:
         """The name of the weights, or else the directory or repository that they were loaded from, or else ""."""
+        if self.recalibration is not None:
+            return f"{self.recalibration.source}, recalibrated"
         return self.weights_name or ("" if self.loaded_from is None else _source_of(self.loaded_from))
 
     @property

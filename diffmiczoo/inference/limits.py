@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.config import CALIBRATION_FIELDS, DiffMICConfig
 from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.inference.tensors import PredictionTensors
 from diffmiczoo.trust.conformal import SetRules
@@ -25,7 +25,7 @@ LIMIT_COLUMNS = ("ood_score", "in_distribution", "set", "deferred")
 #: What F, and so the gate, does not depend on: who samples, and what is made of the scores.
 _NOT_IN_FEATURES = {
     "task", "ordinal", "sampler", "sampling_steps", "num_samples", "init", "shared_noise", "clip_sample", "tta",
-    "temperature", "prior_weight", "feature_weight", "thresholds", "label_adjustment",
+    *CALIBRATION_FIELDS,
 }  # fmt: skip
 
 #: Fields that predictions do not depend on.

@@ -20,13 +20,13 @@ def scores_to_probs(scores: Tensor, config: DiffMICConfig, members: Tensor | Non
 
     Args:
         scores: (B, C) means of the ŷ_0 map over its points, about 0..1.
-        config: the model's, for `task`, `num_classes`, `predictor`, `temperature` and `pool_weights`.
+        config: the model's, for `task`, `num_classes`, `predictor`, `temperature`, `pool_weights`, `class_offsets`.
         members: (B, M, C) logits of what is added to the scores: ŷ_g and ŷ_l; needed where a weight is not 0.
 
     Returns:
-        (B, C) in [0, 1], at least float32: softmax (multi-label: sigmoid) of `score_logits` / T + Σ_m w_m · member m.
-        Where the DCG predicts alone and has weights, of the sum alone: its scores are no more than the members' mean.
-        Rows sum to 1 for "multiclass", each label is for itself for "multilabel".
+        (B, C) in [0, 1], at least float32: softmax (multi-label: sigmoid) of `score_logits` / T + Σ_m w_m · member m
+        + class offsets. Where the DCG predicts alone and has weights, of the sum of the members alone: its scores are
+        no more than their mean. Rows sum to 1 for "multiclass", each label is for itself for "multilabel".
 
     Raises:
         ValueError: a shape is not (B, C), or `members` are missing or others than the weights.
@@ -39,7 +39,7 @@ def scores_to_probs(scores: Tensor, config: DiffMICConfig, members: Tensor | Non
     temperature = UNCALIBRATED_TEMPERATURE if config.temperature is None else config.temperature
     logits, weights = score_logits(scores, config) / temperature, config.pool_weights
     if not any(weights):
-        return logits_to_probs(logits, config.task)
+        return logits_to_probs(_with_offsets(logits, config), config.task)
     if members is None:
         raise InvalidValueError(f"prior_weight={config.prior_weight} needs members, the logits of ŷ_g, ŷ_l, …")
     if members.shape != (len(scores), len(weights), config.num_classes):
@@ -49,7 +49,11 @@ def scores_to_probs(scores: Tensor, config: DiffMICConfig, members: Tensor | Non
         logits = torch.zeros_like(logits)
     for weight, member in zip(weights, members.unbind(1), strict=True):
         logits = logits + weight * member
-    return logits_to_probs(logits, config.task)
+    return logits_to_probs(_with_offsets(logits, config), config.task)
+
+
+def _with_offsets(logits: Tensor, config: DiffMICConfig) -> Tensor:
+    return logits + logits.new_tensor(config.class_offsets) if config.class_offsets else logits
 
 
 def score_logits(scores: Tensor, config: DiffMICConfig) -> Tensor:

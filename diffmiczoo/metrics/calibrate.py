@@ -16,6 +16,7 @@ from diffmiczoo.inference.classifier import ImageClassifier
 from diffmiczoo.inference.probabilities import scores_to_probs
 from diffmiczoo.metrics.calibration import ENOUGH_IMAGES, calibration_sentence, fit_calibration
 from diffmiczoo.metrics.decisions import check_balance, fit_decision
+from diffmiczoo.metrics.recalibration import Recalibration
 
 Self = TypeVar("Self", bound="CalibratedModel")
 
@@ -25,9 +26,11 @@ class CalibratedModel(ImageClassifier):
 
     Attributes:
         training_pictures: what the weights were trained on; None where that is not known.
+        recalibration: how it was recalibrated, see `RecalibratedModel`; None where it was not.
     """
 
     training_pictures: PictureSet | None = None
+    recalibration: Recalibration | None = None
 
     def calibrate(
         self: Self,
@@ -66,7 +69,7 @@ class CalibratedModel(ImageClassifier):
             ImageError: an image cannot be read.
         """
         check_balance(balance_labels, self.config.task)
-        manifest = self._calibration_images(data, split, class_names)
+        manifest = self.calibration_images(data, split, class_names)
         before, self.trained = self.trained, True  # or predict would warn of what is just being settled
         try:
             items = [record.item() for record in manifest.records]
@@ -75,7 +78,7 @@ class CalibratedModel(ImageClassifier):
             config = self.config.uncalibrated()
             config = config.replace(**fit_calibration(found.scores, found.members, targets, config))
             probs = scores_to_probs(found.scores, config, found.members)
-            self.config = fit_decision(probs, targets, config, balance_labels)
+            self.config, self.recalibration = fit_decision(probs, targets, config, balance_labels), None
         except BaseException:
             self.trained = before
             raise
@@ -93,7 +96,8 @@ class CalibratedModel(ImageClassifier):
                 "than of new ones, so that its probabilities will be too; calibrate on images that no training has seen"
             )
 
-    def _calibration_images(self, data: Any, split: str | None, class_names: Any) -> Manifest:
+    def calibration_images(self, data: Any, split: str | None, class_names: Any) -> Manifest:
+        """Returns the images that `calibrate` takes, with the model's classes; see there for arguments and errors."""
         config = self.config
         manifest = as_manifest(data, class_names=class_names, task=config.task, known=config.labels)
         if manifest.task != config.task:

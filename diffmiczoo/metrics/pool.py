@@ -74,6 +74,40 @@ def fit_pool(logits: Values | None, members: Values, targets: Values, *, task: s
     return Pool(1 / found[0], tuple(found[1:])) if scored else Pool(1.0, tuple(found))
 
 
+@dataclass(frozen=True, eq=False)
+class HeldFactors:
+    """Factors β of parts of logits, and what holds each where it was.
+
+    Attributes:
+        start: (K,) where they were.
+        held: (K,) ≥ 0: half a squared distance from `start` costs so much.
+        low, high: (K,), where they may be; both are `start` for one that may not move.
+    """
+
+    start: Tensor
+    held: Tensor
+    low: Tensor
+    high: Tensor
+
+    def fitted(self, parts: Tensor, truth: Tensor, task: str) -> Tensor:
+        """Returns the factors with the smallest NLL of Σ_k β_k · parts[k], plus what their distance costs; (K,).
+
+        Args:
+            parts: (K, N, C) float64.
+            truth: (N, C) of 0 and 1, float64.
+            task: "multiclass" or "multilabel".
+        """
+        problem = _Problem(parts, truth, task, self.low, self.high, self.start, self.held)
+        return problem.solution(always=len(parts))
+
+
+def curvature(parts: Tensor, factors: Tensor, task: str) -> Tensor:
+    """Returns how much each picture tells of factors: the second derivatives of the NLL, their mean, (K, K)."""
+    nothing = torch.zeros_like(factors)
+    truth = torch.zeros_like(parts[0])
+    return _Problem(parts, truth, task, nothing, nothing, factors, nothing).curvature(factors) / max(len(truth), 1)
+
+
 def _summed(parts: Tensor, factors: Tensor) -> Tensor:
     """Returns Σ_k factors[k] · parts[k], (N, C)."""
     return torch.einsum("k,knc->nc", factors, parts)

@@ -178,7 +178,7 @@ def _quiet_surroundings(model: DiffMICv2) -> Iterator[None]:
 def _train(trainer: Trainer) -> None:
     model, recipe, settings = trainer.model, trainer.recipe, trainer.settings
     # What is trained is no longer what was loaded, nor has it the limits that were fitted to that.
-    model.weights_name = model.loaded_from = model.trust = None
+    model.weights_name = model.loaded_from = model.trust = model.recalibration = None
     if settings.resume == "auto" and settings.checkpoint.exists():
         checkpoint = load_checkpoint(settings.checkpoint)
         trainer.restore(checkpoint)

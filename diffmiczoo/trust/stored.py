@@ -19,6 +19,9 @@ Part = TypeVar("Part")
 
 _FIELDS = {"settings", "gate", "sets", "deferral"}
 
+#: What older texts lack.
+_LATER = {"mean_probs"}
+
 
 @dataclass(frozen=True, eq=False)
 class Trust:
@@ -29,12 +32,14 @@ class Trust:
         gate: whether a picture is like the training pictures.
         sets: which classes cannot be ruled out.
         deferral: which pictures a person should see.
+        mean_probs: C mean probabilities of the pictures that the parts were fitted on, each group counted once.
     """
 
     settings: Mapping[str, Any]
     gate: Gate | None = None
     sets: SetRules | None = None
     deferral: Deferral | None = None
+    mean_probs: tuple[float, ...] | None = None
 
     def changed(self, settings: Mapping[str, Any]) -> list[str]:
         """Returns in which settings a prediction differs from what the parts were fitted for, a few words each.
@@ -57,6 +62,7 @@ class Trust:
             "gate": None if self.gate is None else _gate_values(self.gate),
             "sets": None if self.sets is None else _set_values(self.sets),
             "deferral": None if self.deferral is None else _deferral_values(self.deferral),
+            "mean_probs": None if self.mean_probs is None else list(self.mean_probs),
         }
         return json.dumps(values)
 
@@ -69,10 +75,15 @@ class Trust:
         """
         try:
             values = json.loads(text)
-            if not isinstance(values, dict) or values.keys() != _FIELDS or not isinstance(values["settings"], dict):
+            if (
+                not isinstance(values, dict)
+                or values.keys() - _LATER != _FIELDS
+                or not isinstance(values["settings"], dict)
+            ):
                 raise InvalidValueError(f"expected an object with the fields {sorted(_FIELDS)}")
             gate, sets = _read(values["gate"], _gate), _read(values["sets"], _sets)
-            return cls(values["settings"], gate, sets, _read(values["deferral"], _deferral))
+            means = _read(values.get("mean_probs"), _shares)
+            return cls(values["settings"], gate, sets, _read(values["deferral"], _deferral), means)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidValueError(f"what the weights know about their limits cannot be read: {error}") from error
 
@@ -132,6 +143,13 @@ def _sets(values: dict[str, Any]) -> SetRules:
 
 def _deferral_values(deferral: Deferral) -> dict[str, Any]:
     return {"steps": [[each.limit, each.kept, each.errors] for each in deferral.steps], "groups": deferral.groups}
+
+
+def _shares(values: list[float]) -> tuple[float, ...]:
+    shares = tuple(map(float, values))
+    if not all(0 <= share <= 1 for share in shares):
+        raise InvalidValueError(f"mean_probs={shares} must be probabilities")
+    return shares
 
 
 def _deferral(values: dict[str, Any]) -> Deferral:

@@ -41,6 +41,7 @@ COUNTS = {
     "docs/plain.md": (1, 1),
     "docs/predict.md": (4, 1),
     "docs/publish.md": (0, 3),
+    "docs/recalibrate.md": (0, 2),
     "docs/reports.md": (1, 1),
     "docs/timm.md": (2, 1),
     "docs/train.md": (4, 2),
