@@ -65,7 +65,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._into in ("th", "td"):
-            self._rows[-1][-1] += data
+            self._rows[-1][-1] += data.replace("\N{NO-BREAK SPACE}", " ")
         elif self._into == "caption":
             self._caption += data
         elif self._into.startswith("h") and self.headings:

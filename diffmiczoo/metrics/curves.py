@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from diffmiczoo.metrics.bootstrap import Resampling, percentiles
+from diffmiczoo.metrics.definitions import area_under_roc, average_precision_of
 from diffmiczoo.metrics.table import class_metrics
 from diffmiczoo.metrics.weighted import ScoredImages, WeightedImages, ratio
 from diffmiczoo.runtime.progress import progress_bar
@@ -17,6 +18,9 @@ GRID = np.linspace(0, 1, 101)
 
 #: Equal-width bins of the reliability diagram: few enough for a hundred images.
 RELIABILITY_BINS = 10
+
+#: Metrics of a class that come from the same counts as its curves.
+_RANKED = {"auroc": area_under_roc, "average_precision": average_precision_of}
 
 #: Digits that a drawing can show.
 _DIGITS = 4
@@ -108,7 +112,7 @@ def class_curves(
     """
     once = images.once_each()
     values = {metric.name: metric.function(once)[0] for metric in class_metrics()}
-    lines = _lines(once)
+    lines = [each.lines for each in _ranked(once)]
     metrics, bands = _resampled(images, resampling, progress)
     found = []
     for place, name in enumerate(names):
@@ -120,9 +124,8 @@ def class_curves(
                 intervals[metric] = widened(own[metric], intervals[metric], units)
         positives = int(images.truth[:, place].sum())
         both = 0 < positives < len(images)
-        roc, precision = (
-            _curve(line[place][0], band.get(place)) if both else None for line, band in zip(lines, bands, strict=True)
-        )
+        drawn = zip(lines[place], bands, strict=True)
+        roc, precision = (_curve(line[0], band.get(place)) if both else None for line, band in drawn)
         found.append(ClassCurves(name, positives, len(images) - positives, own, intervals, roc, precision))
     return tuple(found)
 
@@ -203,29 +206,48 @@ def _resampled(
     bands: tuple[dict[int, list[np.ndarray]], ...] = ({}, {})
     if resampling is None:
         return {}, ({}, {})
+    plain = [metric for metric in class_metrics() if metric.name not in _RANKED]
     with progress_bar(resampling.resamples, "curves", "it", progress) as bar:
         for weights in resampling.weights():
             weighted = WeightedImages(images, weights)
-            for metric in class_metrics():
+            for metric in plain:
                 rows.setdefault(metric.name, []).append(metric.function(weighted))
-            for band, lines in zip(bands, _lines(weighted), strict=True):
-                for place, line in enumerate(lines):
+            ranked = list(_ranked(weighted))
+            for name in _RANKED:
+                rows.setdefault(name, []).append(np.stack([each.areas[name] for each in ranked], axis=1))
+            for place, each in enumerate(ranked):
+                for band, line in zip(bands, each.lines, strict=True):
                     band.setdefault(place, []).append(line)
             bar.update(weights.shape[1])
     joined = tuple({place: np.concatenate(parts) for place, parts in band.items()} for band in bands)
     return {name: np.concatenate(parts) for name, parts in rows.items()}, joined
 
 
-def _lines(images: WeightedImages) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Returns ROC and precision-recall lines of each class, (R, G) at `GRID`; NaN without images of both kinds."""
-    found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for ranking in images.images.rankings:
-        positives, negatives = (_from_zero(each) for each in ranking.counts(images.weights))
+@dataclass(frozen=True, eq=False)
+class _RankedClass:
+    """What the ranking of the images by one class gives, for R weightings; NaN without images of both kinds.
+
+    Attributes:
+        lines: ROC and precision-recall, (R, G) each at `GRID`.
+        areas: name of `_RANKED` → (R,).
+    """
+
+    lines: tuple[np.ndarray, np.ndarray]
+    areas: dict[str, np.ndarray]
+
+
+def _ranked(images: WeightedImages) -> Iterator[_RankedClass]:
+    """Yields each class; the counts, which take most of the time, are made once for all that is read from them."""
+    for place, ranking in enumerate(images.images.rankings):
+        counts = ranking.counts(images.weights)
+        both = images.both_kinds[:, place]
+        areas = {name: np.where(both, area(*counts), np.nan) for name, area in _RANKED.items()}
+        positives, negatives = map(_from_zero, counts)
         recalls, alarms = (ratio(each, np.broadcast_to(each[-1], each.shape)) for each in (positives, negatives))
         precisions = ratio(positives, positives + negatives)
-        found[0].append(np.stack([np.interp(GRID, x, y) for x, y in zip(alarms.T, recalls.T, strict=True)]))
-        found[1].append(np.stack([_reaching(x, y) for x, y in zip(recalls.T, precisions.T, strict=True)]))
-    return found
+        roc = np.stack([np.interp(GRID, x, y) for x, y in zip(alarms.T, recalls.T, strict=True)])
+        precision = np.stack([_reaching(x, y) for x, y in zip(recalls.T, precisions.T, strict=True)])
+        yield _RankedClass((roc, precision), areas)
 
 
 def _reaching(recalls: np.ndarray, precisions: np.ndarray) -> np.ndarray:

@@ -102,12 +102,12 @@ def quadratic_kappa(images: WeightedImages) -> np.ndarray:
 
 def auroc_by_class(images: WeightedImages) -> np.ndarray:
     """Returns P(probability of a positive > of a negative) + P(equal) / 2; NaN without images of both kinds."""
-    return images.ranked(_area_under_roc)
+    return images.ranked(area_under_roc)
 
 
 def average_precision_by_class(images: WeightedImages) -> np.ndarray:
     """Returns Σ_thresholds (step in recall) · precision; NaN without images of both kinds."""
-    return images.ranked(_average_precision)
+    return images.ranked(average_precision_of)
 
 
 def auroc(images: WeightedImages) -> np.ndarray:
@@ -120,13 +120,13 @@ def average_precision(images: WeightedImages) -> np.ndarray:
     return mean_of_defined(average_precision_by_class(images))
 
 
-def _area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
     """Returns the area, (R,), of `Ranking.counts`, (U, R) both."""
     above = np.cumsum(positives, axis=0) - positives / 2
     return ratio((above * negatives).sum(0), positives.sum(0) * negatives.sum(0))
 
 
-def _average_precision(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+def average_precision_of(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
     """Returns the average precision, (R,), of `Ranking.counts`, (U, R) both."""
     hits = np.cumsum(positives, axis=0)
     precision = hits / np.maximum(np.cumsum(positives + negatives, axis=0), 1)

@@ -112,12 +112,14 @@ def number(value: float | None, digits: int = 3) -> str:
 def ranged(value: float | None, ends: tuple[float, float] | None, digits: int = 3) -> str:
     """Returns a number with its interval, where there is one."""
     text = number(value, digits)
-    return text if ends is None or text == "–" else f"{text} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
+    return (
+        text if ends is None or text == "–" else f"{text} [{ends[0]:.{digits}f},\N{NO-BREAK SPACE}{ends[1]:.{digits}f}]"
+    )
 
 
 def difference(ends: tuple[float, float, float] | None) -> str:
     """Returns a difference with its sign and interval; a dash for none."""
-    return "–" if ends is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*ends)
+    return "–" if ends is None else "{:+.3f} [{:+.3f},\N{NO-BREAK SPACE}{:+.3f}]".format(*ends)
 
 
 def percent(value: float | None, digits: int = 0) -> str:

@@ -17,6 +17,7 @@ from diffmiczoo.runtime.text import plain_text
 
 #: In the order of the page.
 SECTIONS: tuple[Callable[[Report], Section], ...] = (
+    facts.makers_section,
     quality.metrics_section,
     quality.classes_section,
     quality.curves_section,

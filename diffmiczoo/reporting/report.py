@@ -248,6 +248,8 @@ def _model_facts(model: DiffMICv2, measured: Measured) -> ModelFacts:
         weights_sha256=sha256_of(weights) if weights is not None and weights.is_file() else "",
         license=str(said.get("license", "")),
         data_license=str(said.get("data_license", "")),
+        intended_use=str(said.get("intended_use", "")),
+        stated_limits=tuple(map(str, said.get("limits", ()))),
     )
 
 

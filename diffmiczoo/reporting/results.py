@@ -37,6 +37,8 @@ class ModelFacts:
         trained: whether the weights come from training.
         weights_sha256: of the file of weights; "" where they come from none.
         license, data_license: of the weights and of what they were trained on; "" where nobody says.
+        intended_use: what its makers say it is for; "" where they do not.
+        stated_limits: what they say it is not good for, a sentence each.
     """
 
     name: str
@@ -53,6 +55,8 @@ class ModelFacts:
     weights_sha256: str = ""
     license: str = ""
     data_license: str = ""
+    intended_use: str = ""
+    stated_limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,17 @@ from itertools import pairwise
 
 import pytest
 import torch
+from factories import small_model
 from made_reports import CLASSES, Page, scores_for
 from PIL import Image
 
+from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.metrics.ablation import Ablation
+from diffmiczoo.metrics.robustness import Robustness, RobustnessRow
 from diffmiczoo.metrics.table import class_metrics, find_metric
 from diffmiczoo.reporting.page import SECTIONS, page_of
-from diffmiczoo.reporting.results import FORMAT, StageCurves, Training
+from diffmiczoo.reporting.report import check_opponent
+from diffmiczoo.reporting.results import FORMAT, Opponent, StageCurves, Training
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +139,40 @@ def test_several_labels_have_their_own_words(make_report) -> None:
     assert "How well does it rank?" in page.words and "labelled no finding" in page.words
     assert found.gallery.errors[0].row in (2, 3)
     assert sum(each.count for each in found.reliability) == 18
+
+
+def test_what_was_asked_for_besides_is_shown(usual) -> None:
+    values = usual.quality.model.values
+    ablation = Ablation({"global": values, "pool": values}, {"priors": dict.fromkeys(values, (0.1, 0.05, 0.2))})
+    row = RobustnessRow("clean", 0, {"accuracy": 0.75, "nll": 1.5}, 0.9, 1.25, 0.125)
+    dark = dataclasses.replace(row, corruption="colour_cast", severity=3, flagged=0.5)
+    quality = dataclasses.replace(usual.quality, ablation=ablation, robustness=Robustness(24, 0.1, row, (dark,)))
+    other = Opponent(
+        "timm/<b>", dataclasses.replace(usual.quality.model, num_trained_on=7), {"nll": (-0.25, -0.5, 0.125)}
+    )
+    page = Page(page_of(dataclasses.replace(usual, quality=quality, against=(other,))))
+    assert page.column("24 pictures in 1 corrupted versions", "flagged") == {
+        "clean": "0.125", "colour cast, severity 3": "0.500", "mean": "0.500"
+    }  # fmt: skip
+    assert page.column("The same pictures, other models", "model − timm/<b>")["NLL"] == "-0.250 [-0.500, +0.125]"
+    assert "7 of the pictures were used to train timm/<b>" in page.words
+    parts = page.column("The parts of the model, each calibrated on the validation pictures", "accuracy")
+    assert parts["ŷ_g alone"] == f"{values['accuracy']:.3f}" and "+0.100 [+0.050, +0.200]" in parts.values()
+
+
+def test_what_the_makers_say_is_shown(usual) -> None:
+    model = dataclasses.replace(
+        usual.model, intended_use="Teaching.", stated_limits=("See `tools/x.py`.", "<i>No</i> dogs.")
+    )
+    page = Page(page_of(dataclasses.replace(usual, model=model)))
+    assert "For: Teaching." in page.words and "See tools/x.py." in page.words and "<i>No</i> dogs." in page.words
+    assert "No card lies beside these weights" in Page(page_of(usual)).words
+
+
+def test_models_of_other_classes_are_no_opponents() -> None:
+    one, other = small_model(class_names=CLASSES), small_model(class_names=("cat", "dog", "emu"))
+    check_opponent("same", one, small_model(class_names=CLASSES[::-1]))
+    with pytest.raises(
+        InvalidValueError, match=r"against other: its classes are \['cat', 'dog', 'emu'\] \(multiclass\)"
+    ):
+        check_opponent("other", one, other)

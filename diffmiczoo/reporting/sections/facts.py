@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from diffmiczoo.reporting.charts import loss_chart, metric_chart
-from diffmiczoo.reporting.markup import Section, Text, figure, grid, join, paragraph, pictures, table, titled
+from diffmiczoo.reporting.markup import Section, Text, coded, figure, grid, join, paragraph, pictures, table, titled
 from diffmiczoo.reporting.results import Report, StageCurves
 
 _TERMS = {
@@ -22,6 +22,21 @@ _TERMS = {
     "precision": "of the pictures given a class, the share that shows it (positive predictive value)",
     "recall": "of the pictures that show a class, the share that is given it (sensitivity)",
 }
+
+
+def makers_section(report: Report) -> Section:
+    """Returns what the makers of the weights say they are for, and not good for."""
+    title, model = "What its makers say", report.model
+    if not model.intended_use and not model.stated_limits:
+        text = "No card lies beside these weights: nobody says what they are for and what they are not good for."
+        return Section("makers", title, paragraph(text))
+    parts = [paragraph(coded(f"For: {model.intended_use}"))] if model.intended_use else []
+    if model.stated_limits:
+        one = Markup("<li>{}</li>")
+        parts.append(paragraph("Its limits:"))
+        items = Markup("").join(one.format(coded(text)) for text in model.stated_limits)
+        parts.append(Markup('<ul class="prose">{}</ul>').format(items))
+    return Section("makers", title, join(parts))
 
 
 def facts_section(report: Report) -> Section:

@@ -25,6 +25,7 @@ from diffmiczoo.reporting.markup import (
     titled,
 )
 from diffmiczoo.reporting.results import Report
+from diffmiczoo.reporting.summary import LEAST
 
 #: Classes whose curves are drawn, and classes of a confusion matrix that a page has room for.
 MOST_CURVES, MOST_CONFUSION = 16, 40
@@ -165,6 +166,9 @@ def curves_section(report: Report) -> Section:
     said = "Each class against all others. Shaded: 95 % of the curves when whole groups are drawn anew."
     if len(shown) < len(drawn):
         said += f" Of {len(drawn)} classes the {len(shown)} with the most pictures; report.json has all."
+    few = [titled(each.name, report.model.class_labels) for each in drawn if each.positives < LEAST]
+    if few:
+        said += f" Fewer than {LEAST} pictures show {', '.join(few)}: what is drawn of these says little."
     left_out = [each.name for each in report.classes if each.roc is None]
     parts = [
         paragraph(said),
