@@ -93,7 +93,7 @@ def right_tile(report: Report) -> Tile:
             )
         text = (
             "Of two pictures, one with a finding and one without, the one with it gets the higher probability in this "
-            f"share of pairs, on average over the findings{_interval(report, 'auroc')}. Guessing reaches 50\N{NO-BREAK SPACE}%."
+            f"share of pairs, on average over the findings{_interval(report, 'auroc')}. Guessing reaches {percent(0.5)}."
         )
         return Tile("How well does it rank?", percent(area), text)
     value = metrics.values["accuracy"]
@@ -163,8 +163,8 @@ def sure_tile(report: Report) -> Tile:
     gap = report.quality.model.values[find_metric("ece").name]
     half = report.risk.y[min(len(report.risk.y) - 1, 49)]
     text = (
-        "That is how far they are from what happens, on average (0\N{NO-BREAK SPACE}% is best). Among the half of the pictures that it "
-        f"is surest about, {percent(half)} are wrong; among all, {percent(report.risk.y[-1])}."
+        "That is how far they are from what happens, on average; none at all is best. Among the half of the pictures "
+        f"that it is surest about, {percent(half)} are wrong; among all, {percent(report.risk.y[-1])}."
     )
     return Tile(title, f"{percent(gap)} off", text)
 
