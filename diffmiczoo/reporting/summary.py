@@ -93,7 +93,7 @@ def right_tile(report: Report) -> Tile:
             )
         text = (
             "Of two pictures, one with a finding and one without, the one with it gets the higher probability in this "
-            f"share of pairs, on average over the findings{_interval(report, 'auroc')}. Guessing reaches {percent(0.5)}."
+            f"share of pairs, on average over the findings{_interval(report, 'auroc')}. Chance: {percent(0.5)}."
         )
         return Tile("How well does it rank?", percent(area), text)
     value = metrics.values["accuracy"]
