@@ -219,7 +219,9 @@ class DataReport:
         Raises:
             OSError: the directory cannot be written, or the disk is full.
         """
-        write_text(path, json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        # A byte of a file name that is not UTF-8 becomes what JSON writes for it, "\\udcff", not the byte itself.
+        write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def _of_copies(kind: str, severity: str, text: str, copies: Sequence[CopiedImages]) -> Finding:

@@ -67,7 +67,7 @@ class Interval:
 _STRENGTHS = ((0.95, "nearly by itself"), (0.85, "strongly"), (0.75, "clearly"), (0.65, "somewhat"))
 
 #: Statistics that are also part of what is shown: a dark mole is dark.
-_OF_CONTENT = ("colour or grey", "mean grey", "contrast", "compression")
+_OF_CONTENT = ("colour or grey", "colour of the border", "mean grey", "contrast", "compression")
 
 #: What the lower end of the interval has to be above for a finding, so that chance alone does not make one.
 _LEAST_LOW = 0.55

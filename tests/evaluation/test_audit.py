@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -220,6 +221,76 @@ def test_the_report_is_written_whole(data, tmp_path) -> None:
     saved = json.loads((tmp_path / "audit.json").read_text())
     assert saved["wrong"] and [each["kind"] for each in saved["findings"]] == kinds(report)
     assert saved["duplicates"][0]["names"] == ["4.png", "copy.png"] and saved["duplicates"][0]["groups"] == ["p2", "p1"]
+
+
+# ---------------------------------------------------------------------- awkward data
+
+
+def folders(root: Path, count: int = 8) -> Path:
+    for number in range(count):
+        (root / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        _picture(number).save(root / "ab"[number % 2] / f"{number}.png")
+    return root
+
+
+def test_a_copy_that_is_turned_by_its_header_alone(tmp_path) -> None:
+    folders(tmp_path)
+    header = Image.Exif()
+    header[0x0112] = 6
+    _picture(0).rotate(90).save(tmp_path / "b" / "turned.jpg", exif=header, quality=95)
+    (copied,) = diffmiczoo.audit(tmp_path, progress=False).contradictions
+    assert copied.names == ("a/0.png", "b/turned.jpg") and copied.how.startswith("saved or resized anew")
+
+
+@pytest.mark.parametrize(("content", "kind"), [(b"nothing", "unreadable"), (None, "blank")])
+def test_data_without_any_picture_to_compare(tmp_path, content: bytes | None, kind: str) -> None:
+    for path in folders(tmp_path).rglob("*.png"):
+        path.write_bytes(content) if content else Image.new("RGB", (40, 40)).save(path)
+    report = diffmiczoo.audit(tmp_path, progress=False)
+    assert kinds(report) == [kind] and report.findings[0].count == 8 and not report.give_aways
+    report.save(tmp_path / "audit.json")
+
+
+def test_an_empty_folder_of_a_split_is_no_class(tmp_path) -> None:
+    folders(tmp_path / "train")
+    (tmp_path / "val").mkdir()
+    assert not diffmiczoo.audit(tmp_path, progress=False).findings
+
+
+def test_many_equal_pictures_are_one_finding(tmp_path) -> None:
+    folders(tmp_path)
+    for number in range(5):
+        _picture(2).save(tmp_path / "a" / f"copy{number}.png")
+    (finding,) = diffmiczoo.audit(tmp_path, progress=False).findings
+    assert finding.kind == "copy" and finding.count == 1 and len(finding.copies[0].names) == 6
+
+
+def test_names_that_are_no_text_are_written_all_the_same(tmp_path) -> None:
+    name = os.fsencode(folders(tmp_path / "data") / "b") + b"/\xff.png"
+    try:
+        Path(os.fsdecode(name)).write_bytes((tmp_path / "data" / "a" / "2.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    report = diffmiczoo.audit(tmp_path / "data", progress=False)
+    report.save(tmp_path / "audit.json")
+    assert (
+        json.loads((tmp_path / "audit.json").read_bytes().decode("utf-8"))["contradictions"][0]["names"][1]
+        == "b/\udcff.png"
+    )
+
+
+def test_what_cannot_be_found_is_said(tmp_path) -> None:
+    folders(tmp_path)
+    assert not diffmiczoo.audit(tmp_path, progress=False).notes
+    ImageOps.expand(_picture(1).resize((60, 40)), 6, 0).save(tmp_path / "a" / "wide.png")
+    (note,) = diffmiczoo.audit(tmp_path, progress=False).notes
+    assert note.startswith("images differ in shape and have a border (1): copies that were cut")
+
+
+def test_a_model_with_a_class_that_no_image_has(data) -> None:
+    model = tiny_model(class_names=("a", "b", "c"), num_classes=3)
+    report = diffmiczoo.audit(data, model=model, progress=False)
+    assert report.opinion.images == COUNT and set(report.counts["train"]) == {"a", "b"}
 
 
 # ---------------------------------------------------------------------- a model's opinion
