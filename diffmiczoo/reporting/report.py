@@ -26,6 +26,7 @@ from diffmiczoo.files import check_directory, read_json_object, write_text
 from diffmiczoo.hub.card_facts import CARD_FILE
 from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.client import WEIGHTS_FILE
+from diffmiczoo.hub.names import LOCAL_PREFIX
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.reporting.history import run_of, training_curves
 from diffmiczoo.reporting.measure import Measured
@@ -204,7 +205,7 @@ def _opponent(name: str, model: DiffMICv2, manifest: Manifest, measured: Measure
     difference = {}
     if measured.resampling is not None:
         difference = measured.labelled.difference(other, options.bootstrap, options.seed, options.progress)
-    return Opponent(name, replace(metrics, num_trained_on=predicted.num_trained_on), difference)
+    return Opponent(shown_name(name), replace(metrics, num_trained_on=predicted.num_trained_on), difference)
 
 
 def _in_order(found: LabelledPredictions, names: tuple[str, ...]) -> LabelledPredictions:
@@ -227,6 +228,12 @@ def _copies(model: DiffMICv2, manifest: Manifest, options: ReportOptions) -> Cop
     return Copies("", tuple(repeated), conflicts)
 
 
+def shown_name(name: str) -> str:
+    """Returns a model's name, of a directory's path its end: where that is, is nobody's business."""
+    path = Path(name.removeprefix(LOCAL_PREFIX))
+    return "/".join(path.parts[-2:]) if path.is_absolute() else name
+
+
 def _model_facts(model: DiffMICv2, measured: Measured) -> ModelFacts:
     prediction, config = measured.prediction, model.config
     directory = model.loaded_from
@@ -234,7 +241,7 @@ def _model_facts(model: DiffMICv2, measured: Measured) -> ModelFacts:
     card = None if directory is None else directory / CARD_FILE
     said = read_json_object(card) if card is not None and card.is_file() else {}
     return ModelFacts(
-        name=prediction.model_name or "a model without a name",
+        name=shown_name(prediction.model_name) or "a model without a name",
         predictor=config.predictor,
         task=config.task,
         class_names=config.labels,

@@ -25,9 +25,15 @@ def test_the_page_and_its_numbers_are_written(manifest_csv, tmp_path, weights) -
     assert found["quality"]["model"]["num_groups"] == 4 and found["training"] is None
     assert found["data"]["split"] == "test" and len(found["model"]["weights_sha256"]) == 64
     (other,) = found["against"]
-    assert other["name"] == weights and set(map(tuple, other["difference"].values())) == {(0, 0, 0)}
+    shown = found["model"]["name"]
+    assert (
+        other["name"] == shown
+        and shown.endswith("/weights")
+        and str(tmp_path) not in (output / "report.json").read_text()
+    )
+    assert set(map(tuple, other["difference"].values())) == {(0, 0, 0)}
     page = Page((output / "report.html").read_text())
-    assert len(page.images) == 4 and page.column("The same pictures, other models", weights)
+    assert len(page.images) == 4 and page.column("The same pictures, other models", f"model − {shown}")
 
 
 def test_what_is_wrong_is_said_before_anything_is_predicted(manifest_csv, tmp_path, weights, monkeypatch) -> None:

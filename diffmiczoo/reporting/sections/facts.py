@@ -55,7 +55,8 @@ def facts_section(report: Report) -> Section:
         ["what predicts", _WHAT[model.predictor]],
         ["classes", f"{len(model.class_names)}, {model.task}"],
         ["input", f"{model.input_size} × {model.input_size} pixels"],
-        ["sampling", f"{model.steps} steps, {model.num_samples} runs, views {model.tta}"],
+        ["sampling", _sampling(report)],
+        ["views of each picture that are averaged", "none" if model.tta == "none" else model.tta],
         ["probabilities", "calibrated on validation pictures" if model.calibrated else "not calibrated"],
         ["hash of the weights", _hash(model.weights_sha256) if model.weights_sha256 else "in memory only"],
         ["licence of the weights", model.license or "not stated"],
@@ -76,6 +77,11 @@ _WHAT = {
     "dcg": "the DCG alone, without diffusion",
     "classifier": "a plain classifier",
 }
+
+
+def _sampling(report: Report) -> str:
+    model = report.model
+    return f"{model.steps} steps, {model.num_samples} runs" if model.predictor == "diffusion" else "none"
 
 
 def _hash(text: str) -> Markup:

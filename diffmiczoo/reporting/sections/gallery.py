@@ -35,14 +35,7 @@ def pictures_section(report: Report) -> Section:
     if not shown and found.wrong:
         parts.append(paragraph("No pictures are shown: they were not asked for."))
         return Section("pictures", "Pictures to look at", join(parts))
-    parts.append(
-        paragraph(
-            "Left the picture, right the same one with where the model looked: the stronger the colour, the more it "
-            "counts for the "
-            "class below; the line is at one half; boxes are the regions that it read closely, 1 the one with the "
-            "most attention."
-        )
-    )
+    parts.append(paragraph(_marks(report)))
     parts.append(heading("Wrong, and sure of it"))
     if found.errors:
         parts.append(paragraph("Worth a look first: the model is wrong, or the label is."))
@@ -55,6 +48,19 @@ def pictures_section(report: Report) -> Section:
     else:
         parts.append(paragraph("There are none besides those above."))
     return Section("pictures", "Pictures to look at", join(parts))
+
+
+def _marks(report: Report) -> str:
+    """Says what is drawn on the pictures."""
+    shown = (*report.gallery.errors, *report.gallery.uncertain)
+    # Without a local stream all regions have the same share.
+    closely = any(len(set(each.roi_attention)) > 1 for each in shown)
+    boxes = "the regions that it read closely, 1 the one with the most attention"
+    return (
+        "Left the picture, right the same one with where the model looked: the stronger the colour, the more it counts "
+        "for the most probable class; the line is at one half; boxes are "
+        f"{boxes if closely else 'regions where that is strongest, which it does not read by themselves'}."
+    )
 
 
 def _cards(report: Report, shown: Sequence[Shown]) -> Markup:
