@@ -39,13 +39,14 @@ def copied_images(
     labels = [" + ".join(sorted(record.labels)) or "no label" for _, record in records]
     grouped = all(record.group is not None for _, record in records)
 
-    def named(places: Sequence[int], how: str) -> CopiedImages:
+    def named(places: Sequence[int], how: str, correlation: float = 1.0) -> CopiedImages:
         return CopiedImages(
             tuple(names[place] for place in places),
             tuple(records[place][0] for place in places),
             tuple(labels[place] for place in places),
             how,
             tuple(str(records[place][1].group) for place in places) if grouped else (),
+            correlation,
         )
 
     splits, sets, groups = (
@@ -66,7 +67,7 @@ def copied_images(
 
     copied = [named(places, "same pixels") for places in same_content(prints)]
     near = near_copies(prints, None if everywhere else asked, sort)
-    copied += [named([copy.first, copy.second], _how(copy)) for copy in near]
+    copied += [named([copy.first, copy.second], _how(copy), copy.correlation) for copy in near]
     return [images for images in copied if everywhere or images.across_splits or images.contradicts]
 
 

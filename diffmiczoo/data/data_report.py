@@ -149,9 +149,14 @@ class DataReport:
             yield _of_copies("leak", WRONG, text, copies)
 
     def _contradictions(self) -> Iterator[Finding]:
-        if copies := self.contradictions:
-            text = f"{count_of(copies, 'image occurs', 'images occur')} with different labels, first {copies[0]}"
-            yield _of_copies("conflict", WRONG, text, copies)
+        for certain, kind, severity, who in (
+            (True, "conflict", WRONG, ("image occurs", "images occur")),
+            (False, "likely conflict", LOOK, ("image is like another one", "images are like others")),
+        ):
+            if copies := [copied for copied in self.contradictions if copied.certain == certain]:
+                yield _of_copies(
+                    kind, severity, f"{count_of(copies, *who)} with different labels, first {copies[0]}", copies
+                )
 
     def _alike(self) -> Iterator[Finding]:
         if copies := self.alike:
@@ -159,7 +164,7 @@ class DataReport:
             advice = f"; {len(torn):,} of them in different groups, first {torn[0]}" if torn else ""
             if not copies[0].groups:
                 advice = "; a column group keeps them together when splits are made"
-            text = f"{count_of(copies, 'image occurs', 'images occur')} more than once, first {copies[0]}{advice}"
+            text = f"{count_of(copies, 'image occurs', 'images occur')} more than once or nearly so, first {copies[0]}{advice}"
             yield _of_copies("copy", LOOK, text, [*torn, *(copied for copied in copies if not copied.across_groups)])
 
     def _blank(self) -> Iterator[Finding]:

@@ -38,6 +38,10 @@ _KINDS = {
         "A model has seen the answer; take the copies out of one of the splits.",
     ),
     "conflict": ("The same picture with different labels", "At least one of the labels is wrong."),
+    "likely conflict": (
+        "Pictures that are much alike with different labels",
+        "They may be one picture, of which one label is wrong, or two of the same patient at different times.",
+    ),
     "class not measured": ("Classes that are not measured", "No figure will say how well these are found."),
     "copy": (
         "The same picture more than once",

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 import diffmiczoo
 from diffmiczoo.data.data_report import DataReport
-from diffmiczoo.data.finding import LOOK, WRONG, GiveAway, Interval, Opinion
+from diffmiczoo.data.finding import LOOK, WRONG, CopiedImages, GiveAway, Interval, Opinion
 from diffmiczoo.evaluation.give_aways import give_aways
 
 COUNT = 30
@@ -106,6 +106,18 @@ def test_copies_with_other_labels_are_a_conflict(data) -> None:
     add(data, "near.jpg,b,train,p3", _picture(6))
     report = diffmiczoo.audit(data, progress=False)
     assert kinds(report) == ["conflict"] and report.findings[0].count == 2 and report.wrong
+
+
+def test_another_film_of_a_patient_is_no_certain_conflict() -> None:
+    same, alike = (CopiedImages(("1", "2"), ("all", "all"), ("a", "b"), "", correlation=value) for value in (0.95, 0.7))
+    report = DataReport({"all": {"a": 9, "b": 9}}, {}, {}, [], [alike])
+    assert kinds(report) == ["likely conflict"] and not report.wrong
+    both = DataReport({"all": {"a": 9, "b": 9}}, {}, {}, [], [alike, same])
+    assert [(each.kind, each.severity, each.count) for each in both.findings] == [
+        ("conflict", WRONG, 1),
+        ("likely conflict", LOOK, 1),
+    ]
+    assert both.findings[0].copies == (same,)
 
 
 def test_every_leaked_image_is_named_although_it_has_a_nearer_copy_in_its_own_split(data) -> None:
