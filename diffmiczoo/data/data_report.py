@@ -164,7 +164,8 @@ class DataReport:
             advice = f"; {len(torn):,} of them in different groups, first {torn[0]}" if torn else ""
             if not copies[0].groups:
                 advice = "; a column group keeps them together when splits are made"
-            text = f"{count_of(copies, 'image occurs', 'images occur')} more than once or nearly so, first {copies[0]}{advice}"
+            occur = count_of(copies, "image occurs", "images occur")
+            text = f"{occur} more than once or nearly so, first {copies[0]}{advice}"
             yield _of_copies("copy", LOOK, text, [*torn, *(copied for copied in copies if not copied.across_groups)])
 
     def _blank(self) -> Iterator[Finding]:
