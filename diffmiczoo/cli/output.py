@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffmiczoo.images.items import Item
+    from diffmiczoo.inference.explanation import Explained
     from diffmiczoo.inference.prediction import Prediction
 
 
@@ -139,12 +140,18 @@ def overlay_names(names: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def write_overlays(prediction: Prediction, directory: Path) -> None:
-    """Writes a PNG per image into a directory, made if need be; equal names get a number."""
+def write_overlays(prediction: Prediction, directory: Path, explanation: Explained = None) -> None:
+    """Writes a PNG per image into a directory, made if need be; equal names get a number.
+
+    Args:
+        prediction: of the images.
+        directory: where to.
+        explanation: of the same images, whose maps are drawn instead of the saliency.
+    """
     from diffmiczoo.runtime.progress import progress_bar
 
     directory.mkdir(parents=True, exist_ok=True)
     with progress_bar(len(prediction), "overlay", "img", None) as bar:
         for row, name in enumerate(overlay_names(prediction.names)):
-            prediction.save_overlay(directory / name, row)
+            prediction.save_overlay(directory / name, row, explanation)
             bar.update()

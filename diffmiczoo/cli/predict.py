@@ -34,6 +34,8 @@ from diffmiczoo.images.remote import is_url
 if TYPE_CHECKING:
     from diffmiczoo.data.columns import ColumnChoice
     from diffmiczoo.images.items import Item
+    from diffmiczoo.inference.explanation import Explained
+    from diffmiczoo.inference.prediction import Prediction
     from diffmiczoo.model import DiffMICv2
 
 
@@ -69,6 +71,12 @@ if TYPE_CHECKING:
 )
 @click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Write a PNG per image into DIR.")
 @click.option(
+    "--explain",
+    metavar="METHOD",
+    help="Draw another map than the saliency into --overlay: Grad-CAM through the DCG's `global` or `local` stream, or "
+    "of the sampler through the `guidance` map, the `raw` or the `roi` encoder of F.",
+)
+@click.option(
     "--on-foreign",
     type=click.Choice(["flag", "refuse"]),
     default="flag",
@@ -92,6 +100,7 @@ def predict(
     output: Path | None,
     resume: bool,
     overlay: Path | None,
+    explain: str | None,
     **options: Any,
 ) -> None:
     """Classify IMAGES: files, folders, patterns such as 'scans/*.png', or a table with a column `file`.
@@ -107,6 +116,8 @@ def predict(
     grows = output is not None and style in STREAMED and overlay is None
     if resume and (not grows or output is None or is_stream(output)):
         raise InvalidValueError("--resume needs --output FILE with --format csv or jsonl, and no --overlay")
+    if explain is not None:
+        check_explain(explain, overlay)
     items = checked_items(image_files(images, split, choice), images, output, overlay)
     import diffmiczoo
 
@@ -117,7 +128,7 @@ def predict(
         prediction = model.predict(items, **options)
         echo_prediction(prediction, style, output)
         if overlay is not None:
-            write_overlays(prediction, overlay)
+            write_overlays(prediction, overlay, explanation_of(model, prediction, explain))
         errors = prediction.errors
     if model.trust is not None and style in ("csv", "json", "jsonl") and (few := set_note(model)):
         note(f"set: {few}")
@@ -125,6 +136,25 @@ def predict(
         note(f"skipped {message}")
     if errors:
         sys.exit(1)
+
+
+def check_explain(method: str, overlay: Path | None) -> None:
+    """Refuses a method that is unknown, and one without pictures to draw it into."""
+    from diffmiczoo.reporting.gradcam import METHODS
+
+    if overlay is None:
+        raise InvalidValueError("--explain draws into the pictures of --overlay DIR; give it as well")
+    if method not in METHODS:
+        raise InvalidValueError(f"--explain {method!r} must be one of {', '.join(METHODS)}")
+
+
+def explanation_of(model: DiffMICv2, prediction: Prediction, method: str | None) -> Explained:
+    """Returns the maps of a method for the images of a prediction; None for the saliency that it brings."""
+    if method is None:
+        return None
+    from diffmiczoo.reporting.gradcam import explain
+
+    return explain(model, prediction.items, method, [top[0][0] for top in prediction.top(1)])
 
 
 def set_note(model: DiffMICv2) -> str:

@@ -23,6 +23,7 @@ from diffmiczoo.inference.saliency import class_saliency
 from diffmiczoo.runtime.text import drawn_as_written, plain_text
 
 if TYPE_CHECKING:
+    from diffmiczoo.inference.explanation import Explanation
     from diffmiczoo.inference.prediction import Prediction
 
 #: Width of the figure in pixels; its height follows what is drawn.
@@ -55,7 +56,9 @@ class Overlay:
     model: str
 
 
-def overlay_of(prediction: Prediction, row: int, item: Any, show_saliency: bool) -> Overlay:
+def overlay_of(
+    prediction: Prediction, row: int, item: Any, show_saliency: bool, explanation: Explanation | None = None
+) -> Overlay:
     """Collects what is drawn of one image of a prediction.
 
     Args:
@@ -63,16 +66,24 @@ def overlay_of(prediction: Prediction, row: int, item: Any, show_saliency: bool)
         row: place of the image.
         item: where its picture comes from.
         show_saliency: draw the saliency of the first class.
+        explanation: whose map is drawn instead.
 
     Raises:
         ImageError: the picture cannot be read.
+        ValueError: the explanation does not hold the image.
     """
     picture, config = read_image(item, min_side=_PANEL), prediction.config
     size = (picture.shape[-2], picture.shape[-1])
     answer, square = _answer(prediction, row), square_extent(size, config)
+    kind, of_class = "saliency", answer.bars[0].name
+    saliency = class_saliency(prediction, row, of_class) if show_saliency else None
+    if explanation is not None:
+        place = explanation.row_of(prediction.names, row)
+        kind, of_class, saliency = explanation.title, explanation.classes[place], explanation.maps[place]
     marks = Marks(
-        saliency=class_saliency(prediction, row, answer.bars[0].name) if show_saliency else None,
-        saliency_of=answer.bars[0].title,
+        saliency=saliency,
+        saliency_of=named(of_class, prediction.class_labels),
+        saliency_kind=kind,
         square=square,
         cropped=max(square[:2]) >= 0.5,
         rois=square_to_original_box(prediction.rois[row], size, config),

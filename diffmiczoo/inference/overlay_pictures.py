@@ -39,6 +39,7 @@ class Marks:
     Attributes:
         saliency: (h, w) in [0, 1], of the square that the model saw; None for none.
         saliency_of: the class whose saliency it is.
+        saliency_kind: what it is called in the legend.
         square: left, top, right, bottom of the square that the model saw; beyond the picture where it had a border.
         cropped: whether anything of the picture lies outside of the square.
         rois: (K, 4) left, top, right, bottom; right and bottom are exclusive.
@@ -47,6 +48,7 @@ class Marks:
 
     saliency: Tensor | None
     saliency_of: str
+    saliency_kind: str
     square: tuple[float, float, float, float]
     cropped: bool
     rois: Tensor
@@ -175,7 +177,7 @@ def draw_legend(page: Axes, top: float, marks: Marks) -> None:
     row = top + 14
     if marks.saliency is not None:
         _draw_scale(page, row)
-        what = f"saliency of {shortened(marks.saliency_of, 44)}, lines at 0.5 and 0.9"
+        what = f"{marks.saliency_kind} of {shortened(marks.saliency_of, 44)}, lines at 0.5 and 0.9"
         page.text(_LEFT + 214, row, what, fontsize=9, color=_INK)
         row += 40
     page.add_patch(Rectangle((_LEFT, row - 11), 24, 13, fill=False, edgecolor=_INK, linewidth=1.4))

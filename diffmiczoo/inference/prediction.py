@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from diffmiczoo.inference.explanation import Explained
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Prediction(LimitedPrediction):
@@ -296,7 +298,9 @@ class Prediction(LimitedPrediction):
 
     # ------------------------------------------------------------------ for people
 
-    def plot(self, index: int | str = 0, images: Any = None, show_saliency: bool = True) -> Figure:
+    def plot(
+        self, index: int | str = 0, images: Any = None, show_saliency: bool = True, explanation: Explained = None
+    ) -> Figure:
         """Draws one image as it is, once more with where the model looked, and how probable it finds the classes.
 
         Boxes are the ROIs, numbered by attention: the more attention, the bolder. Wash and lines are the saliency of
@@ -308,6 +312,7 @@ class Prediction(LimitedPrediction):
             index: place or name of the image.
             images: where to take the images from instead of `items`, one per row, as `DiffMICv2.predict` takes them.
             show_saliency: draw the saliency.
+            explanation: whose map is drawn instead, from `diffmiczoo.reporting.gradcam.explain`.
 
         Returns:
             A figure 1200 pixels wide that pyplot knows nothing of; `figure.savefig(path)` writes it.
@@ -316,18 +321,18 @@ class Prediction(LimitedPrediction):
             ImportError: matplotlib is not installed.
             ImageError: the image cannot be read any more.
             IndexError, KeyError: there is no such image.
-            ValueError: `images` are not one per row.
+            ValueError: `images` are not one per row, or the explanation does not hold the image.
         """
         try:
             from diffmiczoo.inference.overlay import draw_overlay, overlay_of
         except ImportError as error:
             raise MissingExtraError('plot needs matplotlib: pip install "diffmiczoo[plot]"') from error
         row = self._row(index)
-        return draw_overlay(overlay_of(self, row, self._item(row, images), show_saliency))
+        return draw_overlay(overlay_of(self, row, self._item(row, images), show_saliency, explanation))
 
-    def save_overlay(self, path: str | os.PathLike[str], index: int | str = 0) -> None:
+    def save_overlay(self, path: str | os.PathLike[str], index: int | str = 0, explanation: Explained = None) -> None:
         """Writes the figure of `plot` as a PNG file 1200 pixels wide; raises as `plot` does."""
-        figure = self.plot(index)
+        figure = self.plot(index, explanation=explanation)
         with replaced(Path(path)) as file, drawn_as_written():
             # Half the time of the usual level, for a tenth more bytes.
             figure.savefig(file, format="png", dpi="figure", metadata=DRAWN, pil_kwargs={"compress_level": 3})
