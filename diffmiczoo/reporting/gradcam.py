@@ -45,7 +45,7 @@ class Method:
 
 
 METHODS = {
-    "saliency": Method("saliency of the DCG"),
+    "saliency": Method("saliency"),
     "global": Method("Grad-CAM, global stream", "dcg.global_encoder", score="global"),
     "local": Method("Grad-CAM, local stream", "dcg.local_encoder", of_rois=True, score="local"),
     "guidance": Method("Grad-CAM, guidance map", "dcg.global_encoder", score="sampler"),
@@ -96,10 +96,11 @@ def explain(
         raise InvalidTypeError(f"method={method!r} needs a network that this model lacks; it has {have}")
     items = as_items(images)
     named = _classes(model, items, classes, batch_size)
-    numbers = torch.tensor([model.config.labels.index(name) for name in named])
     compute = _saliency if method == "saliency" else _gradcam
     found = []
-    with eval_mode(model), progress_bar(len(items), "explain", "img", progress) as bar:
+    # What the caller's inference mode touches could not be differentiated.
+    with torch.inference_mode(False), eval_mode(model), progress_bar(len(items), "explain", "img", progress) as bar:
+        numbers = torch.tensor([model.config.labels.index(name) for name in named])
         for start in range(0, len(items), batch_size):
             part = items[start : start + batch_size]
             batch = preprocess(part, model.config).to(model.default_noise.device)
@@ -144,9 +145,7 @@ def _saliency(model: DiffMICv2, images: Tensor, classes: Tensor, method: Method)
 
 
 def _gradcam(model: DiffMICv2, images: Tensor, classes: Tensor, method: Method) -> Tensor:
-    # The caller may have switched gradients off, in inference mode even.
-    with torch.inference_mode(False), torch.enable_grad(), _feature_map(model, method) as seen:
-        images = images.clone()
+    with torch.enable_grad(), _feature_map(model, method) as seen:
         priors = model.priors(images)
         scores = _scores(model, images, priors, method.score)
         chosen = scores[torch.arange(len(images)), classes]
