@@ -26,7 +26,7 @@ def main(name: str, data: Path, count: int) -> None:
     """Measure the maps of the weights NAME."""
     model = diffmiczoo.create_model(name, pretrained=True)
     manifest = as_manifest(data, class_names=model.config.class_names, task=model.config.task).split("test")
-    scores = compare_maps(model, [record.item() for record in some_of(manifest, count).records])
+    scores = compare_maps(model, [record.item() for record in some_of(manifest, count).records], steps=8)
     click.echo("| map | deletion | insertion | better than random maps by |\n|---|---|---|---|")
     for score in scores:
         low, high = score.interval

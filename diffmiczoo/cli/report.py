@@ -60,6 +60,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many of the confident errors, and as many of the least sure images, are shown; 0 for none.",
 )
+@click.option(
+    "--explain",
+    metavar="METHOD",
+    help="Draw another map than the saliency on the images shown, as for `predict --explain`.",
+)
 @bootstrap_option(0)
 @batch_size_option()
 @device_option

@@ -59,10 +59,19 @@ def methods_of(model: DiffMICv2) -> tuple[str, ...]:
     return tuple(name for name, method in METHODS.items() if _can(model, method))
 
 
+def check_method(model: DiffMICv2, method: str) -> None:
+    """Raises ValueError for a method that is unknown, TypeError for one whose network a model lacks."""
+    if method not in METHODS:
+        raise InvalidValueError(f"method={method!r} must be one of {', '.join(map(repr, METHODS))}")
+    if not _can(model, METHODS[method]):
+        have = ", ".join(map(repr, methods_of(model)))
+        raise InvalidTypeError(f"method={method!r} needs a network that this model lacks; it has {have}")
+
+
 def explain(
     model: DiffMICv2,
     images: Any,
-    method: str = "raw",
+    method: str = "global",
     classes: str | Sequence[str] | None = None,
     *,
     batch_size: int = 8,
@@ -89,11 +98,7 @@ def explain(
         TypeError: the model lacks the network.
         ImageError: an image cannot be read.
     """
-    if method not in METHODS:
-        raise InvalidValueError(f"method={method!r} must be one of {', '.join(map(repr, METHODS))}")
-    if not _can(model, METHODS[method]):
-        have = ", ".join(map(repr, methods_of(model)))
-        raise InvalidTypeError(f"method={method!r} needs a network that this model lacks; it has {have}")
+    check_method(model, method)
     items = as_items(images)
     named = _classes(model, items, classes, batch_size)
     compute = _saliency if method == "saliency" else _gradcam

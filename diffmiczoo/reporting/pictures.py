@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
 
@@ -14,10 +15,14 @@ from torch import Tensor
 from diffmiczoo.images.items import ImageError, Item
 from diffmiczoo.images.preprocessing import square_extent, square_to_original_box
 from diffmiczoo.images.reading import read_image
+from diffmiczoo.inference.explanation import Explanation
 from diffmiczoo.inference.saliency import class_saliency
 from diffmiczoo.reporting.measure import Measured
 from diffmiczoo.reporting.results import Gallery, Shown
 from diffmiczoo.runtime.progress import progress_bar
+
+#: (images, a class of each) → where what speaks for the class lies.
+Explain = Callable[[list[Item], list[str]], Explanation]
 
 #: Longest side of a picture on the page in pixels, and the quality of its JPEG: two dozen take about a megabyte.
 SIDE, QUALITY = 320, 80
@@ -30,24 +35,36 @@ _COLOUR, _WASH, _VEIL = (0, 200, 240), 0.35, 0.72
 _LEVEL = 0.5
 
 
-def gallery(measured: Measured, most: int, progress: bool | None = None) -> Gallery:
+def gallery(measured: Measured, most: int, explain: Explain | None = None, progress: bool | None = None) -> Gallery:
     """Chooses and draws the pictures that the model was wrong and sure about, and those it was least sure about.
 
     Args:
         measured: predictions of labelled images.
         most: of each kind.
+        explain: computes what is drawn instead of the saliency.
         progress: show a bar; by default where the standard error is a terminal.
     """
     wrong, confidence = measured.wrong, _confidence(measured)
     errors = [row for row in np.argsort(-confidence, kind="stable").tolist() if wrong[row]][:most]
     order = torch.argsort(measured.prediction.uncertainty, descending=True, stable=True).tolist()
     uncertain = [row for row in order if row not in set(errors)][:most]
+    chosen = [_described(measured, row, float(confidence[row])) for row in (*errors, *uncertain)]
+    maps, title = _maps(measured, chosen, explain)
     found = []
-    with progress_bar(len(errors) + len(uncertain), "pictures", "img", progress) as bar:
-        for row in (*errors, *uncertain):
-            found.append(_drawn(measured, _described(measured, row, float(confidence[row]))))
+    with progress_bar(len(chosen), "pictures", "img", progress) as bar:
+        for shown, saliency in zip(chosen, maps, strict=True):
+            found.append(_drawn(measured, shown, saliency))
             bar.update()
-    return Gallery(int(wrong.sum()), tuple(found[: len(errors)]), tuple(found[len(errors) :]))
+    return Gallery(int(wrong.sum()), tuple(found[: len(errors)]), tuple(found[len(errors) :]), title)
+
+
+def _maps(measured: Measured, chosen: list[Shown], explain: Explain | None) -> tuple[Sequence[Tensor], str]:
+    """Returns what is drawn on each picture, and what it is called."""
+    if explain is None or not chosen:
+        return [class_saliency(measured.prediction, shown.row, shown.looked_for) for shown in chosen], "saliency"
+    items = [measured.prediction.items[shown.row] for shown in chosen]
+    found = explain(items, [shown.looked_for for shown in chosen])
+    return list(found.maps), found.title
 
 
 def _confidence(measured: Measured) -> np.ndarray:
@@ -84,7 +101,7 @@ def _described(measured: Measured, row: int, confidence: float) -> Shown:
     )
 
 
-def _drawn(measured: Measured, shown: Shown) -> Shown:
+def _drawn(measured: Measured, shown: Shown, saliency: Tensor) -> Shown:
     """Adds the JPEGs; a picture that cannot be read any more stays without them."""
     prediction, row = measured.prediction, shown.row
     try:
@@ -97,7 +114,7 @@ def _drawn(measured: Measured, shown: Shown) -> Shown:
     square = [side * scale for side in square_extent((height, width), prediction.config)]
     boxes = square_to_original_box(prediction.rois[row], (height, width), prediction.config)
     attention = prediction.roi_attention[row]
-    marked = _marked(small, class_saliency(prediction, row, shown.looked_for), square)
+    marked = _marked(small, saliency, square)
     _draw_boxes(marked, boxes * scale, attention)
     size = prediction.sizes[row] if prediction.sizes else (height, width)
     own = square_to_original_box(prediction.rois[row], size, prediction.config)

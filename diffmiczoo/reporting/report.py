@@ -28,10 +28,11 @@ from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.client import WEIGHTS_FILE
 from diffmiczoo.hub.names import LOCAL_PREFIX
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.reporting.gradcam import check_method, explain
 from diffmiczoo.reporting.history import run_of, training_curves
 from diffmiczoo.reporting.measure import Measured
 from diffmiczoo.reporting.page import page_of
-from diffmiczoo.reporting.pictures import gallery
+from diffmiczoo.reporting.pictures import Explain, gallery
 from diffmiczoo.reporting.results import Copies, DataFacts, Gallery, ModelFacts, Opponent, Report
 
 #: Files of a report.
@@ -52,6 +53,7 @@ class ReportOptions:
     val: Manifest | None = None
     pictures: int = 12
     copies: bool = True
+    explain: str | None = None
     run: Path | None = None
     batch_size: int = 32
     bootstrap: int = 1000
@@ -78,6 +80,7 @@ def report(
     members: bool = False,
     pictures: int = 12,
     copies: bool = True,
+    explain: str | None = None,
     run: str | os.PathLike[str] | None = None,
     batch_size: int = 32,
     bootstrap: int = 1000,
@@ -100,6 +103,8 @@ def report(
         members: measure also each prior and the sampler alone, calibrated on the split "val" of the data.
         pictures: how many are shown of the confident errors, and as many of the least sure ones; 0 shows none.
         copies: look for pictures that show the same, for which all are read once more.
+        explain: what is drawn on the pictures instead of the saliency, a name of
+            `diffmiczoo.reporting.gradcam.METHODS`.
         run: directory of the training run; by default the one that the weights lie in, where they lie in one.
         batch_size: images computed at once.
         bootstrap: resamples for the 95 % intervals, groups drawn whole; 0 for none.
@@ -122,6 +127,7 @@ def report(
         val=calibration_images(model.config, data, manifest, class_names) if members else None,
         pictures=pictures,
         copies=copies,
+        explain=explain,
         run=None if run is None else Path(run),
         batch_size=batch_size,
         bootstrap=bootstrap,
@@ -155,6 +161,8 @@ def measure_report(
     divisions = [
         divide(manifest, column) for column in options.by
     ]  # what is wrong is said before anything is predicted
+    if options.explain is not None:
+        check_method(model, options.explain)
     for name, other in options.against.items():
         check_opponent(name, model, other)
     training = training_curves(options.run or run_of(model.loaded_from))
@@ -180,12 +188,18 @@ def measure_report(
         reliability=measured.reliability(),
         risk=measured.risk(),
         limits=measured.limits(manifest),
-        gallery=gallery(measured, options.pictures, progress)
+        gallery=gallery(measured, options.pictures, _explained_by(model, options), progress)
         if options.pictures
         else Gallery(int(measured.wrong.sum())),
         copies=_copies(model, manifest, options),
         training=training,
     )
+
+
+def _explained_by(model: DiffMICv2, options: ReportOptions) -> Explain | None:
+    if (method := options.explain) is None:
+        return None
+    return lambda items, classes: explain(model, items, method, classes, progress=options.progress)
 
 
 def check_opponent(name: str, model: DiffMICv2, other: DiffMICv2) -> None:

@@ -193,11 +193,13 @@ class Gallery:
         wrong: images whose labels are not exactly the true ones.
         errors: those that the model was surest of.
         uncertain: the ones that it was least sure of, without those above.
+        map_title: what is drawn on them: the saliency, or another explanation.
     """
 
     wrong: int
     errors: tuple[Shown, ...] = ()
     uncertain: tuple[Shown, ...] = ()
+    map_title: str = "saliency"
 
 
 @dataclass(frozen=True)

@@ -176,3 +176,16 @@ def test_models_of_other_classes_are_no_opponents() -> None:
         InvalidValueError, match=r"against other: its classes are \['cat', 'dog', 'emu'\] \(multiclass\)"
     ):
         check_opponent("other", one, other)
+
+
+def test_pictures_show_another_map_where_it_is_asked_for(make_report) -> None:
+    labels = ["cat", "dog", "eel", "cat"]
+    arguments = ([[label] for label in labels], scores_for(labels, wrong=(1,)))
+    usual, other = make_report(*arguments), make_report(*arguments, options={"explain": "global"})
+    assert [shown.looked_for for shown in other.gallery.errors] == [shown.looked_for for shown in usual.gallery.errors]
+    assert other.gallery.errors[0].drawn == usual.gallery.errors[0].drawn
+    assert other.gallery.errors[0].marked != usual.gallery.errors[0].marked
+    assert "where the model looked (Grad-CAM, global stream)" in Page(page_of(other)).words
+    assert "where the model looked (saliency)" in Page(page_of(usual)).words
+    with pytest.raises(ValueError, match="method='cam' must be one of"):
+        make_report(*arguments, options={"explain": "cam"})

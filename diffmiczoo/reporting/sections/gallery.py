@@ -57,8 +57,8 @@ def _marks(report: Report) -> str:
     closely = any(len(set(each.roi_attention)) > 1 for each in shown)
     boxes = "the regions that it read closely, 1 the one with the most attention"
     return (
-        "Left the picture, right the same one with where the model looked: the stronger the colour, the more it counts "
-        "for the most probable class; the line is at one half; boxes are "
+        f"Left the picture, right the same one with where the model looked ({report.gallery.map_title}): the stronger "
+        "the colour, the more it counts for the most probable class; the line is at one half; boxes are "
         f"{boxes if closely else 'regions where that is strongest, which it does not read by themselves'}."
     )
 
