@@ -1,5 +1,7 @@
 """Fits the calibration of shipped weights anew, on the validation split alone, without training anything.
 
+For pictures of another place see `diffmiczoo recalibrate`, which starts from the calibration that there is.
+
     python tools/recalibrate.py diffmicv2_nano.busi --data ../shared/data/busi
 
 Rewrites the entry's config, metrics, card and digests, and the stored predictions of its test split. The tensors stay

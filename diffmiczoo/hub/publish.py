@@ -15,7 +15,7 @@ from diffmiczoo.hub.companions import StorableModel
 from diffmiczoo.hub.errors import Request, translate_errors
 from diffmiczoo.hub.licenses import LICENSE_FILE
 from diffmiczoo.hub.names import hub_name, parse_model_name
-from diffmiczoo.hub.recalibrated import recalibration_section
+from diffmiczoo.hub.recalibrated import with_recalibration
 
 COMMIT_MESSAGE = "Weights by diffmiczoo"
 
@@ -61,7 +61,7 @@ def push_directory(
     name = model.weights_name or own_name
     card = render_card(name, model.config, parameters, facts, load_as=load_as)
     if model.recalibration is not None:
-        card = card.replace("\n## Results\n", f"\n{recalibration_section(model.recalibration)}\n\n## Results\n", 1)
+        card = with_recalibration(card, model.recalibration)
     published = [*FILES, CARD_FILE, METRICS_FILE, *facts.pictures]
     operations = [CommitOperationAdd(file, str(directory / file)) for file in published]
     written = {"README.md": card, CHECKLIST_FILE: render_checklist(name, model.config, facts)}

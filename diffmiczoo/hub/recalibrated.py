@@ -86,3 +86,9 @@ def recalibration_section(found: Recalibration) -> str:
             table(columns),
         ]
     return "\n\n".join([*parts, *map(markdown_text, found.notes), _BACK])
+
+
+def with_recalibration(card: str, found: Recalibration) -> str:
+    """Returns a card that says before its results that the model was recalibrated after they were measured."""
+    card = card.replace(", fitted on the validation split;", ", fitted to local pictures (Recalibration);", 1)
+    return card.replace("\n## Results\n", f"\n{recalibration_section(found)}\n\n## Results\n", 1)

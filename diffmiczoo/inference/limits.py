@@ -144,7 +144,12 @@ class LimitedPrediction(PredictionTensors):
 
     def _changed_settings(self) -> list[str]:
         here = {"sampling_steps": self.steps, "num_samples": self.num_samples, "tta": self.tta}
-        return [] if self.trust is None else self.trust.changed(settings_of(self.config) | here)
+        if self.trust is None:
+            return []
+        changed = self.trust.changed(settings_of(self.config) | here)
+        if self.config.class_offsets and "class_offsets" not in self.trust.settings:  # fitted before there were any
+            changed.append(f"class_offsets={list(self.config.class_offsets)}, fitted for none")
+        return changed
 
     def _check_settings(self, what: str) -> None:
         if changed := self._changed_settings():

@@ -18,12 +18,15 @@ from diffmiczoo.data.duplicates import content_hash
 from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.errors import DiffMICError
 from diffmiczoo.evaluation.trust import fit_trust
-from diffmiczoo.hub.recalibrated import recalibration_section, save_recalibrated
+from diffmiczoo.hub.card import render_card
+from diffmiczoo.hub.card_facts import read_facts
+from diffmiczoo.hub.recalibrated import recalibration_section, save_recalibrated, with_recalibration
 from diffmiczoo.metrics.held_back import HeldBack
 from diffmiczoo.metrics.local_fit import HOLDS
 from diffmiczoo.metrics.recalibration import Recalibration
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.trust.stored import Trust
+from diffmiczoo.zoo.weights import WEIGHTS_DIRECTORY
 
 NAMES = ("cat", "dog", "eel")
 RNG = np.random.default_rng(0)
@@ -194,6 +197,24 @@ def test_without_labels_the_shares_are_learned_and_sets_are_dropped(fitted, monk
 
 
 # ---------------------------------------------------------------------- files and the command line
+
+
+def test_a_card_says_that_its_results_are_older(local):
+    own = WEIGHTS_DIRECTORY / "diffmicv2_nano.ham10000"
+    card = render_card("name", local.config, 1, read_facts(own))
+    told = with_recalibration(card, local.recalibration)
+    assert told.index("## Recalibration") < told.index("\n## Results\n") and "| NLL |" in told
+    assert "fitted to local pictures (Recalibration); " in told and "fitted on the validation split;" not in told
+
+
+def test_limits_from_before_class_offsets_are_not_taken_for_those_with_them(fitted):
+    model = copy.deepcopy(fitted)
+    settings = {name: value for name, value in model.trust.settings.items() if name != "class_offsets"}
+    model.trust = Trust(**{**vars(model.trust), "settings": settings})
+    assert model.predict(PICTURES[:1]).sets(0.2)
+    model.config = model.config.replace(class_offsets=(1.0, 0.0, 0.0))
+    with pytest.raises(DiffMICError, match=r"class_offsets=.* fitted for none"):
+        model.predict(PICTURES[:1]).sets(0.2)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"original": {}}'])
