@@ -35,6 +35,7 @@ COUNTS = {
     "docs/audit.md": (2, 1),
     "docs/conversion.md": (0, 3),
     "docs/evaluate.md": (5, 1),
+    "docs/explanations.md": (2, 0),
     "docs/index.md": (1, 1),
     "docs/inputs.md": (1, 0),
     "docs/performance.md": (0, 1),
