@@ -10,6 +10,7 @@ import click
 from diffmiczoo.cli.columns import column_options, data_source, tell
 from diffmiczoo.cli.common import (
     TASKS,
+    Data,
     batch_size_option,
     class_names_option,
     device_option,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("data", type=click.Path(exists=True))
+@click.argument("data", type=Data())
 @click.option("--model", "name", metavar="NAME", help="Rank labels by how confidently this model contradicts them.")
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), help="Directory for audit.html and audit.json."

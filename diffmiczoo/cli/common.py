@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from diffmiczoo.config import DiffMICConfig, choices
+from diffmiczoo.data.medmnist_names import is_medmnist, parse_medmnist
 from diffmiczoo.errors import InvalidValueError
 
 Option = Callable[[Any], Any]
@@ -54,6 +55,20 @@ class Device(click.ParamType):
         if device.index is not None and device.index >= here:
             self.fail(f"{value} is not here; the last one is {device.type}:{here - 1}", param, ctx)
         return str(device)
+
+
+class Data(click.Path):
+    """Labelled images: a file or folder that exists, or the name of a set of MedMNIST."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns a path or name as it is; fails where there is no such file and no such set."""
+        if is_medmnist(value):
+            parse_medmnist(value)
+            return value
+        return super().convert(value, param, ctx)
 
 
 class Assignment(click.ParamType):

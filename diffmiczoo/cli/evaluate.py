@@ -12,6 +12,7 @@ import click
 from diffmiczoo.cli.columns import column_options, data_source, tell
 from diffmiczoo.cli.common import (
     OUTPUT_FILE,
+    Data,
     batch_size_option,
     bootstrap_option,
     class_names_option,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("data", type=click.Path(exists=True))
+@click.argument("data", type=Data())
 @model_option()
 @split_option
 @class_names_option

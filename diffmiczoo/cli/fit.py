@@ -10,6 +10,7 @@ import click
 from diffmiczoo.cli.columns import column_options, data_source, tell, validation_source
 from diffmiczoo.cli.common import (
     TASKS,
+    Data,
     Names,
     class_names_option,
     device_option,
@@ -28,8 +29,14 @@ if TYPE_CHECKING:
 @model_option()
 @click.option("--pretrained", is_flag=True, help="Start from the model's trained weights.")
 @click.option("--pretrained-backbones", is_flag=True, help="Start the encoders from ImageNet weights.")
-@click.option("--train", required=True, type=click.Path(exists=True), help="Table, folder or .npz of images.")
-@click.option("--val", type=click.Path(exists=True), help="The same; by default the images of split val.")
+@click.option(
+    "--train",
+    required=True,
+    type=Data(),
+    metavar="PATH",
+    help="Table, folder or .npz of images, or medmnist:NAME[@SIZE].",
+)
+@click.option("--val", type=Data(), metavar="PATH", help="The same; by default the images of split val.")
 @column_options(labels=True)
 @click.option("--output", required=True, type=click.Path(file_okay=False), help="Directory of the run.")
 @click.option(

@@ -27,6 +27,7 @@ from diffmiczoo.cli.common import (
 from diffmiczoo.cli.output import check_overlays, echo_prediction, note, write_overlays
 from diffmiczoo.cli.prediction_file import STREAMED, PredictionFile
 from diffmiczoo.cli.run_record import RunRecord
+from diffmiczoo.data.medmnist_names import is_medmnist
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import check_file, is_stream
 from diffmiczoo.images.remote import is_url
@@ -103,7 +104,7 @@ def predict(
     explain: str | None,
     **options: Any,
 ) -> None:
-    """Classify IMAGES: files, folders, patterns such as 'scans/*.png', or a table with a column `file`.
+    """Classify IMAGES: files, folders, patterns such as 'scans/*.png', a table with a column `file`, or medmnist:NAME.
 
     What cannot be read is listed on the standard error, and the exit status is then 1. With --output, csv and jsonl are
     written batch by batch to FILE.partial, so that memory does not grow with the number of images; FILE is replaced at
@@ -118,7 +119,9 @@ def predict(
         raise InvalidValueError("--resume needs --output FILE with --format csv or jsonl, and no --overlay")
     if explain is not None:
         check_explain(explain, overlay)
-    items = checked_items(image_files(images, split, choice), images, output, overlay)
+    items = medmnist_items(images, split, overlay)
+    if items is None:
+        items = checked_items(image_files(images, split, choice), images, output, overlay)
     import diffmiczoo
 
     model = diffmiczoo.create_model(name, pretrained=True, device=device)
@@ -243,6 +246,23 @@ def checked_items(files: list[str], images: tuple[str, ...], output: Path | None
         lost = next((path for path in read if os.path.isfile(path) and os.path.samefile(path, output)), None)
         if lost is not None:
             raise InvalidValueError(f"--output {output} would replace {lost}, which is read; choose another file")
+    if overlay is not None:
+        check_overlays(overlay, items)
+    return items
+
+
+def medmnist_items(images: tuple[str, ...], split: str | None, overlay: Path | None) -> list[Item] | None:
+    """Returns the images of a set of MedMNIST, by default of its test split; None where no name of one is given."""
+    if not any(map(is_medmnist, images)):
+        return None
+    if len(images) > 1:
+        raise InvalidValueError(f"{', '.join(images)}: a set of MedMNIST is predicted alone")
+    from diffmiczoo.data.readers import read_manifest
+    from diffmiczoo.data.summary import reading_lines
+
+    manifest = read_manifest(images[0]).split(split or "test")
+    tell(reading_lines(manifest))
+    items = [record.item() for record in manifest.records]
     if overlay is not None:
         check_overlays(overlay, items)
     return items

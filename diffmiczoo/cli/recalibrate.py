@@ -9,6 +9,7 @@ import click
 
 from diffmiczoo.cli.columns import column_options, data_source, tell
 from diffmiczoo.cli.common import (
+    Data,
     batch_size_option,
     class_names_option,
     device_option,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("data", type=click.Path(exists=True))
+@click.argument("data", type=Data())
 @model_option()
 @click.option(
     "--output",

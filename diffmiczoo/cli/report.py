@@ -10,6 +10,7 @@ import click
 
 from diffmiczoo.cli.columns import column_options, data_source, tell
 from diffmiczoo.cli.common import (
+    Data,
     batch_size_option,
     bootstrap_option,
     class_names_option,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("data", type=click.Path(exists=True))
+@click.argument("data", type=Data())
 @model_option()
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Directory of the page and its numbers.")
 @split_option

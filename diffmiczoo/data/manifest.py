@@ -83,6 +83,7 @@ class Reading:
         names: of the classes, by the data themselves; () where these do not tell.
         task: by the data; None where these do not tell.
         ordered: see `Manifest.ordered`.
+        benchmark: see `Manifest.benchmark`.
     """
 
     records: tuple[Record, ...]
@@ -91,6 +92,7 @@ class Reading:
     names: tuple[str, ...] = ()
     task: str | None = None
     ordered: bool = False
+    benchmark: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Manifest:
         notes: what was decided when they were read, a sentence each.
         skipped: what was left out, and why.
         ordered: the order of `class_names` was given, or follows from the names, and is not that of the alphabet.
+        benchmark: whose own metrics are shown too: "medmnist", or "" for none.
     """
 
     name: str
@@ -114,6 +117,7 @@ class Manifest:
     notes: tuple[str, ...] = field(default=(), compare=False)
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
     ordered: bool = field(default=False, compare=False)
+    benchmark: str = field(default="", compare=False)
 
     def __len__(self) -> int:
         return len(self.records)

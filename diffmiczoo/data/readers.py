@@ -14,6 +14,8 @@ from diffmiczoo.data.downloads import download_records, recognized_download
 from diffmiczoo.data.folders import folder_records
 from diffmiczoo.data.labels import canonical_labels, is_bare, label_order, names_of, numbering_of
 from diffmiczoo.data.manifest import Manifest, Reading, Record
+from diffmiczoo.data.medmnist import medmnist_records
+from diffmiczoo.data.medmnist_names import is_medmnist, parse_medmnist
 from diffmiczoo.data.rows import SPREADSHEETS, TABLE_EXTENSIONS, read_table
 from diffmiczoo.data.split_names import check_split_words
 from diffmiczoo.data.tables import table_records
@@ -49,7 +51,7 @@ def as_manifest(data: Any, *, class_names: Any = None, task: str | None = None, 
     if isinstance(data, Manifest):
         if class_names is None:
             return data
-        own = Reading(data.records, data.notes, data.skipped, data.class_names, data.task, data.ordered)
+        own = Reading(data.records, data.notes, data.skipped, data.class_names, data.task, data.ordered, data.benchmark)
         return _checked_manifest(data.name, data.name, own, class_names, task, known)
     if isinstance(data, str | os.PathLike):
         return _read(Path(data), ColumnChoice(), class_names, task, known)
@@ -77,7 +79,8 @@ def read_manifest(
             - a CSV, TSV or Parquet table with the columns `file` (relative to the table) and `label` (several joined by
               `|`, an empty one means none of them), or a column of 0 and 1 per label instead; optionally `split`
               (train, val, test) and `group` (a patient, a lesion); well-known names of such columns are recognised;
-            - an `.npz` like MedMNIST's;
+            - an `.npz` like MedMNIST's, or the name of a set of MedMNIST: "medmnist:dermamnist@224", see
+              `data.medmnist_names.parse_medmnist`;
             - a folder with `labels.csv`, with a sub-folder per class, with such ones in `train`, `val` and `test`, or
               with these in the classes;
             - the folder of HAM10000, APTOS2019 or ChestX-ray14 as downloaded, see `data.downloads.download_records`.
@@ -106,6 +109,12 @@ def read_manifest(
 
 def _read(path: Path, choice: ColumnChoice, class_names: Any, task: str | None, known: Sequence[str]) -> Manifest:
     check_split_words(choice.map_split)
+    if is_medmnist(path):
+        _refuse_columns(path, choice)
+        name = parse_medmnist(path)
+        own = class_names is None or set(name.known.class_names) <= set(names_of(class_names))
+        found = medmnist_records(name, named=own)
+        return _checked_manifest(name.text, path, found, class_names, task, known)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist; expected a table, an .npz or a folder of images")
     folder = path
@@ -178,7 +187,7 @@ def _checked_manifest(
             )
     if len(names) < (1 if known else 2):
         raise InvalidValueError(f"{source}: found {len(names)} class ({list(names)}); at least two are needed")
-    return Manifest(name, records, names, task, found.notes, found.skipped, ordered)
+    return Manifest(name, records, names, task, found.notes, found.skipped, ordered, found.benchmark)
 
 
 def _own_order(found: Reading, labels: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], bool]:

@@ -20,6 +20,7 @@ from diffmiczoo.data.rows import read_rows
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import write_text
 from diffmiczoo.metrics.classification import compare_metrics, compute_metrics, scored_images
+from diffmiczoo.metrics.medmnist import medmnist_scores
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.weighted import ScoredImages
 
@@ -43,6 +44,7 @@ class LabelledPredictions:
         ordinal: the classes are grades in order.
         thresholds: C probabilities from which a label is given; None means 0.5.
         label_adjustment: C offsets on log probabilities for the label of a "multiclass" model; None means none.
+        benchmark: see `Manifest.benchmark`.
     """
 
     names: tuple[str, ...]
@@ -54,6 +56,7 @@ class LabelledPredictions:
     ordinal: bool = False
     thresholds: tuple[float, ...] | None = None
     label_adjustment: tuple[float, ...] | None = None
+    benchmark: str = ""
 
     @classmethod
     def of(
@@ -78,6 +81,7 @@ class LabelledPredictions:
             config.ordinal,
             (config.thresholds or None) if fitted else None,
             (config.label_adjustment or None) if fitted else None,
+            manifest.benchmark,
         )
 
     @property
@@ -105,8 +109,8 @@ class LabelledPredictions:
         return replace(self, names=names, labels=labels, groups=groups, probs=self.probs[list(rows)])
 
     def metrics(self, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None) -> Metrics:
-        """Returns `compute_metrics` of these predictions."""
-        return compute_metrics(
+        """Returns `compute_metrics` of these predictions, with the benchmark's own metrics where they are for one."""
+        found = compute_metrics(
             self.probs,
             self.targets,
             task=self.task,
@@ -119,6 +123,7 @@ class LabelledPredictions:
             seed=seed,
             progress=progress,
         )
+        return replace(found, medmnist=medmnist_scores(self.scored())) if self.benchmark else found
 
     def difference(
         self, other: LabelledPredictions, bootstrap: int = 1000, seed: int = 0, progress: bool | None = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.metrics.medmnist import MedMNISTScores
 from diffmiczoo.metrics.table import class_metrics, overall_metrics
 from diffmiczoo.runtime.text import plain_text
 
@@ -27,6 +28,7 @@ class Metrics:
         num_groups: how many groups the intervals were drawn from; None where single images were drawn.
         left_out: classes of which there was no positive or no negative image, so that they are in no AUROC.
         num_trained_on: how many of the images the weights were trained on; None where that is not known.
+        medmnist: both metrics of MedMNIST as it defines them; None where the images are not MedMNIST's.
     """
 
     values: dict[str, float]
@@ -36,6 +38,7 @@ class Metrics:
     num_groups: int | None
     left_out: tuple[str, ...]
     num_trained_on: int | None = None
+    medmnist: MedMNISTScores | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-ready values; NaN, which JSON does not have, becomes None."""
@@ -47,6 +50,7 @@ class Metrics:
             "num_groups": self.num_groups,
             "left_out": list(self.left_out),
             "num_trained_on": self.num_trained_on,
+            **({} if self.medmnist is None else {"medmnist": self.medmnist.to_dict()}),
         }
 
     @classmethod
@@ -58,7 +62,8 @@ class Metrics:
         """
         expected = {field.name for field in dataclasses.fields(cls)}
         # Metrics of the first published weights do not say what was trained on.
-        missing, unknown = sorted(expected - {"num_trained_on"} - values.keys()), sorted(values.keys() - expected)
+        optional = {"num_trained_on", "medmnist"}
+        missing, unknown = sorted(expected - optional - values.keys()), sorted(values.keys() - expected)
         if missing or unknown:
             raise InvalidValueError(f"metrics: missing fields {missing}, unknown fields {unknown}")
         return cls(
@@ -69,6 +74,7 @@ class Metrics:
             num_groups=values["num_groups"],
             left_out=tuple(values["left_out"]),
             num_trained_on=values.get("num_trained_on"),
+            medmnist=MedMNISTScores.from_dict(values["medmnist"]) if values.get("medmnist") else None,
         )
 
     def headline(self) -> str:
@@ -82,6 +88,8 @@ class Metrics:
         if self.num_trained_on:
             lines += [f"{self.num_trained_on:,} of them were used to train these weights: no measure of new images"]
         lines += [f"{name:<18}{number_text(value)}{self._interval(name)}" for name, value in self.values.items()]
+        if self.medmnist is not None:
+            lines += [str(self.medmnist)]
         columns = [metric.name for metric in class_metrics()]
         width = 2 + max(5, *(len(plain_text(label)) for label in self.per_class))
         lines += ["", "class".ljust(width) + "".join(_cell(name, name) for name in [*columns, _SUPPORT])]

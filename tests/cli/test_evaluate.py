@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 from click.testing import CliRunner
 
 from diffmiczoo.cli import main
@@ -48,3 +49,22 @@ def test_the_command_shows_subgroups_and_robustness_and_saves_them(run_directory
     assert saved["robustness"]["clean"]["values"]["accuracy"] == saved["model"]["values"]["accuracy"]
     wrong = CliRunner().invoke(main, [*command, "--by", "sex"])
     assert wrong.exit_code == 2 and "has no column sex to divide images by; found ['file', 'label'" in wrong.output
+
+
+def test_a_set_of_medmnist_by_name(weights, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (4, 28, 28), dtype=np.uint8), np.array([[0], [1], [1], [0]], np.uint8)
+    np.savez(tmp_path / "pneumoniamnist.npz", test_images=images, test_labels=labels)
+    name, options = f"medmnist:pneumoniamnist:{tmp_path}", ["--model", weights]
+    measured = ["--class-names", "dark,light", "--bootstrap", "0"]
+    result = CliRunner().invoke(main, ["evaluate", name, *options, *measured, "--format", "json"])
+    assert result.exit_code == 0, result.output
+    found, csv = json.loads(result.stdout)["model"], tmp_path / "p.csv"
+    assert found["medmnist"]["auc"] == found["values"]["auroc"]
+    assert "pneumoniamnist: CC BY 4.0" in result.stderr and "4 in test instead of 624" in result.stderr
+    result = CliRunner().invoke(main, ["predict", name, *options, "--output", str(csv)])
+    assert result.exit_code == 0 and len(csv.read_text().splitlines()) == 5, result.output
+    wrong = CliRunner().invoke(main, ["evaluate", "medmnist:pneumonia", *options])
+    assert wrong.exit_code == 2 and "did you mean pneumoniamnist?" in wrong.output
+    wrong = CliRunner().invoke(main, ["predict", name, "a.png", *options])
+    assert wrong.exit_code == 2 and "a set of MedMNIST is predicted alone" in wrong.output

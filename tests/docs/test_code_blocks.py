@@ -38,6 +38,7 @@ COUNTS = {
     "docs/explanations.md": (2, 0),
     "docs/index.md": (1, 1),
     "docs/inputs.md": (1, 0),
+    "docs/medmnist.md": (0, 2),
     "docs/performance.md": (0, 1),
     "docs/plain.md": (1, 1),
     "docs/predict.md": (4, 1),
