@@ -209,7 +209,7 @@ def is_medmnist(data: object) -> bool:
 
 
 def parse_medmnist(name: str | os.PathLike[str]) -> MedMNISTName:
-    """Takes a name apart: medmnist:NAME[@SIZE][:FOLDER] or medmnist-c:NAME[/CORRUPTION]:FOLDER.
+    """Takes a name apart: `medmnist:NAME[@SIZE][:FOLDER]` or `medmnist-c:NAME[/CORRUPTION]:FOLDER`.
 
     The folder of the first is by default that of the environment's MEDMNIST_ROOT, else `~/.medmnist`, where the package
     `medmnist` puts its files.
