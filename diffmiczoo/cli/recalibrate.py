@@ -19,6 +19,7 @@ from diffmiczoo.cli.common import (
     threads_option,
 )
 from diffmiczoo.cli.output import echo_json, note
+from diffmiczoo.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from diffmiczoo.data.columns import ColumnChoice
@@ -68,6 +69,8 @@ def recalibrate(
     import diffmiczoo
     from diffmiczoo.hub.recalibrated import check_output, save_recalibrated
 
+    if unlabelled:
+        _check_unlabelled(split, class_names, choice)
     model = diffmiczoo.create_model(name, pretrained=True, device=device)
     check_output(output, model.loaded_from)
     if unlabelled:
@@ -81,6 +84,16 @@ def recalibrate(
     elif found is not None:
         click.echo(found.table())
     note(f'written to {output}; load it with create_model("local-dir:{output}", pretrained=True)')
+
+
+def _check_unlabelled(split: str | None, class_names: Any, choice: ColumnChoice) -> None:
+    from diffmiczoo.data.columns import ColumnChoice
+
+    if split is not None or class_names is not None or choice != ColumnChoice():
+        raise InvalidValueError(
+            "--unlabelled takes DATA as pictures, of which no table is read: leave --split, --class-names and options "
+            "on columns out"
+        )
 
 
 def _with_labels(model: DiffMICv2, data: Any, split: str | None, class_names: Any, batch_size: int) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.classes import own_names
+from diffmiczoo.data.groups import is_missing
+from diffmiczoo.data.labels import is_bare, number_text
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 
 
@@ -16,8 +18,9 @@ def given_targets(labels: Any, count: int, config: DiffMICConfig) -> np.ndarray:
     """Returns (N,) int64 class numbers, or (N, C) float32 zeros and ones for "multilabel".
 
     Args:
-        labels: one entry per picture: "multiclass" a class name or number; "multilabel" a list of class names, or a row
-            of C zeros and ones. A list, tuple, array, tensor or Series of them.
+        labels: one entry per picture: "multiclass" a class name, or a number: the class's place, or where all names are
+            numbers ("1", "2", …) its name; "multilabel" a list of class names, or a row of C zeros and ones. A list,
+            tuple, array, tensor or Series of them.
         count: N.
         config: the model's.
 
@@ -32,7 +35,8 @@ def given_targets(labels: Any, count: int, config: DiffMICConfig) -> np.ndarray:
     names = {name: None for row in rows for name in _names(row)}
     known = _known(list(names), config)
     if config.task == "multiclass":
-        return np.array([_number(row, place, known, config) for place, row in enumerate(rows)], dtype=np.int64)
+        numbers = _numbers(config)
+        return np.array([_number(row, place, known, numbers) for place, row in enumerate(rows)], dtype=np.int64)
     return np.stack([_indicators(row, place, known, config) for place, row in enumerate(rows)])
 
 
@@ -43,7 +47,7 @@ def _rows(labels: Any) -> Sequence[Any]:
     rows = detached.tolist() if hasattr(detached, "tolist") else list(detached)
     if not isinstance(rows, list):
         raise InvalidTypeError(f"labels={rows!r} must be a list with an entry for each image")
-    return rows
+    return [each.tolist() if hasattr(each, "tolist") else each for each in rows]
 
 
 def _names(row: Any) -> list[str]:
@@ -65,7 +69,13 @@ def _known(names: list[str], config: DiffMICConfig) -> dict[str, int]:
     return found
 
 
-def _number(row: Any, place: int, known: dict[str, int], config: DiffMICConfig) -> int:
+def _numbers(config: DiffMICConfig) -> dict[int, int]:
+    """Returns number → class; where all names are numbers they are meant, as in data that `fit` takes."""
+    names = config.labels if config.class_names and is_bare(config.labels) else map(str, range(config.num_classes))
+    return {int(number_text(name) or 0): place for place, name in enumerate(names)}
+
+
+def _number(row: Any, place: int, known: dict[str, int], numbers: dict[int, int]) -> int:
     if isinstance(row, list | tuple | set):
         raise InvalidValueError(
             f"labels[{place}]={row!r} has several entries; a multiclass model takes one class name or number per image"
@@ -73,13 +83,15 @@ def _number(row: Any, place: int, known: dict[str, int], config: DiffMICConfig) 
     if isinstance(row, str):
         return known[row]
     number = _whole(row, place)
-    if not 0 <= number < config.num_classes:
-        raise InvalidValueError(f"labels[{place}]={row!r} is no class number; expected 0..{config.num_classes - 1}")
-    return number
+    if number not in numbers:
+        places = list(numbers) == list(range(len(numbers)))
+        expected = f"0..{len(numbers) - 1}" if places else f"one of {', '.join(map(str, numbers))}"
+        raise InvalidValueError(f"labels[{place}]={row!r} is no class number; expected {expected}")
+    return numbers[number]
 
 
 def _whole(value: Any, place: int) -> int:
-    if value is None or value != value:
+    if is_missing(value):
         raise InvalidValueError(f"labels[{place}] is missing ({value!r}); leave images without a label out")
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise InvalidTypeError(f"labels[{place}]={value!r} must be a class name or number")
@@ -89,6 +101,8 @@ def _whole(value: Any, place: int) -> int:
 
 
 def _indicators(row: Any, place: int, known: dict[str, int], config: DiffMICConfig) -> np.ndarray:
+    if is_missing(row):
+        raise InvalidValueError(f"labels[{place}] is missing ({row!r}); an image without any label has an empty list")
     if not isinstance(row, list | tuple | set):
         raise InvalidValueError(
             f"labels[{place}]={row!r} is one entry; a multilabel model takes a list of class names, or a row of "
@@ -98,6 +112,10 @@ def _indicators(row: Any, place: int, known: dict[str, int], config: DiffMICConf
     if all(isinstance(each, str) for each in row):
         found[[known[each] for each in row]] = 1
         return found
+    if isinstance(row, set):
+        raise InvalidTypeError(
+            f"labels[{place}]={row!r} has no order; expected class names, or a row of zeros and ones"
+        )
     values = [int(each) if isinstance(each, bool) else _whole(each, place) for each in row]
     if len(values) != config.num_classes or not set(values) <= {0, 1}:
         raise InvalidValueError(

@@ -13,6 +13,7 @@ from diffmiczoo.hub.card_metadata import metadata
 from diffmiczoo.hub.card_tables import (
     cell,
     class_table,
+    difference_cell,
     known_limits,
     robustness_table,
     spread,
@@ -129,11 +130,16 @@ def _architecture(config: DiffMICConfig) -> str:
     """Says which networks a model is made of, and how large its own parts are."""
     if config.predictor == "classifier":
         return f"timm's {config.dcg_encoder} as a whole, a plain classifier"
+    if config.predictor == "global":
+        return f"encoder {config.dcg_encoder}, the DCG's global stream alone"
     size = config.input_size
     source = f" cut from {size} × {size}" if size != config.image_size else ""
+    rois = f"K {config.num_rois} × {config.roi_size} pixels{source}"
+    if config.predictor == "dcg":
+        return f"encoder {config.dcg_encoder} of both streams, the DCG alone; {rois}"
     return (
         f"encoders {config.raw_encoder} (image), {config.roi_encoder} (ROIs), {config.dcg_encoder} (DCG); "
-        f"H {config.latent_dim}, Np {config.num_points}, K {config.num_rois} × {config.roi_size} pixels{source}"
+        f"H {config.latent_dim}, Np {config.num_points}, {rois}"
     )
 
 
@@ -166,7 +172,7 @@ def _metrics_table(facts: CardFacts, plain: bool = False) -> str:
     if facts.dcg is not None:
         columns["not calibrated" if plain else "its DCG alone"] = [cell(facts.dcg, name) for name in reported]
     if facts.differences:
-        columns["difference"] = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*facts.differences[name]) for name in reported]
+        columns["difference"] = [difference_cell(facts.differences.get(name)) for name in reported]
     words = {"model": "model, all seeds", "dcg": "DCG, all seeds"}
     columns |= {words[part]: [spread(runs, name) for name in reported] for part, runs in facts.seeds.items()}
     if facts.opponent is not None:
@@ -195,7 +201,7 @@ def _code(language: str, text: str) -> str:
 
 def _calibration(config: DiffMICConfig) -> str:
     runs = f"{config.sampling_steps} sampling steps, {config.num_samples} run" + ("s" if config.num_samples > 1 else "")
-    runs = "one pass" if config.predictor == "classifier" else runs
+    runs = runs if config.predictor == "diffusion" else "one pass"
     runs += f', mean over {len(VIEWS[config.tta])} views (`tta="{config.tta}"`)' if config.tta != "none" else ""
     if config.temperature is None:
         return f"Not calibrated: probabilities are a ranking only. {runs[0].upper()}{runs[1:]}."

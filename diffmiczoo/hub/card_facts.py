@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -152,14 +153,58 @@ class CardFacts:
 def missing_facts(directory: str | os.PathLike[str] | None) -> list[str]:
     """Returns what `card.json` and `metrics.json` of a directory lack, a line each; of None all that a card needs."""
     texts, measured = ({}, {}) if directory is None else _read(Path(directory))
-    problems = [f"{CARD_FILE}: {name!r} is missing or empty" for name in REQUIRED if not texts.get(name)]
+    problems = [f"{CARD_FILE}: {name!r} is missing or empty" for name in REQUIRED if _is_empty(texts.get(name))]
     unknown = sorted(texts.keys() - {*REQUIRED, *OPTIONAL})
     problems += [f"{CARD_FILE}: {name!r} is unknown; known are {', '.join((*REQUIRED, *OPTIONAL))}" for name in unknown]
     problems += [f"{CARD_FILE}: {name!r} {problem}" for name, problem in _misshapen(texts).items()]
     problems += license_problems(texts)
-    if "model" not in measured.get("test", {}):
-        problems.append(f"{METRICS_FILE}: the metrics of the model on the test split are missing")
+    test = measured.get("test")
+    if not isinstance(test, dict) or not test.get("model"):
+        return [*problems, f"{METRICS_FILE}: the metrics of the model on the test split are missing"]
+    try:
+        _measurements(measured)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        problems.append(f"{METRICS_FILE}: not what `diffmiczoo evaluate --output` writes ({error!r})")
     return problems
+
+
+def _measurements(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of `CardFacts` that `metrics.json` holds.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it has another form.
+    """
+    test = metrics["test"]
+    seeds = metrics.get("seeds", {})
+    if unknown := sorted(seeds.keys() - {"model", "dcg"}):
+        raise InvalidValueError(f"seeds has the parts {unknown}; known are model and dcg")
+    runs = [run for part in seeds.values() for run in part.values()]
+    for values in (*runs, test["model"]["values"], test.get("dcg", test["model"])["values"]):
+        if wrong := [name for name, value in values.items() if not isinstance(value, int | float | None)]:
+            raise InvalidValueError(f"{wrong[0]}={values[wrong[0]]!r} is no number")
+    return {
+        "metrics": Metrics.from_dict(test["model"]),
+        "dcg": Metrics.from_dict(test["dcg"]) if "dcg" in test else None,
+        "differences": {name: _difference(values) for name, values in test.get("difference", {}).items()},
+        "ablation": Ablation.from_dict(test["ablation"]) if "ablation" in test else None,
+        "opponent": Opponent.from_dict(metrics["opponent"]) if "opponent" in metrics else None,
+        "trust": TrustReport.from_dict(metrics["trust"]) if "trust" in metrics else None,
+        "subgroups": tuple(map(SubgroupTable.from_dict, test.get("subgroups", ()))),
+        "robustness": Robustness.from_dict(test["robustness"]) if "robustness" in test else None,
+        "seeds": seeds,
+        "seeds_note": metrics.get("seeds_note", ""),
+    }
+
+
+def _difference(values: list[float | None]) -> tuple[float, float, float]:
+    value, low, high = (math.nan if value is None else float(value) for value in values)
+    return value, low, high
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(each, str) and not each.strip() for each in value)
+    return not value or (isinstance(value, str) and not value.strip())
 
 
 def _misshapen(texts: dict[str, Any]) -> dict[str, str]:
@@ -174,6 +219,10 @@ def _misshapen(texts: dict[str, Any]) -> dict[str, str]:
             problems[name] = f"is {value!r}; expected name: value"
         elif name in (*REQUIRED, *OPTIONAL) and name not in (*_LISTS, *_TABLES) and not isinstance(value, str):
             problems[name] = f"is {value!r}; expected a text"
+    counts = texts.get("counts")
+    for split, count in counts.items() if isinstance(counts, dict) else ():
+        if isinstance(count, bool) or not isinstance(count, int):
+            problems["counts"] = f"has {split!r}: {count!r}; expected how many images the split has"
     checklist = texts.get("checklist")
     for item, text in checklist.items() if isinstance(checklist, dict) else ():
         if item not in ITEMS or not isinstance(text, str):
@@ -198,19 +247,10 @@ def read_facts(directory: str | os.PathLike[str]) -> CardFacts:
         raise IncompleteCardError(f"{directory} is not ready to be published", problems)
     texts, metrics = _read(directory)
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in texts.items()}
-    measured, recipe = metrics["test"], directory / RECIPE_FILE
+    recipe = directory / RECIPE_FILE
     return CardFacts(
         **fields,
-        metrics=Metrics.from_dict(measured["model"]),
-        dcg=Metrics.from_dict(measured["dcg"]) if "dcg" in measured else None,
-        differences=measured.get("difference", {}),
-        ablation=Ablation.from_dict(measured["ablation"]) if "ablation" in measured else None,
-        opponent=Opponent.from_dict(metrics["opponent"]) if "opponent" in metrics else None,
-        trust=TrustReport.from_dict(metrics["trust"]) if "trust" in metrics else None,
-        subgroups=tuple(map(SubgroupTable.from_dict, measured.get("subgroups", ()))),
-        robustness=Robustness.from_dict(measured["robustness"]) if "robustness" in measured else None,
-        seeds=metrics.get("seeds", {}),
-        seeds_note=metrics.get("seeds_note", ""),
+        **_measurements(metrics),
         recipe=read_json_object(recipe) if recipe.is_file() else {},
         pictures=tuple(sorted(path.name for path in directory.glob("*.png"))),
     )

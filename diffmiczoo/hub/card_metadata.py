@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from diffmiczoo.config import DiffMICConfig
@@ -18,6 +19,10 @@ _HUB_METRICS: dict[str, tuple[str, dict[str, Any] | None]] = {
 }
 
 
+#: Predictor → tags of its own.
+_TAGS = {"diffusion": ["diffusion", "diffmic-v2"], "classifier": []}
+
+
 def metadata(name: str, config: DiffMICConfig, facts: CardFacts) -> str:
     """Returns the metadata as YAML.
 
@@ -28,7 +33,6 @@ def metadata(name: str, config: DiffMICConfig, facts: CardFacts) -> str:
     """
     from huggingface_hub import ModelCardData
 
-    plain = config.predictor == "classifier"
     results = _results(facts, config.task)
     other = facts.license == OTHER or None
     data = ModelCardData(
@@ -40,7 +44,7 @@ def metadata(name: str, config: DiffMICConfig, facts: CardFacts) -> str:
         datasets=list(facts.datasets) or None,
         base_model=list(facts.base_model) or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)),
-        tags=["medical", *([] if plain else ["diffusion", "diffmic-v2"]), config.task],
+        tags=["medical", *_TAGS.get(config.predictor, ["diffmic-v2"]), config.task],
         model_name=name,
         eval_results=results,
     )
@@ -54,7 +58,8 @@ def _results(facts: CardFacts, task: str) -> list[Any]:
     name = "training code" if facts.source else None
     results = []
     for metric in overall_metrics():
-        if metric.name not in facts.metrics.values:
+        value = facts.metrics.values.get(metric.name, math.nan)
+        if math.isnan(value):  # the Hub takes numbers only
             continue
         identifier, arguments = _HUB_METRICS.get(metric.name, (metric.name, None))
         if identifier == "roc_auc" and task == "multiclass":
@@ -68,7 +73,7 @@ def _results(facts: CardFacts, task: str) -> list[Any]:
                 metric_type=identifier,
                 metric_args=arguments,
                 metric_name=metric.label,
-                metric_value=round(facts.metrics.values[metric.name], 4),
+                metric_value=round(value, 4),
                 source_name=name,
                 source_url=facts.source or None,
             )

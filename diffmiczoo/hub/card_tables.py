@@ -35,27 +35,36 @@ def table(columns: dict[str, list[str]]) -> str:
 
 def cell(metrics: Metrics, name: str) -> str:
     """Returns a metric with its interval, where there is one."""
-    value = f"{metrics.values[name]:.3f}"
-    if name not in metrics.intervals:
+    value = number_text(metrics.values.get(name, math.nan))
+    if name not in metrics.intervals or value == number_text(math.nan):
         return value
     low, high = metrics.intervals[name]
     return f"{value} [{low:.3f}, {high:.3f}]"
 
 
+def difference_cell(values: Sequence[float] | None) -> str:
+    """Returns a difference with its interval; a dash where it is not known."""
+    if values is None or any(math.isnan(value) for value in values):
+        return number_text(math.nan)
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*values)
+
+
 def spread(runs: dict[str, dict[str, float]], name: str) -> str:
     """Returns mean and standard deviation of a metric over runs; a dash for fewer than two."""
-    values = [value for run in runs.values() if (value := run.get(name)) is not None]
+    values = [value for run in runs.values() if (value := run.get(name)) is not None and not math.isnan(value)]
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" if len(values) > 1 else "–"
 
 
 def known_limits(report: TrustReport) -> str:
     """Returns what the weights know about their limits, and how that holds on the test split."""
-    overall, by_class = report.coverage(0.1, False), report.coverage(0.1, True)
-    sets = (
-        f"Prediction sets at the level 0.1 have the true class of {percent(overall.coverage)} of the test pictures "
-        f"with {overall.size:.2f} classes; by class, so that no class is missed more often, "
-        f"{percent(by_class.coverage)} with {by_class.size:.2f} classes."
-    )
+    sets = "There are no prediction sets: too few validation pictures."
+    if report.sets:
+        overall, by_class = report.coverage(0.1, False), report.coverage(0.1, True)
+        sets = (
+            f"Prediction sets at the level 0.1 have the true class of {percent(overall.coverage)} of the test pictures "
+            f"with {overall.size:.2f} classes; by class, so that no class is missed more often, "
+            f"{percent(by_class.coverage)} with {by_class.size:.2f} classes."
+        )
     risks = {f"{10 * (place + 1)} %": [percent(risk)] for place, risk in enumerate(report.risks)}
     curve = f"Area under the risk-coverage curve: {report.aurc:.4f}. Errors among the surest test pictures:"
     parts = [_foreign(report), sets, _promise(report), curve, table({"surest": ["wrong"], **risks})]

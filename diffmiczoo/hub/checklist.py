@@ -62,9 +62,35 @@ def _answers(config: DiffMICConfig, facts: CardFacts) -> dict[str, str]:
     return _of_the_model(config, facts) | _of_the_study(config, facts) | _of_the_results(config, facts)
 
 
+#: Predictor → what it is, what is put together to its answer, and what it shows of an answer.
+_KINDS = {
+    "diffusion": ("diffusion classifier, DiffMIC-v2", "", "saliency maps, ROIs and their attention"),
+    "dcg": (
+        "classifier of the whole image and of regions, the DCG of DiffMIC-v2 alone",
+        "the streams of the whole image and of the regions, pooled",
+        "saliency maps, ROIs and their attention",
+    ),
+    "global": ("classifier, the global stream of DiffMIC-v2's DCG alone", "global stream alone", "saliency maps"),
+    "classifier": ("classifier of a single network", "none", "class activation map"),
+}
+
+#: What is known by a name of `mean` and `std`.
+_IMAGENET = DiffMICConfig().mean, DiffMICConfig().std
+
+
+def _preprocessing(config: DiffMICConfig) -> str:
+    size = f"{config.image_size} × {config.image_size} pixels"
+    if config.input_size != config.image_size:
+        size += f" (ROIs cut from {config.input_size} × {config.input_size})"
+    mean, std = (", ".join(f"{value:.3f}" for value in dict.fromkeys(row)) for row in (config.mean, config.std))
+    norm = "mean and standard deviation of ImageNet" if (config.mean, config.std) == _IMAGENET else ""
+    return f"{config.crop_mode} crop, {size}, {norm or f'values of 0 to 1 less {mean}, divided by {std}'}"
+
+
 def _of_the_model(config: DiffMICConfig, facts: CardFacts) -> dict[str, str]:
-    plain = config.predictor == "classifier"
-    pool = f"mean over {config.num_samples} runs of the sampler, pooled with the priors of both streams"
+    kind, members, shown = _KINDS[config.predictor]
+    pooled = ", pooled with the priors of both streams" if any(config.prior_weight) else ""
+    pool = f"mean over {config.num_samples} runs of the sampler{pooled}"
     fit = ", ".join(f"{field} {value}" for field, value in facts.recipe.items() if not isinstance(value, (dict, list)))
     classes = ", ".join(config.labels)
     among = "any" if config.task == "multilabel" else "one"
@@ -75,23 +101,23 @@ def _of_the_model(config: DiffMICConfig, facts: CardFacts) -> dict[str, str]:
         chosen += f"{'; ' if chosen else ''}best of {len(seeds)} seeds on the validation split"
     rule = "largest log probability plus an offset for each class" if config.label_adjustment else "largest probability"
     rule = "a threshold for each label" if config.task == "multilabel" else rule
-    size = f"{config.image_size} × {config.image_size}"
+    sampled = f"{config.sampling_steps} steps, {config.num_samples} runs"
     return {
-        "technology": "deep learning: " + ("convolutional classifier" if plain else "diffusion classifier, DiffMIC-v2"),
+        "technology": f"deep learning: {kind}",
         "goal": "creation of a model and its evaluation on test images that took no part in it",
-        "preprocessing": f"{config.crop_mode} crop, {size} pixels, mean and standard deviation of ImageNet",
+        "preprocessing": _preprocessing(config),
         "architecture": "see the card, Training",
         "software": f"diffmiczoo at commit {facts.commit}" if facts.commit else "diffmiczoo",
         "start": f"weights of {', '.join(facts.base_model)}" if facts.base_model else "",
         "training": fit or ("see the card, Training" if facts.commands else ""),
         "selection": chosen,
-        "ensemble": "none" if plain else ("global stream alone" if config.predictor == "global" else pool),
+        "ensemble": members or pool,
         "outcome": f"{among} of {classes}" if config.labels else "",
         "predictors": "the image alone",
-        "sampling": "one pass" if plain else f"{config.sampling_steps} steps, {config.num_samples} runs",
+        "sampling": sampled if config.predictor == "diffusion" else "one pass",
         "imbalance": _imbalance(facts, config),
         "decision": rule + (f", temperature {config.temperature:.3f}" if config.temperature else ", not calibrated"),
-        "explanation": "class activation map" if plain else "saliency maps, ROIs and their attention",
+        "explanation": shown,
         "updating": "possible by recalibration on local images, see the package's documentation",
         "bad_input": "files that cannot be read are refused by name; images unlike the training images are flagged"
         if facts.trust is not None and facts.trust.kept is not None

@@ -159,7 +159,9 @@ def fit_decisions(pictures: LocalPictures, config: DiffMICConfig) -> DiffMICConf
 def fit_limits(pictures: LocalPictures, config: DiffMICConfig, trust: Trust | None, probs: Tensor) -> Trust:
     """Fits sets and deferral to probabilities (N, C) of local pictures, and the gate's limit to their distances."""
     known = HeldBack.from_probs(probs.double(), pictures.targets, pictures.groups, config)
-    gate = None if trust is None or trust.gate is None else local_gate(pictures, trust.gate)
+    # Without distances it was not used: it is of another model, and would be taken for one of this.
+    known_gate = None if trust is None or pictures.distances is None else trust.gate
+    gate = None if known_gate is None else local_gate(pictures, known_gate)
     foreign = None
     if gate is not None and pictures.distances is not None:
         foreign = pictures.distances > gate.limit

@@ -22,6 +22,7 @@ from diffmiczoo.metrics.label_shift import estimate_shares
 from diffmiczoo.metrics.local_fit import LocalPictures
 from diffmiczoo.metrics.local_refit import Refit, check_groups, check_targets, refit
 from diffmiczoo.metrics.recalibration import Recalibration
+from diffmiczoo.runtime.text import end_of_path
 from diffmiczoo.trust.arrays import coverage_band
 from diffmiczoo.trust.gate import Gate
 from diffmiczoo.trust.stored import Trust
@@ -143,7 +144,7 @@ class RecalibratedModel(CalibratedModel):
         if first is not None:
             notes = (f"It starts from the calibration before that on {first.pictures:,} pictures, as it was.", *notes)
         self.recalibration = Recalibration(
-            source=(self.display_name or "a model without a name") if first is None else first.source,
+            source=end_of_path(self.display_name or "a model without a name") if first is None else first.source,
             weights_name=self.weights_name if first is None else first.weights_name,
             pictures=len(pictures),
             groups=len(np.unique(pictures.groups)),
@@ -198,7 +199,9 @@ def _notes(new: Refit, counts: dict[str, int], kept: bool, gate: Gate | None) ->
         named = ", ".join(f"{new.config.labels[place]} ({groups})" for place, groups in few.items())
         notes.append(f"Prediction sets at 0.1 always have {named}: fewer than 9 groups show it.")
     if new.trust.gate is None:
-        notes.append("There is no gate: these weights know no features of their training pictures.")
+        why = "these weights know no features of their training pictures"
+        dropped = "the one that there was is of another preprocessing or encoder, and is dropped for good"
+        notes.append(f"There is no gate: {why if gate is None else dropped}.")
     elif gate is not None and new.trust.gate.limit > WIDER * gate.limit:
         notes.append(
             f"Local pictures are {new.trust.gate.limit / gate.limit:.1f} times as far from the training pictures as "

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
+from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 from diffmiczoo.images.items import as_items
 from diffmiczoo.images.preprocessing import read_square
 from diffmiczoo.inference.explanation import Explanation
@@ -83,6 +84,10 @@ def compare_maps(
         ValueError, TypeError, ImageError: as `explain` does.
     """
     items = as_items(images)
+    if isinstance(methods, str):
+        raise InvalidTypeError(f"methods={methods!r} is one text; expected a list of names")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InvalidValueError(f"steps={steps!r} must be a whole number of at least 1")
     squares = torch.stack([_as_bytes(read_square(item, model.config)) for item in items])
     chosen = methods_of(model) if methods is None else tuple(methods)
     found = [explain(model, items, method, classes, progress=progress) for method in chosen]
@@ -154,7 +159,13 @@ def pointing_accuracy(explanation: Explanation, boxes: Tensor) -> float:
     Args:
         explanation: of B images; a map that is the same everywhere points nowhere and counts as a miss.
         boxes: (B, 4) left, top, right, bottom in pixels of the square; right and bottom are exclusive.
+
+    Raises:
+        ValueError: there is not one box for each image.
     """
+    boxes = torch.as_tensor(boxes)
+    if boxes.shape != (len(explanation.maps), 4):
+        raise InvalidValueError(f"boxes has shape {tuple(boxes.shape)}; expected ({len(explanation.maps)}, 4)")
     maps = explanation.maps.flatten(1)
     rows, columns = (part(maps.argmax(1), explanation.maps.shape[-1]) for part in (torch.div, torch.remainder))
     rows = rows.floor()

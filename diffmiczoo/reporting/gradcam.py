@@ -8,7 +8,7 @@ says: its mean ŷ_0 of the class, differentiated through all of its steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 from diffmiczoo.images.items import Item, as_items
 from diffmiczoo.images.preprocessing import preprocess
 from diffmiczoo.inference.explanation import Explanation
+from diffmiczoo.inference.predictor import PredictOptions
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.condition import Priors
 from diffmiczoo.runtime.modes import eval_mode
@@ -61,11 +62,15 @@ def methods_of(model: DiffMICv2) -> tuple[str, ...]:
 
 def check_method(model: DiffMICv2, method: str) -> None:
     """Raises ValueError for a method that is unknown, TypeError for one whose network a model lacks."""
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise InvalidValueError(f"method={method!r} must be one of {', '.join(map(repr, METHODS))}")
     if not _can(model, METHODS[method]):
         have = ", ".join(map(repr, methods_of(model)))
         raise InvalidTypeError(f"method={method!r} needs a network that this model lacks; it has {have}")
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise InvalidValueError(
+            "the model was made within torch.inference_mode(), so that torch differentiates nothing"
+        )
 
 
 def explain(
@@ -100,6 +105,7 @@ def explain(
     """
     check_method(model, method)
     items = as_items(images)
+    batch_size = PredictOptions(batch_size=batch_size).batch_size
     named = _classes(model, items, classes, batch_size)
     compute = _saliency if method == "saliency" else _gradcam
     found = []
@@ -108,7 +114,7 @@ def explain(
         numbers = torch.tensor([model.config.labels.index(name) for name in named])
         for start in range(0, len(items), batch_size):
             part = items[start : start + batch_size]
-            batch = preprocess(part, model.config).to(model.default_noise.device)
+            batch = preprocess(part, model.config).to(model.default_noise)
             found.append(compute(model, batch, numbers[start : start + batch_size], METHODS[method]).cpu())
             bar.update(len(part))
     names = tuple(item.name for item in items)
@@ -120,12 +126,15 @@ def _classes(model: DiffMICv2, items: list[Item], classes: str | Sequence[str] |
     if classes is None:
         found = model.predict(items, batch_size=batch_size, progress=False)
         return [known[int(row.argmax())] for row in found.probs]
+    if not isinstance(classes, Iterable):
+        raise InvalidTypeError(f"classes={classes!r} must be the name of a class, or a list of one for each image")
     named = [classes] * len(items) if isinstance(classes, str) else list(classes)
     if len(named) != len(items):
         raise InvalidValueError(f"classes holds {len(named)} names for {len(items)} images; give one, or one for each")
-    if unknown := sorted(set(named) - set(known)):
-        raise InvalidValueError(f"classes: the model does not know {unknown}; it knows {', '.join(known)}")
-    return named
+    unknown = [name for name in named if not isinstance(name, str) or name not in known]
+    if unknown:
+        raise InvalidValueError(f"classes: the model does not know {unknown[:3]}; it knows {', '.join(known)}")
+    return list(map(str, named))
 
 
 def _can(model: DiffMICv2, method: Method) -> bool:
@@ -198,7 +207,9 @@ def _of_whole(maps: Tensor, priors: Priors, model: DiffMICv2) -> Tensor:
     for row, places in enumerate(priors.roi_top_left.tolist()):
         for part, (top, left) in zip(parts[row], places, strict=True):
             place = whole[row, top : top + roi, left : left + roi]
-            torch.maximum(place, part[: place.shape[0], : place.shape[1]], out=place)
+            # Of a ROI that leaves the square `crop_rois` fills the top and the left: the picture is at its other end.
+            inside = part[roi - place.shape[0] :, roi - place.shape[1] :]
+            torch.maximum(place, inside, out=place)
     return whole
 
 

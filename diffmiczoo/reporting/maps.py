@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.images.items import as_items
 from diffmiczoo.images.preprocessing import read_square
 from diffmiczoo.model import DiffMICv2
@@ -35,7 +36,9 @@ def plot_maps(
         ImageError: the image cannot be read.
         ImportError: matplotlib is not installed.
     """
-    item = as_items(image)[:1]
+    item = as_items(image)
+    if len(item) != 1:
+        raise InvalidValueError(f"plot_maps draws one image, found {len(item)}; call it for each")
     chosen = methods_of(model) if methods is None else tuple(methods)
     square = read_square(item[0], model.config).permute(1, 2, 0).numpy()
     found = []

@@ -15,7 +15,7 @@ from diffmiczoo.data.classes import match_classes
 from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.subgroups import divide
 from diffmiczoo.data.summary import reading_lines
-from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.errors import DiffMICError, InvalidTypeError, InvalidValueError, MissingFileError
 from diffmiczoo.evaluation.ablation import ablation_of, calibration_images
 from diffmiczoo.evaluation.dcg_report import DcgReport, PredictionsWithDcg, predict_with_dcg
 from diffmiczoo.evaluation.evaluate import evaluation_split
@@ -27,6 +27,7 @@ from diffmiczoo.hub.card_facts import CARD_FILE
 from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.client import WEIGHTS_FILE
 from diffmiczoo.hub.names import LOCAL_PREFIX
+from diffmiczoo.hub.serialization import read_config, same_tensors
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.reporting.gradcam import check_method, explain
 from diffmiczoo.reporting.history import run_of, training_curves
@@ -34,6 +35,8 @@ from diffmiczoo.reporting.measure import Measured
 from diffmiczoo.reporting.page import page_of
 from diffmiczoo.reporting.pictures import Explain, gallery
 from diffmiczoo.reporting.results import Copies, DataFacts, Gallery, ModelFacts, Opponent, Report
+from diffmiczoo.runtime.text import end_of_path
+from diffmiczoo.training.trainer import HISTORY_FILE
 
 #: Files of a report.
 PAGE_FILE, JSON_FILE = "report.html", "report.json"
@@ -119,6 +122,8 @@ def report(
         ImageError: an image cannot be read.
         OSError: the directory cannot be written.
     """
+    if run is not None and not (Path(run) / HISTORY_FILE).is_file():
+        raise MissingFileError(f"run={os.fspath(run)!r} holds no {HISTORY_FILE}; give the directory of a training run")
     manifest = evaluation_split(model.config, data, split, class_names)
     options = ReportOptions(
         against=against or {},
@@ -163,6 +168,8 @@ def measure_report(
     ]  # what is wrong is said before anything is predicted
     if options.explain is not None:
         check_method(model, options.explain)
+    if not isinstance(options.against, Mapping):
+        raise InvalidTypeError(f"against={options.against!r} must be name → model")
     for name, other in options.against.items():
         check_opponent(name, model, other)
     training = training_curves(options.run or run_of(model.loaded_from))
@@ -244,16 +251,16 @@ def _copies(model: DiffMICv2, manifest: Manifest, options: ReportOptions) -> Cop
 
 def shown_name(name: str) -> str:
     """Returns a model's name, of a directory's path its end: where that is, is nobody's business."""
-    path = Path(name.removeprefix(LOCAL_PREFIX))
-    return "/".join(path.parts[-2:]) if path.is_absolute() else name
+    own = name.removeprefix(LOCAL_PREFIX)
+    return end_of_path(own) if Path(own).is_absolute() else name
 
 
 def _model_facts(model: DiffMICv2, measured: Measured) -> ModelFacts:
     prediction, config = measured.prediction, model.config
     directory = model.loaded_from
-    weights = None if directory is None else directory / WEIGHTS_FILE
     card = None if directory is None else directory / CARD_FILE
     said = read_json_object(card) if card is not None and card.is_file() else {}
+    stated = said.get("limits", ())
     return ModelFacts(
         name=shown_name(prediction.model_name) or "a model without a name",
         predictor=config.predictor,
@@ -266,12 +273,24 @@ def _model_facts(model: DiffMICv2, measured: Measured) -> ModelFacts:
         tta=prediction.tta,
         calibrated=prediction.calibrated,
         trained=prediction.trained,
-        weights_sha256=sha256_of(weights) if weights is not None and weights.is_file() else "",
-        license=str(said.get("license", "")),
-        data_license=str(said.get("data_license", "")),
-        intended_use=str(said.get("intended_use", "")),
-        stated_limits=tuple(map(str, said.get("limits", ()))),
+        weights_sha256=_sha256_of(model),
+        license=str(said.get("license") or ""),
+        data_license=str(said.get("data_license") or ""),
+        intended_use=str(said.get("intended_use") or ""),
+        stated_limits=tuple(map(str, stated if isinstance(stated, list | tuple) else [stated])),
     )
+
+
+def _sha256_of(model: DiffMICv2) -> str:
+    """Returns the hash of the file that a model was loaded from; "" where it is not there, or no longer the model's."""
+    directory = model.loaded_from
+    if directory is None or not (directory / WEIGHTS_FILE).is_file():
+        return ""
+    try:
+        own = read_config(directory).calibration == model.config.calibration and same_tensors(model, directory)
+    except (DiffMICError, OSError):
+        return ""
+    return sha256_of(directory / WEIGHTS_FILE) if own else ""
 
 
 def _data_facts(manifest: Manifest, quality: DcgReport) -> DataFacts:

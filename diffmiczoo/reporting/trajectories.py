@@ -16,6 +16,7 @@ from diffmiczoo.diffusion.sampling import initial_sample, sampling_loop
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from diffmiczoo.images.items import as_items
 from diffmiczoo.images.preprocessing import preprocess
+from diffmiczoo.inference.predictor import PredictOptions
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.condition import Condition
 from diffmiczoo.nn.unet import DenoisingUNet
@@ -91,13 +92,14 @@ def trace(
     if config.predictor != "diffusion":
         raise InvalidTypeError(f"predictor={config.predictor!r} has no diffusion whose steps could be shown")
     items = as_items(images)
+    PredictOptions(steps=steps, num_samples=num_samples, batch_size=batch_size)  # refuses what is out of range
     steps = config.sampling_steps if steps is None else steps
     runs = config.num_samples if num_samples is None else num_samples
     found = []
     with eval_mode(model), progress_bar(len(items), "trace", "img", progress) as bar:
         for start in range(0, len(items), batch_size):
             part = items[start : start + batch_size]
-            condition = model.condition(preprocess(part, config).to(model.default_noise.device))
+            condition = model.condition(preprocess(part, config).to(model.default_noise))
             found.append((*_steps_of(model, condition, steps, runs), condition.guidance_map))
             bar.update(len(part))
     labels, features, guidance = zip(*found, strict=True)
@@ -150,7 +152,7 @@ def _hidden_features(unet: DenoisingUNet) -> Iterator[list[Tensor]]:
 
 
 def plot_embedding(
-    trajectory: Trajectory, classes: Sequence[str], method: str = "pca", *, of: str = "features", seed: int = 0
+    trajectory: Trajectory, classes: Sequence[Any], method: str = "pca", *, of: str = "features", seed: int = 0
 ) -> Figure:
     """Draws the images of a trajectory as points in the plane, a panel for each step, coloured by class.
 
@@ -158,7 +160,7 @@ def plot_embedding(
 
     Args:
         trajectory: of B ≥ 3 images.
-        classes: B names.
+        classes: B names or numbers.
         method: "pca", or "tsne" of scikit-learn (van der Maaten, Hinton, JMLR 2008).
         of: "features", what the U-Net computes in each step, or "labels", the label maps after each step.
         seed: of t-SNE.
@@ -172,14 +174,15 @@ def plot_embedding(
     count = len(trajectory.names)
     if len(classes) != count or count < 3:
         raise InvalidValueError(f"plot_embedding needs 3 images or more and a class for each; found {count} images")
+    named = [each if isinstance(each, str) else str(each) for each in classes]
     values = trajectory.features if of == "features" else trajectory.labels[1:].mean(1).flatten(2)
     figure = new_figure(_PANEL * len(values), _PANEL + 0.75)
-    names = list(dict.fromkeys(classes))
+    names = list(dict.fromkeys(named))
     for place, (step, t) in enumerate(zip(values, trajectory.timesteps, strict=True)):
         axes = figure.add_subplot(1, len(values), place + 1)
         points = _embedded(step.double().numpy(), method, seed)
         for name in names:
-            chosen = points[[each == name for each in classes]]
+            chosen = points[[each == name for each in named]]
             axes.scatter(chosen[:, 0], chosen[:, 1], s=9, label=plain_text(name), linewidths=0)
         axes.set_title(f"step {place + 1}, t = {t}", fontsize=9, color=_INK)
         axes.set(xticks=[], yticks=[])

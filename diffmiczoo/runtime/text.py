@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 #: What Markdown, GitHub's formulas and HTML take for more than a letter; an underscore only at the edge of a word.
 _MARKDOWN = re.compile(r"([\\`*|$<>\[\]~]|(?<!\w)_|_(?!\w))")
@@ -24,6 +25,12 @@ def plain_text(text: str, length: int | None = None) -> str:
         sign if sign.isprintable() or sign in "\u200c\u200d" else "\N{REPLACEMENT CHARACTER}" for sign in line
     )
     return line if length is None or len(line) <= length else line[: length - 1] + "…"
+
+
+def end_of_path(name: str) -> str:
+    """Returns the last two parts of an absolute path, any other name as it is: where files are is nobody's business."""
+    path = Path(name)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else name
 
 
 def markdown_text(text: str) -> str:

@@ -21,7 +21,7 @@ from diffmiczoo.inference.decisions import decide
 from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
 from diffmiczoo.metrics.calibration import calibration_sentence
 from diffmiczoo.metrics.decisions import fit_decision
-from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.metrics.report import Metrics, number_text
 from diffmiczoo.metrics.table import overall_metrics
 from diffmiczoo.runtime.text import markdown_text
 from diffmiczoo.training.budget import budget_of
@@ -159,7 +159,8 @@ def _validation(trainer: Trainer, measured: _Measured | None) -> str:
         report, val = measured.report, trainer.data.val.manifest
         lines += [markdown_text(calibration_sentence(val.counts, len(val))) + "."]
         rows = [
-            f"| {metric.label} | {report.model.values[metric.name]:.3f} | {report.dcg.values[metric.name]:.3f} |"
+            f"| {metric.label} | {number_text(report.model.values[metric.name])} "
+            f"| {number_text(report.dcg.values[metric.name])} |"
             for metric in overall_metrics()
             if metric.name in report.model.values
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,6 +30,20 @@ SEVERAL = ONE.replace(task="multilabel")
 )
 def test_names_and_numbers_are_class_numbers(labels):
     assert given_targets(labels, 3, ONE).tolist() == [1, 0, 2]
+
+
+def test_numbers_are_names_where_all_names_are_numbers():
+    graded = ONE.replace(class_names=("1", "2", "3"))
+    assert given_targets([1, 3, 2.0], 3, graded).tolist() == given_targets(["1", "3", "2"], 3, graded).tolist()
+    assert given_targets([1, 3, 2], 3, graded).tolist() == [0, 2, 1]
+    with pytest.raises(DiffMICError, match=r"labels\[0\]=0 is no class number; expected one of 1, 2, 3"):
+        given_targets([0, 1, 2], 3, graded)
+
+
+def test_entries_may_be_tensors_and_arrays():
+    assert given_targets([torch.tensor(1), np.array(0), np.int64(2)], 3, ONE).tolist() == [1, 0, 2]
+    rows = [np.array([1, 1, 0]), torch.tensor([0.0, 0.0, 0.0]), [0, 0, 1]]
+    assert given_targets(rows, 3, SEVERAL).tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
 
 
 def test_names_that_are_spelled_otherwise_are_told():
@@ -66,6 +81,9 @@ def test_several_labels_are_rows_of_zeros_and_ones(labels):
         (["cat", "dog", "dog"], SEVERAL, r"labels\[0\]='cat' is one entry; a multilabel model takes a list"),
         ([[1, 0], [0, 1], [0, 0]], SEVERAL, r"labels\[0\]=\[1, 0\] is no row of 3 zeros and ones"),
         ([[1, 0, 2]] * 3, SEVERAL, r"labels\[0\]=\[1, 0, 2\] is no row of 3 zeros and ones"),
+        (["cat", pd.NA, "dog"], ONE, r"labels\[1\] is missing \(<NA>\)"),
+        ([["cat"], pd.NA, []], SEVERAL, r"labels\[1\] is missing \(<NA>\); an image without any label has an empty"),
+        ([{0, 1}] * 3, SEVERAL, r"labels\[0\]=\{0, 1\} has no order"),
         ([[1, 0, float("nan")]] * 3, SEVERAL, r"labels\[0\] is missing"),
     ],
 )

@@ -227,3 +227,75 @@ def test_a_card_shows_subgroups_and_robustness_where_they_were_measured(ready: P
     assert "| clean | 0.900 | 0.800 | 0.100 | 0.300 |" in card
     assert "| colour cast, severity 3 | 0.300 | 0.800 | 0.100 | 0.300 |" in card
     assert "| mean | 0.200 | 0.800 | 0.100 | 0.300 |" in card and "severity 1" not in card
+
+
+def test_what_is_not_known_is_a_dash_and_the_hub_is_told_numbers_only(ready: Path) -> None:
+    path = ready / "metrics.json"
+    measured = json.loads(path.read_text())
+    measured["test"]["model"]["values"]["auroc"] = None
+    known = {name: [0.1, 0.0, 0.2] for name in measured["test"]["model"]["values"]}
+    measured["test"]["difference"] = known | {"auroc": [None, None, None]}
+    path.write_text(json.dumps(measured))
+    card = render_card("name", DiffMICv2.from_pretrained(ready).config, 10, read_facts(ready))
+    assert "| AUROC (macro, one-vs-rest) | – | – |" in card and "nan" not in card and "+0.100 [+0.000, +0.200]" in card
+
+
+BROKEN = {
+    "no object": lambda found: found.update(test=None),
+    "no metrics": lambda found: found["test"].update(model=None),
+    "a text": lambda found: found["test"]["model"]["values"].update(accuracy="high"),
+    "no interval": lambda found: found["test"]["model"]["intervals"].update(accuracy=None),
+    "seeds": lambda found: found.update(seeds=[1]),
+    "other seeds": lambda found: found.update(seeds={"other": {}}),
+    "opponent": lambda found: found.update(opponent={"name": "x"}),
+    "subgroups": lambda found: found["test"].update(subgroups=None),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_measurements_of_another_form_are_refused_with_the_file(ready: Path, name: str) -> None:
+    path = ready / "metrics.json"
+    measured = json.loads(path.read_text())
+    BROKEN[name](measured)
+    path.write_text(json.dumps(measured))
+    with pytest.raises(IncompleteCardError, match=r"metrics\.json: (not what|the metrics of the model on the test)"):
+        read_facts(ready)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"counts": {"train": "many"}}, "'counts' has 'train': 'many'; expected how many images"),
+        ({"intended_use": "  "}, "'intended_use' is missing or empty"),
+        ({"limits": ["", " "]}, "'limits' is missing or empty"),
+    ],
+)
+def test_texts_that_say_nothing_are_refused(ready: Path, told: dict[str, Any], said: str) -> None:
+    with pytest.raises(IncompleteCardError, match=said):
+        card_with(ready, told)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told", "not_told"),
+    [
+        ({"predictor": "dcg"}, "the DCG of DiffMIC-v2 alone", "runs"),
+        ({"predictor": "global"}, "global stream alone", "runs"),
+        ({"predictor": "classifier", "dcg_encoder": "vit_tiny_patch16_224"}, "class activation map", "convolutional"),
+        (
+            {"mean": (0.5,) * 3, "std": (0.5, 0.5, 0.25)},
+            "values of 0 to 1 less 0.500, divided by 0.500, 0.250",
+            "ImageNet",
+        ),
+        (
+            {"roi_source_size": 448},
+            "224 × 224 pixels (ROIs cut from 448 × 448), mean and standard deviation of",
+            "less",
+        ),
+    ],
+)
+def test_card_and_checklists_claim_what_the_model_is(ready: Path, fields: dict[str, Any], told: str, not_told: str):
+    config, facts = DiffMICConfig(**fields), read_facts(ready)
+    text = render_checklist("name", config, facts)
+    assert told in text and not_told not in text
+    card = render_card("name", config, 10, facts)
+    assert ("- diffusion" in card) == ("sampling steps" in card) == (config.predictor == "diffusion")

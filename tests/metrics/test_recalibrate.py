@@ -240,3 +240,35 @@ def test_the_command_writes_a_folder_and_the_table(fitted, tmp_path: Path):
     }  # fmt: skip
     same = CliRunner().invoke(main, [*command, str(tmp_path / "weights")])
     assert same.exit_code == 2 and "holds the weights that are recalibrated; choose another folder" in same.output
+
+
+def test_a_gate_of_another_preprocessing_is_dropped_and_told(fitted):
+    model = copy.deepcopy(fitted)
+    model.config = model.config.replace(crop_mode="border")
+    with pytest.warns(UserWarning, match="the gate is of another model, crop_mode='border'"):
+        model.recalibrate(PICTURES, LABELS)
+    assert model.trust.gate is None and model.predict(PICTURES[:1]).ood_score is None
+    assert "is of another preprocessing or encoder, and is dropped" in " ".join(model.recalibration.notes)
+
+
+def test_where_files_are_is_not_written_down(fitted, tmp_path):
+    model = copy.deepcopy(fitted)
+    model.weights_name, model.loaded_from = None, tmp_path / "site" / "weights"
+    model.recalibrate(PICTURES, LABELS)
+    assert model.recalibration.source == "site/weights" and str(tmp_path) not in model.recalibration.to_text()
+
+
+@pytest.mark.parametrize("option", [["--split", "val"], ["--class-names", "a,b"], ["--group-column", "patient"]])
+def test_options_on_a_table_do_not_go_with_unlabelled(tmp_path: Path, option):
+    command = [
+        "recalibrate",
+        str(tmp_path),
+        "--model",
+        "none",
+        "--output",
+        str(tmp_path / "x"),
+        "--unlabelled",
+        *option,
+    ]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2 and "of which no table is read" in result.output

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.errors import DiffMICError
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.nn.roi import crop_rois
 from diffmiczoo.reporting.deletion import RANDOM, compare_maps, masked_versions, pointing_accuracy
-from diffmiczoo.reporting.gradcam import METHODS, explain, methods_of
+from diffmiczoo.reporting.gradcam import METHODS, _of_whole, explain, methods_of
 from diffmiczoo.reporting.maps import plot_maps
 
 CLASSES = ("red", "green")
@@ -267,3 +271,58 @@ def test_all_maps_of_an_image_stand_side_by_side(model: DiffMICv2) -> None:
     expected = explain(model, planted(1)[0], "global", "red").maps[0]
     np.testing.assert_allclose(np.asarray(figure.axes[2].images[1].get_array()), expected.numpy(), atol=1e-6)
     assert len(plot_maps(model, planted(1)[0][0], ["saliency"]).axes) == 2
+
+
+def test_maps_of_rois_that_leave_the_square_lie_where_the_rois_were_cut() -> None:
+    model = SimpleNamespace(config=SimpleNamespace(input_size=40, roi_size=16, num_rois=3))
+    square, places = (
+        torch.rand(2, 1, 40, 40) + 1,
+        torch.tensor([[[30, 5], [2, 33], [36, 36]], [[0, 0], [24, 24], [31, 8]]]),
+    )
+    crops = crop_rois(square, places, 16).flatten(0, 1)
+    whole = _of_whole(crops, SimpleNamespace(roi_top_left=places), model)
+    seen = torch.zeros(2, 40, 40, dtype=torch.bool)
+    for row, corners in enumerate(places.tolist()):
+        for top, left in corners:
+            seen[row, top : top + 16, left : left + 16] = True
+    torch.testing.assert_close(whole, torch.where(seen, square[:, 0], 0.0))
+
+
+def test_a_model_in_another_precision_is_explained_in_it(model: DiffMICv2) -> None:
+    half = copy.deepcopy(model).bfloat16()
+    for method in ("saliency", "global", "roi"):
+        found = explain(half, planted(1)[0], method, "red").maps
+        assert found.dtype == torch.float32 and found.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"classes": 1}, "classes=1 must be the name of a class"),
+        ({"classes": [["red"]]}, r"does not know \[\['red'\]\]; it knows red, green"),
+        ({"classes": [1]}, r"does not know \[1\]"),
+        ({"method": ["global"]}, r"method=\['global'\] must be one of"),
+        ({"batch_size": 0, "classes": "red"}, "batch_size=0 must be within"),
+    ],
+)
+def test_odd_arguments_are_named(model: DiffMICv2, arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(DiffMICError, match=said):
+        explain(model, planted(1)[0], **{"method": "global", **arguments})
+
+
+def test_what_no_gradient_can_be_taken_of_is_told() -> None:
+    with torch.inference_mode():
+        model = colour_model(predictor="global")
+    with pytest.raises(DiffMICError, match=r"made within torch.inference_mode\(\)"):
+        explain(model, planted(1)[0], "global", "red")
+
+
+def test_one_image_a_box_for_each_and_a_step_or_more(model: DiffMICv2) -> None:
+    pictures = planted(2)[0]
+    with pytest.raises(DiffMICError, match="plot_maps draws one image, found 2"):
+        plot_maps(model, pictures)
+    with pytest.raises(DiffMICError, match=r"boxes has shape \(1, 4\); expected \(2, 4\)"):
+        pointing_accuracy(explain(model, pictures, "saliency", "red"), np.zeros((1, 4)))
+    for arguments, said in (({"steps": 0}, "steps=0 must be"), ({"methods": "global"}, "'global' is one text")):
+        with pytest.raises(DiffMICError, match=said):
+            compare_maps(model, pictures, **arguments)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from factories import small_model
 from made_reports import CLASSES, Page, scores_for
 
-from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.config import DiffMICConfig, choices
+from diffmiczoo.errors import DiffMICError, InvalidValueError
+from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.images.items import Item
 from diffmiczoo.inference.limits import settings_of
+from diffmiczoo.model import DiffMICv2
 from diffmiczoo.reporting.page import page_of
-from diffmiczoo.reporting.report import ReportOptions
+from diffmiczoo.reporting.report import ReportOptions, report
 from diffmiczoo.trust.conformal import fit_sets
 from diffmiczoo.trust.stored import Trust
 
@@ -116,3 +120,28 @@ def test_what_weights_know_of_their_limits_is_shown(make_report) -> None:
     other = Trust({**settings_of(config), "temperature": 0.5}, sets=sets)
     changed = make_report([[each] for each in labels], scores, trust=other, steps=steps)
     assert "were fitted for other predictions: temperature=0.7" in Page(page_of(changed)).words
+
+
+@pytest.mark.parametrize("predictor", choices(DiffMICConfig, "predictor"))
+def test_every_kind_of_model_has_a_page(usual, predictor: str) -> None:
+    assert "what predicts" in Page(page_of(replace(usual, model=replace(usual.model, predictor=predictor)))).words
+
+
+def test_a_page_names_the_file_of_the_weights_only_while_they_are_the_models(tmp_path) -> None:
+    stored = small_model(trained=True, class_names=CLASSES)
+    stored.save_pretrained(tmp_path / "weights")
+    (tmp_path / "weights" / "card.json").write_text('{"limits": "Not for eels.", "license": null}')
+    model = DiffMICv2.from_pretrained(tmp_path / "weights")
+    data = list(zip(np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8), CLASSES, strict=True))
+    options = {"pictures": 0, "bootstrap": 0, "copies": False}
+    found = report(model, data, tmp_path / "page", **options).model
+    assert found.weights_sha256 == sha256_of(tmp_path / "weights" / "model.safetensors")
+    assert found.stated_limits == ("Not for eels.",) and found.license == ""
+    model.config = model.config.replace(temperature=2.0)
+    assert report(model, data, tmp_path / "page", **options).model.weights_sha256 == ""
+    for arguments, said in (
+        ({"run": tmp_path}, "holds no metrics.csv"),
+        ({"against": [model]}, "must be name → model"),
+    ):
+        with pytest.raises(DiffMICError, match=said):
+            report(model, data, tmp_path / "page", **options, **arguments)

@@ -126,3 +126,14 @@ def test_what_cannot_be_drawn_is_said(traced: Trajectory, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     with pytest.raises(ImportError, match=r'pip install "diffmiczoo\[tsne\]"'):
         plot_embedding(traced, ["x"] * 5, "tsne")
+
+
+def test_another_precision_numbers_for_classes_and_odd_arguments() -> None:
+    model = tiny()
+    found = trace(tiny().bfloat16(), PICTURES[:3])
+    assert found.labels.dtype == torch.float32 and found.labels.isfinite().all()
+    legend = plot_embedding(found, np.array([0, 1, 0])).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "1"]
+    for arguments, said in (({"batch_size": 0}, "batch_size=0 must"), ({"num_samples": 2.5}, "num_samples=2.5 must")):
+        with pytest.raises((ValueError, TypeError), match=said):
+            trace(model, PICTURES[:1], **arguments)

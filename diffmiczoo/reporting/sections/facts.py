@@ -75,6 +75,7 @@ def facts_section(report: Report) -> Section:
 _WHAT = {
     "diffusion": "a diffusion over labels, guided by the DCG (DiffMIC-v2)",
     "dcg": "the DCG alone, without diffusion",
+    "global": "the stream of the DCG that sees the whole picture, without regions and without diffusion",
     "classifier": "a plain classifier",
 }
 
