@@ -19,6 +19,7 @@ from diffmiczoo.cli.common import (
     threads_option,
 )
 from diffmiczoo.cli.output import echo_json, note
+from diffmiczoo.data.medmnist_names import is_medmnist
 from diffmiczoo.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def recalibrate(
     the patients measured with what was fitted to the others. Without --split these are the images of split val where
     the data have splits, else all. The calibration from before stays in the folder too.
     """
+    if unlabelled and is_medmnist(data):
+        raise InvalidValueError(f"--unlabelled: {data} is a set of MedMNIST, which has labels; leave --unlabelled out")
     import diffmiczoo
     from diffmiczoo.hub.recalibrated import check_output, save_recalibrated
 

@@ -68,3 +68,5 @@ def test_a_set_of_medmnist_by_name(weights, tmp_path) -> None:
     assert wrong.exit_code == 2 and "did you mean pneumoniamnist?" in wrong.output
     wrong = CliRunner().invoke(main, ["predict", name, "a.png", *options])
     assert wrong.exit_code == 2 and "a set of MedMNIST is predicted alone" in wrong.output
+    wrong = CliRunner().invoke(main, ["recalibrate", name, *options, "--output", str(tmp_path / "r"), "--unlabelled"])
+    assert wrong.exit_code == 2 and "is a set of MedMNIST, which has labels" in wrong.output
