@@ -49,7 +49,9 @@ def roi_evidence(saliency: Tensor, global_prior: Tensor, config: DiffMICConfig) 
     if rule == "sum":
         return maps.sum(1)
     if rule == "top":
-        return maps[torch.arange(len(maps), device=maps.device), global_prior.argmax(1)]
+        # Rows by their numbers would fix the batch size of an exported program.
+        chosen = global_prior.argmax(1)[:, None, None, None]
+        return maps.gather(1, chosen.expand(-1, -1, *maps.shape[2:]))[:, 0]
     probs = global_prior.float().softmax(1) if config.task == "multiclass" else global_prior.float().sigmoid()
     return (probs[:, :, None, None] * maps).sum(1)
 

@@ -133,7 +133,8 @@ def _classes(model: DiffMICv2, items: list[Item], classes: str | Sequence[str] |
         raise InvalidValueError(f"classes holds {len(named)} names for {len(items)} images; give one, or one for each")
     unknown = [name for name in named if not isinstance(name, str) or name not in known]
     if unknown:
-        raise InvalidValueError(f"classes: the model does not know {unknown[:3]}; it knows {', '.join(known)}")
+        once = [name for place, name in enumerate(unknown) if name not in unknown[:place]]
+        raise InvalidValueError(f"classes: the model does not know {once[:3]}; it knows {', '.join(known)}")
     return list(map(str, named))
 
 

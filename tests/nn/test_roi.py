@@ -163,3 +163,21 @@ def test_rois_are_cut_from_the_source_where_the_small_view_is_salient() -> None:
     assert torch.equal(places, small.priors(whole_view(blown_up, config)).roi_top_left * 2)
     model.trained = True
     assert model.predict(torch.rand(2, 3, 200, 200)).rois.amax() <= 128
+
+
+@pytest.mark.parametrize("rule", ["sum", "probability", "top", "spread"])
+def test_an_exported_rule_takes_batches_of_any_size(rule: str) -> None:
+    """With as many images as classes: a rule that counts rows would be taken for one that counts classes."""
+
+    class Evidence(torch.nn.Module):
+        def forward(self, saliency: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+            return roi_evidence(saliency, prior, DiffMICConfig(num_classes=3, roi_saliency=rule))
+
+    generator = torch.Generator().manual_seed(0)
+    saliency, prior = (torch.randn(shape, generator=generator) for shape in ((3, 3, 4, 4), (3, 3)))
+    batch = torch.export.Dim("batch", min=1, max=8)
+    shapes = {"saliency": {0: batch}, "prior": {0: batch}}
+    program = torch.export.export(Evidence(), (saliency, prior), dynamic_shapes=shapes, strict=False).module()
+    for rows in (slice(0, 1), slice(0, 2), slice(0, 3)):
+        expected = Evidence()(saliency[rows], prior[rows])
+        torch.testing.assert_close(program(saliency[rows], prior[rows]), expected, rtol=0, atol=0)

@@ -130,6 +130,11 @@ def copies_section(report: Report) -> Section:
     parts = []
     if found.conflicts:
         said = "The same picture with different labels: at least one of them is wrong, and so is a number here."
+        if not all(copied.certain for copied in found.conflicts):
+            said = (
+                "The same picture with different labels, or two of the same patient: look at each. Of the same picture "
+                "at least one label is wrong, and so is a number here."
+            )
         parts += [paragraph(said), _copies("Pictures that show the same and have different labels", found.conflicts)]
     if found.repeated:
         said = "The same picture more than once: it counts more than once, and makes intervals too narrow."
