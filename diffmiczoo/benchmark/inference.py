@@ -182,6 +182,7 @@ def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, 
                 else:
                     times.append(taken)
     first = statistics.median(seconds[0])
+    macs = count_macs(model.config.replace(num_samples=1))
     return [
         Timing(
             variant=variant.name,
@@ -190,7 +191,7 @@ def _timed(model: DiffMICv2, images: Tensor, rows: list[Variant], repeats: int, 
             slowest=spread.slowest,
             images_per_second=len(images) / spread.median,
             ratio=first / spread.median,
-            gmac=_gmac(model, variant),
+            gmac=_gmac(model.config, macs, variant),
             max_difference=float((found - scores[0]).abs().max()),
             peak_mib=peak,
             precision=variant.runtime.precision,
@@ -250,9 +251,7 @@ def scores_encoding_in_every_step(model: DiffMICv2, images: Tensor) -> Tensor:
     return sampling_loop(encode_and_predict_noise, model.sampler, timesteps, start, *parts).mean((2, 3))
 
 
-def _gmac(model: DiffMICv2, variant: Variant) -> float:
-    config = model.config
-    macs = count_macs(config.replace(num_samples=1))
+def _gmac(config: DiffMICConfig, macs: dict[str, int], variant: Variant) -> float:
     runtime = variant.runtime
     once = runtime.equal_points and runtime.fold and variant.encode_once
     fraction = computed_fraction_of_points(config) if once else 1.0
