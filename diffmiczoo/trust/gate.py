@@ -119,7 +119,8 @@ def _distances(gate: Gate, features: ArrayLike) -> np.ndarray:
     if rows.ndim != 2 or rows.shape[1] != len(gate.mean):
         raise InvalidValueError(f"features have shape {rows.shape}; expected (N, {len(gate.mean)})")
     centred = (rows - gate.mean).astype(np.float64)
-    along = (centred @ gate.axes.astype(np.float64).T) ** 2
+    # Not by BLAS: its threads would wait for torch's on the same cores, and make a batch's prediction 5 % slower.
+    along = np.einsum("nh,kh->nk", centred, gate.axes.astype(np.float64)) ** 2
     squared = along @ gate.scales.astype(np.float64) ** 2
     if gate.rest:
         squared += gate.rest**2 * np.maximum((centred**2).sum(1) - along.sum(1), 0)
