@@ -30,7 +30,8 @@ def render_checklist(name: str, config: DiffMICConfig, facts: CardFacts) -> str:
         f"# Reporting checklists of {markdown_text(name)}",
         "What is known of these weights, item by item, for whoever has to report a study with them. *Not reported* "
         "means that: it was neither measured nor written down. The items' topics are shortened; the checklists "
-        "themselves are CLAIM (2024 update, doi 10.1148/ryai.240300) and TRIPOD+AI (doi 10.1136/bmj-2023-078378).",
+        "themselves are CLAIM (2024 update, doi 10.1148/ryai.240300) and TRIPOD+AI (doi 10.1136/bmj-2023-078378). "
+        "Compare numbers and wording with them before you hand anything in.",
     ]
     for checklist, items in CHECKLISTS.items():
         said = [facts.checklist.get(f"{checklist} {number}") or answers.get(key, "") for number, _, key in items]
