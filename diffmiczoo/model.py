@@ -251,20 +251,28 @@ class DiffMICv2(FixedNoise, TimmInterface, RecalibratedModel, PretrainedModel):
         condition = self.condition_from_priors(images, priors)
         return losses.diffusion_loss(self.unet, self.schedule, self.config, condition, labels, drawn, weights)
 
-    def dcg_loss(self, images: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    def dcg_loss(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        *,
+        weights: Tensor | None = None,
+        class_loss: losses.ClassLoss = losses.cross_entropy,
+    ) -> Tensor:
         """Loss of the DCG stage: cross-entropy (multi-label: binary) of the global plus that of the local prior.
 
         Args:
             images: (B, 3, S, S) float, as `preprocess` gives them.
             targets: (B,) class numbers, or (B, C) with 0..1 per class.
             weights: (B, C) ≥ 0, of the terms, see `diffmiczoo.diffusion.losses.Balance`; 1 by default.
+            class_loss: in place of the cross-entropy, see `diffmiczoo.diffusion.class_losses`.
 
         Raises:
             ValueError: `targets` has another shape.
         """
         labels = losses.label_vectors(targets.to(images.device), self.config)
         priors = self.dcg.training_priors(check_batch(images, self.config), self.config)
-        return losses.dcg_loss(priors, labels, self.config, weights)
+        return losses.dcg_loss(priors, labels, self.config, weights, class_loss)
 
     # ------------------------------------------------------------------ prediction
 

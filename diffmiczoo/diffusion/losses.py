@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,9 @@ from diffmiczoo.nn.unet import DenoisingUNet
 
 #: The released program weights its loss by 1 + 10 · (1 - p) (spec: `loss="focal"`).
 FOCAL_WEIGHT = 10.0
+
+#: Logits (B, C), labels (B, C), the model's config and weights (B, C) or None → the loss of one prediction, a scalar.
+ClassLoss: TypeAlias = Callable[[Tensor, Tensor, DiffMICConfig, "Tensor | None"], Tensor]
 
 
 def diffusion_loss(
@@ -98,20 +103,6 @@ def label_vectors(targets: Tensor, config: DiffMICConfig) -> Tensor:
     raise InvalidValueError(f"targets of a {config.task} model must be {wanted}; found {tuple(targets.shape)}")
 
 
-def dcg_loss(priors: Priors, labels: Tensor, config: DiffMICConfig, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy (multi-label: binary) of the global prior, plus that of the local prior where there is one.
-
-    Args:
-        priors: of B images.
-        labels: (B, C), one-hot or multi-hot.
-        config: the model's.
-        weights: (B, C) ≥ 0, of the terms; in a row all equal for "multiclass". 1 by default.
-    """
-    one_stream = config.predictor in ("global", "classifier")
-    streams = [priors.global_prior] if one_stream else [priors.global_prior, priors.local_prior]
-    return torch.stack([cross_entropy(logits.float(), labels, config, weights) for logits in streams]).sum()
-
-
 def cross_entropy(logits: Tensor, labels: Tensor, config: DiffMICConfig, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy (multi-label: binary) of logits (B, C); labels and weights as for `dcg_loss`."""
     if config.task == "multilabel":
@@ -119,6 +110,27 @@ def cross_entropy(logits: Tensor, labels: Tensor, config: DiffMICConfig, weights
     if weights is None:
         return F.cross_entropy(logits, labels)
     return (F.cross_entropy(logits, labels, reduction="none") * weights[:, 0]).mean()
+
+
+def dcg_loss(
+    priors: Priors,
+    labels: Tensor,
+    config: DiffMICConfig,
+    weights: Tensor | None = None,
+    class_loss: ClassLoss = cross_entropy,
+) -> Tensor:
+    """Cross-entropy (multi-label: binary) of the global prior, plus that of the local prior where there is one.
+
+    Args:
+        priors: of B images.
+        labels: (B, C), one-hot or multi-hot.
+        config: the model's.
+        weights: (B, C) ≥ 0, of the terms; in a row all equal for "multiclass". 1 by default.
+        class_loss: in place of the cross-entropy, see `diffmiczoo.diffusion.class_losses`.
+    """
+    one_stream = config.predictor in ("global", "classifier")
+    streams = [priors.global_prior] if one_stream else [priors.global_prior, priors.local_prior]
+    return torch.stack([class_loss(logits.float(), labels, config, weights) for logits in streams]).sum()
 
 
 @dataclass(frozen=True)

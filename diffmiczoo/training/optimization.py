@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffmiczoo.data.augmentation import create_mixing
+from diffmiczoo.diffusion.class_losses import create_class_loss
 from diffmiczoo.diffusion.losses import Balance, label_vectors, sample_training_noise
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.model import DiffMICv2
@@ -72,7 +73,8 @@ class Optimization:
         self.mixing = create_mixing(recipe.mixup, recipe.cutmix)
         self.soft_labels = SoftLabels(recipe, model.config) if stage.name != "diffusion" else None
         self.fast_kernels = _fast_kernels(model, recipe, self.device)
-        self.loss = processes.prepare(StageLoss(model, stage))
+        class_loss = create_class_loss(recipe.dcg_loss, recipe.hard_share, targets, model.config)
+        self.loss = processes.prepare(StageLoss(model, stage, class_loss))
         graphed = can_be_graphed(recipe, self.device, processes.distributed)
         self.graphed = GraphedStep(model, self._new_gradient) if graphed else None
 

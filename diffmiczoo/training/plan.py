@@ -269,6 +269,11 @@ def _check_combinations(recipe: Recipe, config: DiffMICConfig) -> None:
             f"start_size={recipe.start_size} needs the last third of the epochs for pictures of the full size, and "
             f"patience={recipe.patience} may end before them; leave out one of them"
         )
+    if recipe.dcg_loss == "ldam" and config.task != "multiclass":
+        raise InvalidValueError(
+            "dcg_loss='ldam' gives each class a margin over the others, and images of this multilabel model may have "
+            "several; take 'cross_entropy' or 'ohem'"
+        )
     check_balance(recipe.balance_labels, config.task)
     if recipe.ordinal_smoothing and not config.ordinal:
         raise InvalidValueError(

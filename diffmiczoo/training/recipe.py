@@ -49,6 +49,9 @@ class Recipe(Settings):
     # What is learned from: the loss of the diffusion (None is the model's own); rare classes may weigh more in the loss
     # ("balanced") or be drawn more often
     loss: Literal["mse", "focal"] | None = None
+    # The loss of the DCG's predictions and of a plain classifier's; of "ohem" the share of a batch that is learned from
+    dcg_loss: Literal["cross_entropy", "ldam", "ohem"] = "cross_entropy"
+    hard_share: Annotated[float, Between(0.01, 1.0)] = 0.7
     class_weights: Literal["none", "balanced"] = "none"
     sampling: Literal["shuffle", "balanced"] = "shuffle"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.diffusion.losses import TrainingNoise
+from diffmiczoo.diffusion.losses import ClassLoss, TrainingNoise, cross_entropy
 from diffmiczoo.evaluation.evaluate import dcg_logits, scores_and_members
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.roi import whole_view
@@ -74,18 +74,24 @@ def local_logits(model: DiffMICv2, images: Tensor) -> Tensor:
 
 
 class StageLoss(nn.Module):
-    """The loss of a stage as a module: DistributedDataParallel works on the `forward` of one."""
+    """The loss of a stage as a module: DistributedDataParallel works on the `forward` of one.
 
-    def __init__(self, model: DiffMICv2, stage: Stage) -> None:
+    Args:
+        model: that learns.
+        stage: what learns.
+        class_loss: of the DCG's predictions and of a plain classifier's.
+    """
+
+    def __init__(self, model: DiffMICv2, stage: Stage, class_loss: ClassLoss = cross_entropy) -> None:
         super().__init__()
-        self.model, self.stage = model, stage
+        self.model, self.stage, self.class_loss = model, stage, class_loss
 
     def forward(self, images: Tensor, labels: Tensor, weights: Tensor | None, noise: TrainingNoise) -> Tensor:
         """Maps images (B, 3, S, S), labels (B, C) and their weights (B, C) to the scalar loss."""
         if self.stage.name == "dcg":
-            return self.model.dcg_loss(images, labels, weights=weights)
+            return self.model.dcg_loss(images, labels, weights=weights, class_loss=self.class_loss)
         if self.stage.name != "diffusion":
-            return stream_loss(self.model, self.stage.name, images, labels, weights)
+            return stream_loss(self.model, self.stage.name, images, labels, weights, self.class_loss)
         return self.model.training_loss(images, labels, weights=weights, drawn=noise)
 
 

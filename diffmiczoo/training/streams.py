@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffmiczoo.diffusion.losses import cross_entropy
+from diffmiczoo.diffusion.losses import ClassLoss, cross_entropy
 from diffmiczoo.images.preprocessing import check_batch
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.encoders import timm_model
@@ -27,7 +27,14 @@ _STARTS = {
 }
 
 
-def stream_loss(model: DiffMICv2, stream: str, images: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def stream_loss(
+    model: DiffMICv2,
+    stream: str,
+    images: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    class_loss: ClassLoss = cross_entropy,
+) -> Tensor:
     """Cross-entropy (multi-label: binary) of one of the DCG's streams; for the local one the global one is frozen.
 
     Args:
@@ -36,16 +43,17 @@ def stream_loss(model: DiffMICv2, stream: str, images: Tensor, labels: Tensor, w
         images: (B, 3, R, R) float, as `preprocess` gives them.
         labels: (B, C) of 0..1.
         weights: (B, C) ≥ 0, of the terms; 1 by default.
+        class_loss: in place of the cross-entropy.
     """
     dcg, config = model.dcg, model.config
     images = check_batch(images, config)
     whole = whole_view(images, config)
     if stream == "global":
-        return cross_entropy(dcg.global_stream(whole)[1].float(), labels, config, weights)
+        return class_loss(dcg.global_stream(whole)[1].float(), labels, config, weights)
     with frozen(dcg.global_encoder):
         saliency, global_prior = dcg.global_stream(whole)
     rois, _ = dcg.find_rois(images, saliency, global_prior, config)
-    return cross_entropy(dcg.local_stream(rois)[0].float(), labels, config, weights)
+    return class_loss(dcg.local_stream(rois)[0].float(), labels, config, weights)
 
 
 @torch.no_grad()
