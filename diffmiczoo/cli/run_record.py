@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +53,8 @@ class RunRecord:
     @classmethod
     def of(cls, name: str, model: DiffMICv2, predictor: Predictor) -> RunRecord:
         """Returns the record of what a predictor of a model is about to do."""
+        from diffmiczoo.hub.companions import weights_digest
+
         options = predictor.options
         config = json.loads(json.dumps(model.config.to_dict()))
         steps, runs = predictor.steps, predictor.num_samples
@@ -106,17 +107,3 @@ class RunRecord:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 24 else text[:12]
-
-
-def weights_digest(model: DiffMICv2) -> str:
-    """Returns the sha256 of a model's tensors with names, types and shapes, of its start noise and of its limits."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    digest.update(model.own_noise().sha256.encode())
-    if model.trust is not None:
-        digest.update(model.trust.to_text().encode())
-    return digest.hexdigest()

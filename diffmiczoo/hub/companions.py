@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,3 +80,16 @@ def take_companions(model: StorableModel, texts: Mapping[str, str]) -> None:
     model.trust = None if trust is None else Trust.from_text(trust)
     recalibration = texts.get(_RECALIBRATION)
     model.recalibration = None if recalibration is None else Recalibration.from_text(recalibration)
+
+
+def weights_digest(model: StorableModel) -> str:
+    """Returns the sha256 of a model's tensors with names, types and shapes, of its start noise and of its limits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    if (noise := model.own_noise()) is not None:
+        digest.update(noise.sha256.encode())
+    if model.trust is not None:
+        digest.update(model.trust.to_text().encode())
+    return digest.hexdigest()

@@ -34,6 +34,7 @@ DRAWN = {"Software": "diffmiczoo"}
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NUMPY = b"\x93NUMPY"
+_EMPTY = "is empty (0 bytes); expected the content of an image file"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -89,6 +90,22 @@ def read_reduced(item: Item, min_side: int | None) -> tuple[Tensor, int]:
     return image, planes.reduction
 
 
+def read_content(item: Item) -> bytes:
+    """Returns all bytes of a path, of bytes or of a `Content`, for whoever needs them besides the picture.
+
+    Raises:
+        ImageError: as `read_image` does for what cannot be read at all, or is empty.
+    """
+    source = item.source
+    content = _read_content(item.name, source) if isinstance(source, Content) else source
+    if isinstance(content, str | os.PathLike):
+        with _opened(item.name, os.fsdecode(content)) as file, reading_errors(item.name):
+            content = file.read()
+    if not content:
+        raise ImageError(item.name, _EMPTY)
+    return bytes(content)
+
+
 def _planes(item: Item, min_side: int | None) -> Planes:
     source = item.source
     if isinstance(source, Content):
@@ -105,7 +122,7 @@ def _planes(item: Item, min_side: int | None) -> Planes:
             return _planes_of_pillow(item.name, source)
     if isinstance(source, bytes):
         if not source:
-            raise ImageError(item.name, "is empty (0 bytes); expected the content of an image file")
+            raise ImageError(item.name, _EMPTY)
         return _planes_of_open_file(item.name, BytesIO(source), min_side)
     if not isinstance(source, str | os.PathLike):
         kind = type(source).__name__

@@ -43,6 +43,9 @@ class PredictOptions:
         runtime: what computes faster; its precision is the field beside it.
         tta: a name of `inference.views.VIEWS`; the model's own where it is None.
         defer_error: None for no promise.
+        fill_batches: compute `batch_size` images always, copies of one where there are fewer. How many there are at
+            once changes the last bits of an answer, which images there are and where does not: so an answer is the
+            same to the bit whatever comes with it.
 
     Raises:
         ValueError: a field is out of range.
@@ -60,6 +63,7 @@ class PredictOptions:
     tta: str | None = None
     defer_error: float | None = None
     on_foreign: str = "flag"
+    fill_batches: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "num_samples", "seed"):
@@ -160,6 +164,16 @@ class Predictor:
                 found = self._prediction(batch.items, batch.sizes, batch.errors, tensors)
             yield found, batch.errors
 
+    def predict_squares_of(self, items: list[Item], squares: list[Square]) -> Prediction:
+        """Predicts images that were read already; their names need not be unique.
+
+        Args:
+            items: B ≥ 1 images, kept in the prediction.
+            squares: what was read of each.
+        """
+        pixels, sizes = [square.pixels for square in squares], [square.size for square in squares]
+        return self._prediction(items, sizes, {}, self._predict_within_memory(_stacked(pixels)))
+
     def _batches(self, items: list[Item]) -> Iterator[Batch]:
         options = self.options
         keeps_memory = options.runtime.keep_memory and len(items) >= WORTH_KEEPING_MEMORY
@@ -206,13 +220,16 @@ class Predictor:
         done = 0
         while done < len(squares):
             part = squares[done : done + self._limit]
-            tensors = self._predict_if_it_fits(part)
+            filled = _filled(part, self._limit) if self.options.fill_batches else part
+            tensors = self._predict_if_it_fits(filled)
             if tensors is None:
-                self._limit = len(part) // 2
+                self._limit = len(filled) // 2
                 if torch.cuda.is_available():
                     drop_graphs()
                     torch.cuda.empty_cache()
                 continue
+            if len(filled) > len(part):
+                tensors = PredictionTensors(**selected(tensors, list(range(len(part)))))
             found.append(tensors)
             done += len(part)
         return concatenated(found)
@@ -261,6 +278,12 @@ def _stacked(squares: list[Tensor]) -> Tensor:
     if all(square.dtype == torch.uint8 for square in squares):
         return torch.stack(squares)
     return torch.stack([square.float() / 255 if square.dtype == torch.uint8 else square.float() for square in squares])
+
+
+def _filled(squares: Tensor, count: int) -> Tensor:
+    """Returns squares with as many copies of the first behind them as there are too few."""
+    missing = count - len(squares)
+    return torch.cat([squares, squares[:1].expand(missing, -1, -1, -1)]) if missing > 0 else squares
 
 
 def _chunks(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:

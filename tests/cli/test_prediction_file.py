@@ -19,7 +19,8 @@ from factories import ANIMALS, animal_prediction, tiny_model
 
 from diffmiczoo.cli.predict import is_newer
 from diffmiczoo.cli.prediction_file import PredictionFile, whole_records
-from diffmiczoo.cli.run_record import RunRecord, weights_digest
+from diffmiczoo.cli.run_record import RunRecord
+from diffmiczoo.hub.companions import weights_digest
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.tensors import TENSORS
 
