@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffmiczoo.model import DiffMICv2 as DiffMICv2
     from diffmiczoo.nn.condition import Condition as Condition
     from diffmiczoo.reporting.report import report as report
+    from diffmiczoo.reporting.reproduction.reproduce import reproduce as reproduce
     from diffmiczoo.training.fit import TrainingResult as TrainingResult
     from diffmiczoo.training.fit import finetune as finetune
     from diffmiczoo.training.fit import fit as fit
@@ -62,6 +63,7 @@ _HOME = {
     "register_model": "diffmiczoo.zoo.architectures",
     "register_timm": "diffmiczoo.zoo.timm_registry",
     "report": "diffmiczoo.reporting.report",
+    "reproduce": "diffmiczoo.reporting.reproduction.reproduce",
 }
 
 __all__ = [*_HOME, "__version__"]

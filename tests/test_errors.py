@@ -22,6 +22,7 @@ PACKAGE = Path(diffmiczoo.__file__).parent
 ALLOWED = {
     ("__init__", "AttributeError"): "Python's protocol of module attributes",
     ("cli.fit", "KeyboardInterrupt"): "Ctrl-C, with what to do next",
+    ("cli.reproduce", "KeyboardInterrupt"): "Ctrl-C, with what to do next",
     ("inference.classifier", "NotImplementedError"): "a method that subclasses have to write",
     ("inference.prediction", "IndexError"): "Python's protocol of sequences",
     ("inference.prediction", "KeyError"): "Python's protocol of mappings",

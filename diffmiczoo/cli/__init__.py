@@ -18,6 +18,7 @@ from diffmiczoo.cli.predict import predict
 from diffmiczoo.cli.push import push
 from diffmiczoo.cli.recalibrate import recalibrate
 from diffmiczoo.cli.report import report
+from diffmiczoo.cli.reproduce import reproduce
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,6 +31,6 @@ def main() -> None:
 
 
 for command in (
-    list_models, info, predict, audit, fit, evaluate, compare, report, recalibrate, benchmark, convert, push,
+    list_models, info, predict, audit, fit, evaluate, compare, report, recalibrate, benchmark, convert, push, reproduce,
 ):  # fmt: skip
     main.add_command(command)

@@ -29,7 +29,8 @@ from diffmiczoo.training.prepare import Prepared, prepare
 from diffmiczoo.training.presets import PAPER, PAPER_CHEST
 from diffmiczoo.training.recipe import Recipe
 
-_BASES = {"preset": None, "paper": PAPER, "paper_chest": PAPER_CHEST}
+#: What a run's `base` stands for; None for the preset of model and data.
+BASES: dict[str, Recipe | None] = {"preset": None, "paper": PAPER, "paper_chest": PAPER_CHEST}
 
 #: Digits of the probabilities that are stored.
 _DIGITS = 5
@@ -118,7 +119,7 @@ def _prepared(job: Job) -> Prepared:
     run, records = job.run, job.manifest.records
     # Without the test pictures: they are not to be seen before the end.
     seen = job.manifest.with_records(record for record in records if record.split != "test")
-    base = _BASES[run.base]
+    base = BASES[run.base]
     return prepare(
         run.model,
         seen,

@@ -36,12 +36,14 @@ class Pictures:
         manifest: group: the cluster of relatives; split: the official one, or None.
         given: the group that the data give each picture; None where they give none.
         copy_pairs: places of pictures that show the same.
+        whole: all pictures, where these are only some of them.
     """
 
     source: Source
     manifest: Manifest
     given: tuple[str | None, ...]
     copy_pairs: tuple[tuple[int, int], ...]
+    whole: Pictures | None = None
 
     @property
     def official(self) -> bool:
@@ -130,6 +132,7 @@ def _bounded(pictures: Pictures, most: int) -> Pictures:
         manifest.with_records(manifest.records[place] for place in kept),
         tuple(pictures.given[place] for place in kept),
         tuple((new[one], new[other]) for one, other in pictures.copy_pairs if one in new and other in new),
+        pictures,
     )
 
 
@@ -202,4 +205,9 @@ def record_of(pictures: Pictures, split: Manifest, protocol: str, rule: str) -> 
         names=tuple(shared_names(test.records)),
         labels=tuple(record.labels for record in test.records),
         groups=tuple(str(record.group) for record in test.records),
+        whole=None if pictures.whole is None else _leaks_of(pictures.whole, protocol),
     )
+
+
+def _leaks_of(pictures: Pictures, protocol: str) -> Leaks:
+    return count_leaks(split_by(pictures, protocol)[0], pictures.given, pictures.copy_pairs)

@@ -49,6 +49,7 @@ class SplitRecord:
         counts: split → number of pictures.
         leaks: counted.
         names, labels, groups: of the N test pictures.
+        whole: the leaks of the same rule on all pictures, where only some are used; else None.
     """
 
     dataset: str
@@ -65,6 +66,7 @@ class SplitRecord:
     names: tuple[str, ...]
     labels: tuple[tuple[str, ...], ...]
     groups: tuple[str, ...]
+    whole: Leaks | None = None
 
     def predictions(self, probs: list[list[float]]) -> LabelledPredictions:
         """Puts probabilities (N, C) beside the test pictures."""
@@ -153,9 +155,12 @@ def to_line(record: SplitRecord | RunRecord | CostRecord) -> dict[str, Any]:
 
 def from_line(cls: type[Row], line: dict[str, Any]) -> Row:
     """Builds a record from what `to_line` gave, read back from JSON."""
-    values = {each.name: line[each.name] for each in dataclasses.fields(cls)}
+    optional = [each.name for each in dataclasses.fields(cls) if each.default is not dataclasses.MISSING]
+    values = {each.name: line[each.name] for each in dataclasses.fields(cls) if each.name not in optional}
+    values |= {name: line[name] for name in optional if name in line}
     if cls is SplitRecord:
         values["leaks"] = Leaks(**values["leaks"])
+        values["whole"] = Leaks(**values["whole"]) if values.get("whole") else None
         values["labels"] = tuple(map(tuple, values["labels"]))
         values |= {name: tuple(values[name]) for name in ("class_names", "names", "groups")}
     return cls(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,13 +157,26 @@ def reproduce(
         table, data, budget=budget, seeds=seeds, methods=methods, protocols=protocols, datasets=datasets
     )
     directory.mkdir(parents=True, exist_ok=True)
-    with exclusive(directory):
+    # Another process may be training there while tables are looked at.
+    with nullcontext() if tables_only else exclusive(directory):
         ledger = Ledger(directory)
+        if tables_only and ledger.budget is None:
+            raise InvalidValueError(f"{ledger.path} holds no runs; leave --tables-only out to do them")
         ledger.begin(plan.budget)
         space = Workspace(directory, ledger, device, jobs, progress, say or _to_stderr, {})
-        if not tables_only:
+        if tables_only:
+            _read_again(plan, space)
+        else:
             _fill(plan, space)
         return _written(plan, space)
+
+
+def _read_again(plan: Plan, space: Workspace) -> None:
+    """Reads the pictures that figures show; nothing is added to what is recorded."""
+    if plan.target.kind in ("maps", "embedding"):
+        for source in plan.sources:
+            if all((source.dataset, protocol) in space.ledger.splits for protocol in plan.protocols):
+                space.take(source, plan.protocols, plan.budget.pictures)
 
 
 def _fill(plan: Plan, space: Workspace) -> None:

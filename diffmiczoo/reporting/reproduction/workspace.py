@@ -108,7 +108,7 @@ class Workspace:
     def _records(self, runs: Sequence[Run]) -> Iterator[RunRecord]:
         if self.jobs == 1 or len(runs) < 2:
             for run in runs:
-                self.say(f"{run.id}: {'going on' if self._directory(run).is_dir() else 'begins'}")
+                self.say(f"{run.id}: {'going on' if self.directory(run).is_dir() else 'begins'}")
                 yield execute(self._job(run))
             return
         if any(record.source is not None for manifest in self.manifests.values() for record in manifest.records):
@@ -123,11 +123,12 @@ class Workspace:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _directory(self, run: Run) -> Path:
+    def directory(self, run: Run) -> Path:
+        """Returns where a run leaves its weights."""
         return self.output / "runs" / run.id
 
     def _job(self, run: Run) -> Job:
         key = (run.dataset, run.protocol)
         return Job(
-            run, self.ledger.splits[key], self.manifests[key], self._directory(run), self.device, None, self.progress
+            run, self.ledger.splits[key], self.manifests[key], self.directory(run), self.device, None, self.progress
         )
