@@ -19,6 +19,7 @@ from diffmiczoo.cli.push import push
 from diffmiczoo.cli.recalibrate import recalibrate
 from diffmiczoo.cli.report import report
 from diffmiczoo.cli.reproduce import reproduce
+from diffmiczoo.cli.serve import serve
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,6 +32,7 @@ def main() -> None:
 
 
 for command in (
-    list_models, info, predict, audit, fit, evaluate, compare, report, recalibrate, benchmark, convert, push, reproduce,
+    list_models, info, predict, audit, fit, evaluate, compare, report, recalibrate, serve, benchmark, convert, push,
+    reproduce,
 ):  # fmt: skip
     main.add_command(command)

@@ -117,10 +117,10 @@ def model_option(**default: Any) -> Option:
     )
 
 
-def batch_size_option() -> Option:
-    """Returns `--batch-size`, by default 32."""
+def batch_size_option(default: int = 32) -> Option:
+    """Returns `--batch-size`."""
     return click.option(
-        "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once."
+        "--batch-size", type=click.IntRange(1), default=default, show_default=True, help="Images computed at once."
     )
 
 

@@ -119,6 +119,16 @@ class BatchPredictor:
         self._predictor = self.model.predictor(options)
         self.class_names = self.model.config.labels
 
+    @property
+    def steps(self) -> int:
+        """Of the sampler."""
+        return self._predictor.steps
+
+    @property
+    def precision(self) -> str:
+        """Of products."""
+        return self._predictor.options.precision
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _loaded, self._given
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -66,12 +67,36 @@ def draw_pictures(figure: Figure, page: Axes, picture: Tensor, caption: str, mar
         # Pixels are drawn as areas, so that a box's exclusive edge falls on the line between two pixels.
         axes.imshow(shown, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
         axes.axis("off")
-    _veil(axes, marks.square, (width, height))
+    _draw_marks(axes, marks, (width, height))
+    draw_legend(page, corners[1][1] + size[1] + 16, marks)
+
+
+def draw_marked(picture: Tensor, marks: Marks, side: int) -> Figure:
+    """Draws the marked picture alone, without a word.
+
+    Args:
+        picture: (H, W, 3), uint8 or float in [0, 1].
+        marks: what is drawn on it.
+        side: length of the figure's longer side, pixels.
+    """
+    height, width = picture.shape[:2]
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(_fitted(picture, size), extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
+    axes.axis("off")
+    _draw_marks(axes, marks, (width, height))
+    return figure
+
+
+def _draw_marks(axes: Axes, marks: Marks, extent: tuple[int, int]) -> None:
+    _veil(axes, marks.square, extent)
     if marks.saliency is not None:
         _draw_saliency(axes, marks.saliency, marks.square)
     _draw_boxes(axes, marks)
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    draw_legend(page, corners[1][1] + size[1] + 16, marks)
+    axes.set(xlim=(0, extent[0]), ylim=(extent[1], 0))
 
 
 def pictures_end(width: int, height: int) -> int:

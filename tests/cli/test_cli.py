@@ -17,7 +17,9 @@ from diffmiczoo.cli.group import CommandGroup
 from diffmiczoo.errors import InvalidValueError, MissingFileError
 from diffmiczoo.runtime.precision import PRECISIONS
 
-COMMANDS = "list info predict audit fit evaluate compare report recalibrate benchmark convert push reproduce".split()
+COMMANDS = (
+    "list info predict audit fit evaluate compare report recalibrate serve benchmark convert push reproduce".split()
+)
 
 
 def test_help_lists_the_commands() -> None:
