@@ -20,6 +20,7 @@ from diffmiczoo.errors import InvalidValueError, MissingExtraError
     show_envvar=True,
     help="Refuse requests without this key. Give it in the environment: a list of processes shows options.",
 )
+@click.option("--page", is_flag=True, help="With a page for people to drop pictures on (extra `demo`).")
 @click.option("--steps", type=click.IntRange(1), help="Sampling steps; by default the model's own.")
 @precision_option(*PRECISIONS)
 @device_option
@@ -75,6 +76,7 @@ def serve(name: str, host: str, port: int, api_key: str | None, **options: Any) 
         max_images=options["max_images"],
         max_waiting=max(256, options["max_images"]),
         wait=options["wait"] / 1000,
+        page=options["page"],
         grace=options["grace"],
     )
     run(settings, host, port, lambda address: click.echo(f"{name} answers at {address} (Ctrl-C ends it)"))

@@ -97,14 +97,20 @@ def create_app(worker: Worker, model: ServedModel, settings: ServerSettings, giv
         lifespan=lifespan,
     )
     _add_routes(app, batcher, settings)
+    if settings.page:
+        from diffmiczoo.serving.page import mount_page
+
+        app = mount_page(app, batcher.submit, model, settings.max_images, settings.max_bytes)
     app.add_middleware(Guard, settings=settings)
     return app
 
 
 def _add_routes(app: FastAPI, batcher: Batcher, settings: ServerSettings) -> None:
+    start = "/page" if settings.page else "/docs"
+
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:
-        return RedirectResponse("/docs")
+        return RedirectResponse(start)
 
     @app.get("/health", summary="Whether pictures are answered", response_model=None)
     async def health() -> JSONResponse:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from diffmiczoo.errors import DiffMICError
 from diffmiczoo.serving.settings import ServerSettings
 
 Message = MutableMapping[str, Any]
@@ -36,7 +37,7 @@ _HEADERS = (
 )
 
 
-class _Refusal(Exception):  # noqa: N818 (nothing is wrong with the program)
+class _RefusedError(DiffMICError):
     """A request that is refused while it streams."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -64,7 +65,7 @@ class Guard:
             return
         try:
             self._check_announced(headers.get(b"content-length", b"0"))
-        except _Refusal as refusal:
+        except _RefusedError as refusal:
             await _refuse(send, refusal.status, refusal.message)
             return
         await self._handed_on(scope, receive, send)
@@ -84,7 +85,7 @@ class Guard:
 
         try:
             await self._app(scope, body.receive, sent)
-        except _Refusal as refusal:
+        except _RefusedError as refusal:
             if not begun:
                 await _refuse(send, refusal.status, refusal.message)
         finally:
@@ -102,16 +103,16 @@ class Guard:
         if length.isdigit() and int(length) > self._settings.max_bytes:
             raise self.too_large()
 
-    def too_large(self) -> _Refusal:
+    def too_large(self) -> _RefusedError:
         """Returns the refusal of a body that is too large."""
         limit = self._settings.max_bytes
-        return _Refusal(413, f"the request has more than {limit:,} bytes; send fewer or smaller pictures at once")
+        return _RefusedError(413, f"the request has more than {limit:,} bytes; send fewer or smaller pictures at once")
 
     def hold(self, count: int) -> None:
         """Counts bytes that are in memory; refuses where they are too many over all requests."""
         self._held += count
         if self._held > _BODIES * self._settings.max_bytes:
-            raise _Refusal(503, "too many pictures are being sent at once; send yours again in a few seconds")
+            raise _RefusedError(503, "too many pictures are being sent at once; send yours again in a few seconds")
 
     def release(self, count: int) -> None:
         """Forgets bytes that were counted."""
@@ -132,7 +133,7 @@ class _Body:
             message = await asyncio.wait_for(self._receive(), self._settings.patience)
         except asyncio.TimeoutError:
             silent = f"nothing came for {self._settings.patience:g} seconds; send the request again"
-            raise _Refusal(408, silent) from None
+            raise _RefusedError(408, silent) from None
         if message["type"] == "http.request":
             count = len(message.get("body", b""))
             self.read += count

@@ -40,6 +40,7 @@ class ServerSettings:
         max_images: in one request.
         max_waiting: pictures that may wait; further requests are told to come again.
         wait: how long a picture waits for others to be computed with, in seconds.
+        page: whether there is a page for people.
         patience: how long a client may send nothing in the middle of a request, in seconds.
         grace: how long requests may go on after the signal to end, in seconds.
     """
@@ -50,5 +51,6 @@ class ServerSettings:
     max_images: int = 32
     max_waiting: int = 256
     wait: float = 0.005
+    page: bool = False
     patience: float = 30.0
     grace: float = 60.0
