@@ -91,7 +91,8 @@ def comparison_document(
     made.append(
         "Labels are the class with the highest score of the row's own: of a diffusion the mean of ŷ_0, without the "
         "priors that the package's own prediction adds (a row of its own). The epoch is the one with the best "
-        "validation AUROC; test pictures are predicted once."
+        "validation AUROC; of a diffusion that or the last one, whichever has the better AUROC by its own scores on "
+        "the validation pictures. Nothing is chosen by test pictures."
     )
     made += row_notes(rows)
     splits = [split for part in parts for split in part.splits]

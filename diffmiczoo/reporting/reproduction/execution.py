@@ -20,6 +20,7 @@ from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.evaluation.results import LabelledPredictions
 from diffmiczoo.files import read_json_object, write_text
 from diffmiczoo.inference.probabilities import scores_to_probs
+from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.reporting.reproduction.records import RunRecord, SplitRecord
 from diffmiczoo.reporting.reproduction.variants import Run
@@ -28,6 +29,7 @@ from diffmiczoo.training.fit import TrainingResult, fit
 from diffmiczoo.training.prepare import Prepared, prepare
 from diffmiczoo.training.presets import PAPER, PAPER_CHEST
 from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.zoo.factory import create_model
 
 #: What a run's `base` stands for; None for the preset of model and data.
 BASES: dict[str, Recipe | None] = {"preset": None, "paper": PAPER, "paper_chest": PAPER_CHEST}
@@ -36,7 +38,7 @@ BASES: dict[str, Recipe | None] = {"preset": None, "paper": PAPER, "paper_chest"
 _DIGITS = 5
 
 #: What only a run that goes on needs.
-_NOT_KEPT = ("checkpoint.pt", "cache", "last")
+_NOT_KEPT = ("checkpoint.pt", "cache")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Stopwatch(Callback):
 
 
 def execute(job: Job) -> RunRecord:
-    """Trains and tests a run, or goes on with it; leaves the best weights in its directory.
+    """Trains and tests a run, or goes on with it; leaves the tested weights in its directory.
 
     Raises:
         ValueError, OSError: as `fit` does.
@@ -109,7 +111,8 @@ def execute(job: Job) -> RunRecord:
             log_every=0,
         )
         record = _tested(job, prepared, result, watch)
-    for name in _NOT_KEPT:
+    other = {"best", "last"} - {record.tested}
+    for name in (*_NOT_KEPT, *other):
         path = job.directory / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return record
@@ -135,7 +138,10 @@ def _prepared(job: Job) -> Prepared:
 
 def _tested(job: Job, prepared: Prepared, result: TrainingResult, watch: Stopwatch) -> RunRecord:
     model, run, recipe = result.model, job.run, prepared.recipe
-    own, pooled = predicted_test(model, job.manifest.split("test"), job.progress)
+    test = job.manifest.split("test")
+    pooled = pooled_test(model, test, job.progress)
+    tested, which = _tested_weights(job, model, recipe.select)
+    own = own_test(tested, test, job.progress)
     return RunRecord(
         id=run.id,
         dataset=run.dataset,
@@ -156,23 +162,41 @@ def _tested(job: Job, prepared: Prepared, result: TrainingResult, watch: Stopwat
         hardware=hardware(model.default_noise.device),
         version=__version__,
         commit=commit(),
+        tested=which,
     )
 
 
-def predicted_test(
-    model: DiffMICv2, test: Manifest, progress: bool | None = False
-) -> tuple[LabelledPredictions, LabelledPredictions | None]:
-    """Predicts the test pictures: by the model's own scores, and by the prediction of this package where it is another.
+def _tested_weights(job: Job, best: DiffMICv2, select: str) -> tuple[DiffMICv2, str]:
+    """Returns which weights are tested, and the name of their directory.
 
-    The first is the paper's rule, the class with the largest mean of ŷ_0, without the priors that the package's own
-    prediction adds to the scores, and without offsets of its decision: what priors are worth is what ablations ask.
+    `fit` compares the epochs of a diffusion by the package's prediction, in which good priors hide a sampler that has
+    not learned yet. So the last epoch's are tested where their own scores are better on the validation pictures.
     """
-    found = model.predict([record.item() for record in test.records], progress=progress)
+    if best.config.predictor != "diffusion":
+        return best, "best"
+    last = create_model(f"local-dir:{job.directory / 'last'}", pretrained=True, device=job.device)
+    val, metric = job.manifest.split("val"), find_metric(select)
+    first, second = (metric.quality(own_test(each, val).metrics(0).values[select]) for each in (best, last))
+    return (last, "last") if second > first else (best, "best")
+
+
+def own_test(model: DiffMICv2, pictures: Manifest, progress: bool | None = False) -> LabelledPredictions:
+    """Predicts pictures by the model's own scores, as the paper does: of a diffusion the mean of ŷ_0.
+
+    Without the priors that the package's own prediction adds, and without offsets of its decision: what priors are
+    worth is what ablations ask.
+    """
+    found = model.predict([record.item() for record in pictures.records], progress=progress)
     plain = model.config.uncalibrated()
-    own = LabelledPredictions.of(test, scores_to_probs(found.scores, plain), plain)
+    return LabelledPredictions.of(pictures, scores_to_probs(found.scores, plain), plain)
+
+
+def pooled_test(model: DiffMICv2, pictures: Manifest, progress: bool | None = False) -> LabelledPredictions | None:
+    """Predicts pictures as the package does; None where that is no more than the model's own scores."""
     if model.config.predictor != "diffusion":
-        return own, None
-    return own, LabelledPredictions.of(test, found.probs, model.config)
+        return None
+    found = model.predict([record.item() for record in pictures.records], progress=progress)
+    return LabelledPredictions.of(pictures, found.probs, model.config)
 
 
 def _curves(history: list[dict[str, Any]], recipe: Recipe) -> dict[str, list[list[float | None]]]:

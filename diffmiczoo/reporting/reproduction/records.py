@@ -94,6 +94,7 @@ class RunRecord:
         epochs: stage → how many.
         seconds: of training and test.
         hardware, version, commit: of the machine and the package; commit "" where there is none.
+        tested: directory of the weights that were tested, "best" or "last".
     """
 
     id: str
@@ -115,6 +116,7 @@ class RunRecord:
     hardware: str
     version: str
     commit: str
+    tested: str = "best"
 
 
 @dataclass(frozen=True)

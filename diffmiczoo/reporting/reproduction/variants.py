@@ -84,11 +84,11 @@ class Budget:
 SMALL = Budget(
     "small",
     architecture="diffmicv2_nano",
-    pictures=400,
-    epochs=(5, 5),
+    pictures=300,
+    epochs=(5, 15),
     image_size=64,
     config={"roi_size": 32, "num_rois": 4},
-    recipe={"batch_size": 16},
+    recipe={"batch_size": 8},
     start="packaged",
 )
 

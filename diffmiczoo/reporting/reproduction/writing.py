@@ -108,7 +108,7 @@ def _drawn_by_model(target: Target, runs: Sequence[Run], space: Workspace) -> li
     """Draws what needs the weights and the test pictures of a run."""
     run = next((each for each in runs if each.id in space.ledger.runs), None)
     test = None if run is None else space.manifests.get((run.dataset, run.protocol))
-    weights = None if run is None else space.directory(run) / "best"
+    weights = None if run is None else space.directory(run) / space.ledger.runs[run.id].tested
     if test is None or weights is None or not weights.is_dir():
         return []
     model: DiffMICv2 = create_model(f"local-dir:{weights}", pretrained=True, device=space.device)

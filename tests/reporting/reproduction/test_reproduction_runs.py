@@ -68,7 +68,11 @@ def test_a_killed_run_goes_on_and_finished_ones_stay(done: SimpleNamespace) -> N
     # The DCG's epoch of the first start is still there, once.
     assert {stage: len(rows) for stage, rows in run["curves"].items()} == {"dcg": 1, "diffusion": 1}
     assert run["pooled"] and len(run["probs"]) == 10 and run["seconds"] > 0
-    assert not list(done.output.glob("runs/*/checkpoint.pt")) and len(list(done.output.glob("runs/*/best"))) == 2
+    assert not list(done.output.glob("runs/*/checkpoint.pt"))
+    kept = {path.name for run in done.output.glob("runs/*") for path in run.iterdir() if path.is_dir()}
+    assert (
+        kept <= {"best", "last"} and (done.output / "runs" / run["id"] / run["tested"] / "model.safetensors").is_file()
+    )
 
 
 def test_the_table_and_the_lists_are_there(done: SimpleNamespace) -> None:

@@ -138,7 +138,7 @@ def test_a_line_that_is_no_record_is_named(ledger: Ledger, tmp_path: Path) -> No
 
 
 def test_other_budgets_versions_and_data_are_not_mixed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"made with pictures=400, asked for is 80; take another --output"):
+    with pytest.raises(ValueError, match=r"made with pictures=300, asked for is 80; take another --output"):
         ledger.begin(replace(SMALL, pictures=80))
     with pytest.raises(ValueError, match="other pictures, labels or splits of busi"):
         ledger.add(split_record("paper", 4, digest="other"))
