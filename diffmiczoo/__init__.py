@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from diffmiczoo._version import __version__
+from diffmiczoo.inference.exportable import hand_in
 
 # For type checkers and editors, which do not run `__getattr__`; a test compares this list with `_HOME`.
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ _HOME = {
 }
 
 __all__ = [*_HOME, "__version__"]
+
+# What exports models lies above them, and loads torch.
+hand_in(lambda: importlib.import_module("diffmiczoo.export.exporting").export_model)
 
 
 def __getattr__(name: str) -> Any:

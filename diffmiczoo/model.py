@@ -19,6 +19,7 @@ from diffmiczoo.diffusion.start_noise import FixedNoise
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, warn
 from diffmiczoo.hub.mixin import PretrainedModel
 from diffmiczoo.images.preprocessing import check_batch
+from diffmiczoo.inference.exportable import ExportableModel
 from diffmiczoo.inference.limits import usable_gate
 from diffmiczoo.inference.predictor import PredictOptions, PredictSquares
 from diffmiczoo.inference.tensors import PredictionTensors, computed_tensors
@@ -38,7 +39,7 @@ from diffmiczoo.runtime.settings import Runtime
 from diffmiczoo.trust.gate import Gate
 
 
-class DiffMICv2(FixedNoise, TimmInterface, RecalibratedModel, PretrainedModel):
+class DiffMICv2(FixedNoise, TimmInterface, ExportableModel, RecalibratedModel, PretrainedModel):
     """DiffMIC-v2 classifier: a DCG model guides a diffusion over labels, conditioned on image features.
 
     Args:

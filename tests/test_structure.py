@@ -14,7 +14,7 @@ FILE_LINES = 350
 FUNCTION_LINES = 40
 
 # Names that are longer, each with its reason.
-LONG_FILES: set[str] = set()
+LONG_FILES = {"export.runner"}  # one file by design: it is copied beside an exported model and runs alone
 LONG_FUNCTIONS: set[str] = set()
 
 

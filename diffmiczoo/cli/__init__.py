@@ -10,6 +10,7 @@ from diffmiczoo.cli.benchmark import benchmark
 from diffmiczoo.cli.compare import compare
 from diffmiczoo.cli.convert import convert
 from diffmiczoo.cli.evaluate import evaluate
+from diffmiczoo.cli.export import export
 from diffmiczoo.cli.fit import fit
 from diffmiczoo.cli.group import CommandGroup
 from diffmiczoo.cli.info import info
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 for command in (
-    list_models, info, predict, audit, fit, evaluate, compare, report, recalibrate, serve, benchmark, convert, push,
-    reproduce,
+    list_models, info, predict, audit, fit, evaluate, compare, report, recalibrate, export, serve, benchmark, convert,
+    push, reproduce,
 ):  # fmt: skip
     main.add_command(command)

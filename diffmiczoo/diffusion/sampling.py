@@ -71,6 +71,23 @@ def denoise(
 ) -> Tensor:
     """Runs the sampling loop for several runs at once and returns their mean, the ŷ_0 map (B, C, Np, Np).
 
+    The arguments are those of `denoise_runs`.
+    """
+    return denoise_runs(unet, sampler, condition, steps, y_T, step_noise, equal_points=equal_points).mean(0)
+
+
+def denoise_runs(
+    unet: DenoisingUNet,
+    sampler: Sampler,
+    condition: Condition,
+    steps: int,
+    y_T: Tensor,
+    step_noise: Tensor | None = None,
+    *,
+    equal_points: bool = False,
+) -> Tensor:
+    """Runs the sampling loop for several runs at once and returns the ŷ_0 map of each, (n, B, C, Np, Np).
+
     Args:
         unet: predicts the noise; folded where the current `Runtime` asks for it and it can be.
         sampler: of the model, over its schedule.
@@ -102,7 +119,7 @@ def denoise(
     )
     if once:
         y = y[..., 0, :][..., band_index(points, device=y.device)]
-    return y.unflatten(0, (runs, -1)).mean(0)
+    return y.unflatten(0, (runs, -1))
 
 
 def _channels_last(grid: Tensor) -> Tensor:

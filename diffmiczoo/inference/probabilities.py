@@ -42,7 +42,8 @@ def scores_to_probs(scores: Tensor, config: DiffMICConfig, members: Tensor | Non
         return logits_to_probs(_with_offsets(logits, config), config.task)
     if members is None:
         raise InvalidValueError(f"prior_weight={config.prior_weight} needs members, the logits of ŷ_g, ŷ_l, …")
-    if members.shape != (len(scores), len(weights), config.num_classes):
+    # Not len(scores), which would fix the batch size of an exported program.
+    if members.shape != (scores.shape[0], len(weights), config.num_classes):
         shape = f"({len(scores)}, {len(weights)}, {config.num_classes})"
         raise InvalidValueError(f"expected members of shape {shape}, found {tuple(members.shape)}")
     if config.predictor == "dcg":

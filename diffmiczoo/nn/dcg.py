@@ -157,12 +157,23 @@ class DCG(nn.Module):
         saliency, global_prior = self.global_stream(images)
         if len(images) == 1 or saliency.dtype != torch.float32:
             return saliency, global_prior, None
-        evidence = roi_evidence(saliency, global_prior, config)
-        close = roi_margin(evidence, config.num_rois, window_of_roi(saliency, config)) < ROI_TIE_TOLERANCE
-        if config.roi_saliency == "top":
-            first, second = global_prior.topk(2, dim=1).values.unbind(1)
-            close |= first - second < ROI_TIE_TOLERANCE
-        return saliency, global_prior, close
+        return saliency, global_prior, roi_ties(saliency, global_prior, config)
+
+
+def roi_ties(saliency: Tensor, global_prior: Tensor, config: DiffMICConfig) -> Tensor:
+    """Returns for which images two choices of ROIs tie within rounding, so that another order of sums may turn, (B,).
+
+    Args:
+        saliency: (B, C, h, w) float32.
+        global_prior: (B, C), of the same images.
+        config: the model's.
+    """
+    evidence = roi_evidence(saliency, global_prior, config)
+    close = roi_margin(evidence, config.num_rois, window_of_roi(saliency, config)) < ROI_TIE_TOLERANCE
+    if config.roi_saliency == "top":
+        first, second = global_prior.topk(2, dim=1).values.unbind(1)
+        close |= first - second < ROI_TIE_TOLERANCE
+    return close
 
 
 def roi_positions(saliency: Tensor, global_prior: Tensor, config: DiffMICConfig) -> Tensor:

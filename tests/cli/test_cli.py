@@ -18,7 +18,8 @@ from diffmiczoo.errors import InvalidValueError, MissingFileError
 from diffmiczoo.runtime.precision import PRECISIONS
 
 COMMANDS = (
-    "list info predict audit fit evaluate compare report recalibrate serve benchmark convert push reproduce".split()
+    "list info predict audit fit evaluate compare report recalibrate export serve benchmark convert push "
+    "reproduce".split()
 )
 
 

@@ -1,0 +1,178 @@
+"""A model's graph as the content of files: ONNX in three precisions, and what makes OpenVINO and .pt2 of it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffmiczoo.errors import MissingExtraError
+from diffmiczoo.export.graph import INPUT, ExportedModel
+
+#: Squares (B, S, S, 3) → name of an output → its values.
+Answers = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+def onnx_content(graph: ExportedModel, metadata: Mapping[str, str], precision: str) -> bytes:
+    """Returns a model as a self-contained ONNX file.
+
+    Raises:
+        ImportError: the extra is not installed.
+    """
+    with needs("onnx"):
+        import onnx
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    with _quiet(), torch.no_grad():
+        # Captured here: torch.onnx would go on with a program of one batch size where the batch cannot be left open.
+        program: Any = torch.onnx.export(
+            _captured(graph),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(graph.names),
+            external_data=False,
+            verbose=False,
+        )
+    proto = program.model_proto
+    with_numbers_in_place(proto)
+    _name_batch(proto)
+    if precision != "fp32":
+        from diffmiczoo.export.reduced import reduced
+
+        proto = reduced(proto, precision)
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, dict(metadata))
+    proto.producer_name, proto.doc_string = "diffmiczoo", metadata["warning"]
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def _captured(graph: ExportedModel) -> torch.export.ExportedProgram:
+    """Returns the program of a graph, for batches of any size."""
+    size = graph.model.config.input_size
+    # From two pictures: with one, the size of the batch would become part of the program.
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    return torch.export.export(graph, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def _name_batch(proto: Any) -> None:
+    """Calls the size of a batch "batch", which torch has given a number."""
+    symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for each in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for size in each.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = re.sub(rf"\b{symbol}\b", "batch", size.dim_param)
+
+
+def with_numbers_in_place(proto: Any) -> None:
+    """Transposes weights in the file instead of each time that it is loaded."""
+    from onnx import numpy_helper
+
+    weights = {each.name: each for each in proto.graph.initializer}
+    for node in list(proto.graph.node):
+        if node.op_type != "Transpose" or node.input[0] not in weights:
+            continue
+        axes = next((list(each.ints) for each in node.attribute if each.name == "perm"), None)
+        values = numpy_helper.to_array(weights[node.input[0]]).transpose(axes)
+        proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), node.output[0]))
+        proto.graph.node.remove(node)
+    used = {name for node in proto.graph.node for name in node.input} | {each.name for each in proto.graph.output}
+    for each in list(proto.graph.initializer):
+        if each.name not in used:
+            proto.graph.initializer.remove(each)
+
+
+def pt2_content(graph: ExportedModel, metadata: Mapping[str, str]) -> bytes:
+    """Returns a model as the file of `torch.export.save`, its metadata beside it in the archive."""
+    with _quiet(), torch.no_grad():
+        program = _captured(graph)
+        file = io.BytesIO()
+        torch.export.save(program, file, extra_files=dict(metadata))
+    return file.getvalue()
+
+
+def openvino_files(content: bytes) -> tuple[bytes, bytes]:
+    """Returns an ONNX file as OpenVINO's .xml and .bin.
+
+    Raises:
+        ImportError: the extra is not installed.
+    """
+    with needs("openvino"):
+        import openvino
+    with tempfile.TemporaryDirectory() as directory:
+        source, target = Path(directory, "model.onnx"), Path(directory, "model.xml")
+        source.write_bytes(content)
+        openvino.save_model(openvino.convert_model(source), target, compress_to_fp16=False)
+        return target.read_bytes(), target.with_suffix(".bin").read_bytes()
+
+
+# ---------------------------------------------------------------------- how a file is run
+
+
+def onnx_answers(content: bytes | str, threads: int = 0) -> Answers:
+    """Returns what runs an ONNX file on the CPU; `threads` as onnxruntime counts them, 0 for all cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+    return lambda squares: dict(zip(names, session.run(None, {INPUT: squares}), strict=True))
+
+
+def openvino_answers(xml: bytes, weights: bytes) -> Answers:
+    """Returns what runs OpenVINO's two files on the CPU, in single precision."""
+    import openvino
+
+    core = openvino.Core()
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = core.compile_model(core.read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8))), "CPU", exact)
+    names = [each.get_any_name() for each in model.outputs]
+    return lambda squares: dict(zip(names, [np.array(value) for value in model(squares).values()], strict=True))
+
+
+def pt2_answers(content: bytes, names: list[str]) -> Answers:
+    """Returns what runs a .pt2 file."""
+    module = torch.export.load(io.BytesIO(content)).module()
+
+    def answers(squares: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            found: tuple[Tensor, ...] = module(torch.from_numpy(squares))
+        return {name: tensor.numpy() for name, tensor in zip(names, found, strict=True)}
+
+    return answers
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Within the context a package that is missing is said to come with an extra."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(f'export needs {error.name}: pip install "diffmiczoo[{extra}]"') from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the context torch's exporters do not tell what nobody who exports can act on."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "torch._export")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
