@@ -36,6 +36,7 @@ COUNTS = {
     "docs/conversion.md": (0, 3),
     "docs/evaluate.md": (5, 1),
     "docs/explanations.md": (2, 0),
+    "docs/export.md": (0, 2),
     "docs/index.md": (1, 1),
     "docs/inputs.md": (1, 0),
     "docs/medmnist.md": (0, 2),

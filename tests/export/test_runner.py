@@ -72,7 +72,7 @@ def made() -> dict[str, bytes]:
     large = Image.fromarray(random.integers(0, 256, (768, 1024, 3), dtype=np.uint8))
     found = {f"orientation {turn}": stored(colours, "JPEG", exif=exif(turn)) for turn in range(1, 9)}
     found |= {f"TIFF orientation {turn}": stored(colours, "TIFF", tiffinfo={274: turn}) for turn in (3, 6)}
-    found |= {mode: stored(colours.convert(mode), "TIFF") for mode in ("CMYK", "1", "L", "P", "RGBA", "LAB", "YCbCr")}
+    found |= {mode: stored(colours.convert(mode), "TIFF") for mode in ("CMYK", "1", "L", "P", "RGBA", "LAB")}
     found |= {f"PNG {mode}": stored(colours.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGBA")}
     found |= {"transparent": stored(colours.convert("P"), "PNG", transparency=3)}
     found |= {"16 bits": stored(deep, "PNG"), "16 bits, TIFF": stored(deep, "TIFF", compression="tiff_deflate")}
@@ -137,12 +137,12 @@ def test_what_is_not_read_the_same_is_refused(tmp_path):
         (b"\0" * 128 + b"DICM" + b"\0" * 99, "is DICOM, which this program does not read; use diffmiczoo"),
         (b"\x93NUMPY" + b"\0" * 99, "is a NumPy file"),
         (b"hello", "is not an image"),
-        (MADE["GIF"][:300], "cannot be read"),
+        (MADE["BMP"][:300], "cannot be read"),
         (tmp_path / "empty.png", "is empty"),
         (tmp_path, "is no file"),
         (tmp_path / "none.png", "no such file"),
         (np.zeros((9, 9)), "is an array"),
-        (7, "cannot be read"),
+        (7.5, "cannot be read"),
     ]:
         with pytest.raises(runner.PictureError, match=message):
             runner.read_picture(source)
@@ -190,7 +190,8 @@ def test_its_class_takes_paths_bytes_and_pictures(exported):
     assert model.labels == ["cat", "dog", "eel"] and model.facts["task"] == "multiclass"
     image = Image.open(BytesIO(MADE["RGBA"]))
     first, second = model.predict([MADE["RGBA"], image])
-    assert first["name"] == "pictures[0]" and first["probs"] == second["probs"]
+    assert first["name"] == "pictures[0]" and first["label"] == second["label"]
+    assert list(first["probs"].values()) == pytest.approx(list(second["probs"].values()), abs=1e-6)
 
 
 def test_several_labels_are_listed():
