@@ -20,7 +20,7 @@ from diffmiczoo.errors import InvalidTypeError, InvalidValueError
 from diffmiczoo.export import certify, formats
 from diffmiczoo.export.graph import ExportedModel, graph_settings
 from diffmiczoo.export.metadata import describe
-from diffmiczoo.export.pictures import squares_of
+from diffmiczoo.export.pictures import Pictures, squares_of
 from diffmiczoo.files import check_file, replaced
 from diffmiczoo.hub.companions import weights_digest
 from diffmiczoo.inference.certificate import (
@@ -56,32 +56,14 @@ def export_model(model: DiffMICv2, path: str | os.PathLike[str], settings: Expor
         )
     model = model if model.default_noise.device.type == "cpu" else copy.deepcopy(model).cpu()
     graph = graph_settings(model, settings.steps, settings.num_samples, settings.defer_error)
-    squares, source = squares_of(settings.verify, model.config)
+    pictures = squares_of(settings.verify, model.config)
     with eval_mode(model):
         wrapped = ExportedModel(model, graph).eval()
         written = _written(wrapped, target, settings)
-    known = certify.expected(model, squares, graph, settings.defer_error)
-    found = [certify.run_in_batches(written.answers, squares, size) for size in certify.BATCH_SIZES]
+    known = certify.expected(model, pictures.squares, graph, settings.defer_error)
+    found = [certify.run_in_batches(written.answers, pictures.squares, size) for size in certify.BATCH_SIZES]
     compared = certify.compare(known, found, TOLERANCES[settings.precision])
-    (file, content), *others = written.contents.items()
-    certificate = Certificate(
-        file=file.name,
-        sha256=hashlib.sha256(others[0][1] if others else content).hexdigest(),
-        model=model.display_name,
-        weights_sha256=weights_digest(model),
-        format=settings.format,
-        precision=settings.precision,
-        steps=graph.steps,
-        num_samples=graph.num_samples,
-        pictures=source,
-        images=len(squares),
-        batch_sizes=certify.BATCH_SIZES,
-        tolerance=TOLERANCES[settings.precision],
-        **dataclasses.asdict(compared),
-        notes=graph.notes,
-        versions=_versions(settings.format),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
+    certificate = _certificate(wrapped, written, settings, compared, pictures)
     if not certificate.passed:
         raise CertificateError(f"{target} was not written: it {_why_not(certificate)}", certificate)
     contents = dict(written.contents)
@@ -90,6 +72,30 @@ def export_model(model: DiffMICv2, path: str | os.PathLike[str], settings: Expor
     text = json.dumps(certificate.to_dict(), indent=1, ensure_ascii=False) + "\n"
     _write({**contents, Path(certificate_path(target)): text.encode()})
     return certificate
+
+
+def _certificate(
+    graph: ExportedModel, written: _Written, settings: ExportSettings, compared: certify.Comparison, pictures: Pictures
+) -> Certificate:
+    model, (file, content), *others = graph.model, *written.contents.items()
+    return Certificate(
+        file=file.name,
+        sha256=hashlib.sha256(others[0][1] if others else content).hexdigest(),
+        model=model.display_name,
+        weights_sha256=weights_digest(model),
+        format=settings.format,
+        precision=settings.precision,
+        steps=graph.settings.steps,
+        num_samples=graph.settings.num_samples,
+        pictures=pictures.source,
+        images=len(pictures.squares),
+        batch_sizes=certify.BATCH_SIZES,
+        tolerance=TOLERANCES[settings.precision],
+        **dataclasses.asdict(compared),
+        notes=graph.settings.notes,
+        versions=_versions(settings.format),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
 
 
 def _check_target(target: Path, settings: ExportSettings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,28 +20,33 @@ MADE = 14
 _SEED = 0
 
 
-def squares_of(pictures: Any, config: DiffMICConfig) -> tuple[np.ndarray, str]:
-    """Returns the squares of pictures as an exported file takes them, and where they come from.
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Squares (N, S, S, 3) uint8 as an exported file takes them, and where they come from, in a few words."""
+
+    squares: np.ndarray
+    source: str
+
+
+def squares_of(pictures: Any, config: DiffMICConfig) -> Pictures:
+    """Returns pictures as an exported file takes them.
 
     Args:
         pictures: as `predict` takes them; None for pictures that are made from a seed.
         config: the model's.
-
-    Returns:
-        (N, S, S, 3) uint8, and a few words.
 
     Raises:
         ImageError: a picture cannot be read.
         ValueError: all pictures hold floats, of which an exported file takes none.
     """
     if pictures is None:
-        return np.stack(list(_made(config.input_size))), f"made from seed {_SEED}"
+        return Pictures(np.stack(list(_made(config.input_size))), f"made from seed {_SEED}")
     squares = [read_square(item, config) for item in as_items(pictures)]
     whole = [square.permute(1, 2, 0).numpy() for square in squares if square.dtype == torch.uint8]
     if not whole:
         raise InvalidValueError("verify: all pictures hold floats; an exported file takes pictures of 8 bits")
     left_out = len(squares) - len(whole)
-    return np.stack(whole), "the caller's" + (f", {left_out} that hold floats left out" if left_out else "")
+    return Pictures(np.stack(whole), "the caller's" + (f", {left_out} that hold floats left out" if left_out else ""))
 
 
 def _made(size: int) -> Iterator[np.ndarray]:

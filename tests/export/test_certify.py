@@ -93,12 +93,13 @@ def test_margin_of_labels():
 
 def test_pictures_are_made_from_a_seed_or_the_callers():
     config = small_model().config
-    squares, source = squares_of(None, config)
+    made = squares_of(None, config)
+    squares, source = made.squares, made.source
     assert squares.shape == (MADE, 64, 64, 3) and squares.dtype == np.uint8 and source == "made from seed 0"
-    assert np.array_equal(squares, squares_of(None, config)[0]) and squares.std() > 10
+    assert np.array_equal(squares, squares_of(None, config).squares) and squares.std() > 10
     grey, floats = np.zeros((9, 7), np.uint8), np.zeros((9, 7), np.float32)
-    own, source = squares_of([grey, floats], config)
-    assert own.shape == (1, 64, 64, 3) and source == "the caller's, 1 that hold floats left out"
+    own = squares_of([grey, floats], config)
+    assert own.squares.shape == (1, 64, 64, 3) and own.source == "the caller's, 1 that hold floats left out"
     with pytest.raises(ValueError, match="verify: all pictures hold floats"):
         squares_of([floats], config)
     with pytest.raises(ImageError, match="no such file"):
