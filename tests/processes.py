@@ -208,3 +208,105 @@ def weights_sum(model: Any) -> float:
     """Returns a number that another bit in any floating-point weight changes."""
     tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
     return sum(float(place * tensor.double().abs().sum()) for place, tensor in enumerate(tensors, start=1))
+
+
+def agent(
+    send: Callable[[Any], None], node: int, port: int, data: Path, output: Path, fields: dict[str, Any], victim: str
+) -> None:
+    """Is one of two machines that train together as `torchrun` starts them, with two processes each.
+
+    Args:
+        send: called with "done".
+        node: 0 or 1; the first also hosts the rendezvous.
+        port: of the rendezvous on loopback.
+        data: a manifest.
+        output: the run's directory.
+        fields: of the recipe.
+        victim: rank of the process that is killed once, in the diffusion; "" for none.
+    """
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # As torchrun's --nnodes 2 --nproc-per-node 2 --max-restarts 3. Forked, since this process has imported torch.
+    config = LaunchConfig(
+        min_nodes=2,
+        max_nodes=2,
+        nproc_per_node=2,
+        run_id="two-agents",
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"127.0.0.1:{port}",
+        rdzv_configs={"is_host": node == 0},
+        local_addr="127.0.0.1",
+        max_restarts=3,
+        monitor_interval=0.1,
+        start_method="fork",
+    )
+    elastic_launch(config, _train_on_a_node)(data, output, fields, victim)
+    send("done")
+
+
+def _train_on_a_node(data: Path, output: Path, fields: dict[str, Any], victim: str) -> None:
+    killed = output.parent / "killed"
+    dies = os.environ["RANK"] == victim and not killed.exists()
+
+    def ignore(_: Any) -> None:
+        if dies and (output / "checkpoint.pt").exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(ignore, data, output, fields)
+
+
+def normalise_together(send: Callable[[Any], None], port: int, rank: int, ranks: int) -> None:
+    """Runs BatchNorm layers over a process's share of eight rows, and sends outputs, gradients and statistics."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
+    send(normalised(rank, ranks))
+    dist.destroy_process_group()
+
+
+def normalised(rank: int, ranks: int) -> list[Any]:
+    """Returns what each layer makes of rows rank / ranks … (rank + 1) / ranks of the same eight."""
+    import torch
+    from timm.layers import BatchNormAct2d
+    from torch import nn
+
+    from diffmiczoo.training.synced_norm import synced_norms
+
+    found = []
+    for build, shape in ((nn.BatchNorm1d, (8, 3)), (nn.BatchNorm2d, (8, 3, 4, 5)), (BatchNormAct2d, (8, 3, 4, 5))):
+        generator = torch.Generator().manual_seed(0)
+        layer = build(3)
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter, generator=generator)
+        whole = torch.randn(shape, generator=generator) + 10
+        weights = torch.randn(shape, generator=generator)
+        part = slice(8 * rank // ranks, 8 * (rank + 1) // ranks)
+        mine = whole[part].requires_grad_()
+        with synced_norms(layer, ranks > 1):
+            result = layer(mine)
+            # The mean over processes of means over their rows is the mean over all rows.
+            (result * weights[part]).flatten(1).sum(1).mean().backward()
+        assert type(layer) is build
+        gradients = [parameter.grad for parameter in layer.parameters()]
+        tensors = [result.detach(), mine.grad / ranks, *gradients, layer.running_mean, layer.running_var]
+        found.append([tensor.numpy() for tensor in tensors])
+    return found
+
+
+def compare_with_others(send: Callable[[Any], None], port: int, rank: int, ranks: int) -> None:
+    """Compares with the other processes what is the same in all, and then what is not."""
+    import torch
+    import torch.distributed as dist
+
+    from diffmiczoo.training.distributed import Processes
+
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
+    processes = Processes(torch.device("cpu"))
+    processes.check_same("data", "0123", "share")
+    send("the same")
+    try:
+        processes.check_same("checkpoints", ("none", "one")[rank], "share")
+    except ValueError as error:
+        send(str(error))
+    dist.destroy_process_group()

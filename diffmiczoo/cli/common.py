@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from diffmiczoo.cli.shards import Shard
 from diffmiczoo.config import DiffMICConfig, choices
 from diffmiczoo.data.medmnist_names import is_medmnist, parse_medmnist
 from diffmiczoo.errors import InvalidValueError
@@ -69,6 +70,21 @@ class Data(click.Path):
             parse_medmnist(value)
             return value
         return super().convert(value, param, ctx)
+
+
+class ShardType(click.ParamType):
+    """I/N, the I-th of N shards."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the shard."""
+        if isinstance(value, Shard):
+            return value
+        try:
+            return Shard.parse(value)
+        except InvalidValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Assignment(click.ParamType):

@@ -16,6 +16,7 @@ from diffmiczoo.cli.common import (
     OUTPUT_FILE,
     PRECISIONS,
     TABLES,
+    ShardType,
     batch_size_option,
     device_option,
     format_option,
@@ -27,6 +28,7 @@ from diffmiczoo.cli.common import (
 from diffmiczoo.cli.output import check_overlays, echo_prediction, note, write_overlays
 from diffmiczoo.cli.prediction_file import STREAMED, PredictionFile
 from diffmiczoo.cli.run_record import RunRecord
+from diffmiczoo.cli.shards import Shard
 from diffmiczoo.data.medmnist_names import is_medmnist
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import check_file, is_stream
@@ -70,6 +72,13 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Keep what --output holds already (csv, jsonl) of the same model and settings, and add what is missing.",
 )
+@click.option(
+    "--shard",
+    type=ShardType(),
+    metavar="I/N",
+    help="Predict one of N parts of the images, such as 3/16: for N processes or machines that know nothing of each "
+    "other.",
+)
 @click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Write a PNG per image into DIR.")
 @click.option(
     "--explain",
@@ -100,6 +109,7 @@ def predict(
     style: str | None,
     output: Path | None,
     resume: bool,
+    shard: Shard | None,
     overlay: Path | None,
     explain: str | None,
     **options: Any,
@@ -122,6 +132,11 @@ def predict(
     items = medmnist_items(images, split, overlay)
     if items is None:
         items = checked_items(image_files(images, split, choice), images, output, overlay)
+    if shard is not None:
+        total, items = len(items), shard.of(items)
+        note(f"shard {shard.number}/{shard.count}: {len(items):,} of {total:,} images")
+        if not items:
+            return
     import diffmiczoo
 
     model = diffmiczoo.create_model(name, pretrained=True, device=device)

@@ -88,7 +88,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Item:
     """One image that has not been read yet.
 
@@ -141,7 +141,7 @@ def _first_names(folder: str, paths: Sequence[Path]) -> str:
     return ", ".join([*names, "…"] if len(paths) > 3 else names)
 
 
-def _images_of_folder(name: str) -> list[Path]:
+def _images_of_folder(name: str) -> list[str]:
     listing = list_folder(name)
     if others := listing.others:
         verb = "file is no image" if len(others) == 1 else "files are no images"
@@ -152,7 +152,8 @@ def _images_of_folder(name: str) -> list[Path]:
             warn(f"{name}: {said}; name such files to use them")
     if listing.runs:
         warn(f"{name}: runs of diffmiczoo fit are passed over: {_first_names(name, listing.runs)}")
-    return list(listing.images)
+    # Texts: a Path and what it remembers of itself take 400 bytes more.
+    return [str(path) for path in listing.images]
 
 
 def as_items(images: Any) -> list[Item]:
@@ -236,11 +237,11 @@ def _sources_of_path(entry: str | os.PathLike[str]) -> Sequence[Any]:
     return [path]
 
 
-def _matching(pattern: str) -> list[Path]:
+def _matching(pattern: str) -> list[str]:
     found = sorted(map(Path, glob.glob(pattern, recursive=True)), key=natural_key)
     if not found:
         raise ImageError(pattern, "no file matches this pattern; check the path")
-    return [image for path in found for image in (_images_of_folder(str(path)) if path.is_dir() else [path])]
+    return [image for path in found for image in (_images_of_folder(str(path)) if path.is_dir() else [str(path)])]
 
 
 def _instead_of_file(path: str, ending: str) -> str:

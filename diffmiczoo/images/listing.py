@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from diffmiczoo.images.sniffing import is_dicom, is_dicom_directory, is_picture, start_of
 
@@ -32,6 +31,8 @@ _MASK_FOLDER = re.compile(
     r"mask|(.*[ _-])?(masks|segmentations?|segs?|annotations?|ground[ _-]?truth|gt)", re.IGNORECASE
 )
 _THUMBNAIL_FOLDER = re.compile(r"(thumb|thumbnail|preview)s?", re.IGNORECASE)
+
+_NUMBER = re.compile("[0-9]+")
 
 _MASK = re.compile(
     r"(?P<base>.+?)[ _.-]+(masks?(?![a-z])|segmentations?|seg|groundtruth|ground_truth|gt)([ _.-].*|\d+)?",
@@ -132,11 +133,17 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def natural_key(path: Path) -> tuple[Any, ...]:
-    """Returns what paths are sorted by: text, and numbers as numbers."""
-    # Splitting at digits alternates text and numbers, so that numbers only meet numbers.
-    words = [re.split(r"([0-9]+)", part.casefold()) for part in path.parts]
-    return [[int(word) if i % 2 else word for i, word in enumerate(part)] for part in words], str(path)
+def natural_key(path: Path) -> tuple[str, str]:
+    """Returns what paths are sorted by: part by part, text as text, and numbers as numbers."""
+    # As one text: lists of words and numbers take ten times the memory, for a folder of a million pictures a gigabyte.
+    # A number is written as how many digits it has and these, behind a sign that sorts before all text.
+    parts = [_NUMBER.sub(_sortable, part.casefold()) for part in path.parts]
+    return "\0".join(parts), str(path)
+
+
+def _sortable(number: re.Match[str]) -> str:
+    digits = number[0].lstrip("0")
+    return f"\1{chr(len(digits) + 1)}{digits}"
 
 
 def _companions(root: Path, images: Sequence[Path]) -> tuple[set[Path], set[Path]]:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.training.sampler import Rank
 
 
@@ -90,6 +91,26 @@ class Processes:
         if self.distributed:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
+
+    def check_same(self, what: str, value: str, advice: str) -> None:
+        """Compares a value of all processes, before they learn from different things without a word.
+
+        Args:
+            what: it is, for the message.
+            value: of this process.
+            advice: what to do where they differ.
+
+        Raises:
+            ValueError: they differ, in every process.
+        """
+        if not self.distributed:
+            return
+        values: list[str] = [value] * self.rank.world_size
+        dist.all_gather_object(values, value)
+        other = next((rank for rank, each in enumerate(values) if each != values[0]), None)
+        if other is not None:
+            found = f"process 0 has {values[0][:24]}, process {other} has {values[other][:24]}"
+            raise InvalidValueError(f"{what} differ between processes: {found}; {advice}")
 
     def barrier(self) -> None:
         """Waits until all processes are here."""

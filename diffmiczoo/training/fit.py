@@ -154,6 +154,7 @@ def fit(
     # DataLoaders draw a seed from the global generator at each pass.
     with exclusive(settings.output, processes.rank.rank), torch.random.fork_rng(), _quiet_surroundings(model):
         data = _decoded(model, recipe, plan, settings.output, progress if processes.is_main else False)
+        processes.check_same("images, labels or splits", data.digest, "give all machines the same data")
         report = _checked(plan, data, settings.output, processes, progress if processes.is_main else False)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if tensorboard and processes.is_main:
@@ -179,7 +180,10 @@ def _train(trainer: Trainer) -> None:
     model, recipe, settings = trainer.model, trainer.recipe, trainer.settings
     # What is trained is no longer what was loaded, nor has it the limits that were fitted to that.
     model.weights_name = model.loaded_from = model.trust = model.recalibration = None
-    if settings.resume == "auto" and settings.checkpoint.exists():
+    found = settings.checkpoint.exists()
+    shared = "output has to be a folder that all machines share"
+    trainer.processes.check_same(f"{settings.output}: checkpoints", "a checkpoint" if found else "none", shared)
+    if settings.resume == "auto" and found:
         checkpoint = load_checkpoint(settings.checkpoint)
         trainer.restore(checkpoint)
         stages = create_stages(recipe, model.config)

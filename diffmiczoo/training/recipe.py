@@ -80,6 +80,7 @@ class Recipe(Settings):
     ema_decay: Annotated[float, Between(0.0, 0.99999)] = 0.0  # of the weights; 0 turns the average off
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False  # encoders and U-Net through torch.compile
+    sync_batchnorm: bool = False  # several processes: BatchNorm's statistics are those of all their batches
 
     # Augmentation
     hflip: Unit = 0.5

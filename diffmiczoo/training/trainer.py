@@ -32,6 +32,7 @@ from diffmiczoo.training.sampler import BatchSampler, batches_per_epoch
 from diffmiczoo.training.signals import StopOnSignal
 from diffmiczoo.training.stages import Stage, create_stages, trainable
 from diffmiczoo.training.streams import start_from_trained
+from diffmiczoo.training.synced_norm import synced_norms
 from diffmiczoo.training.validation import validate
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -171,7 +172,11 @@ class Trainer:
         first, drop_path = 0 if self._resumed is None else self._resumed.stage, self.recipe.drop_path
         try:
             for stage in create_stages(self.recipe, self.model.config)[first:]:
-                with trainable(self.model, stage, self.recipe), dropped_paths(self.model.encoders(), drop_path):
+                with (
+                    trainable(self.model, stage, self.recipe),
+                    dropped_paths(self.model.encoders(), drop_path),
+                    synced_norms(self.model, self.recipe.sync_batchnorm and self.processes.distributed),
+                ):
                     self._train_stage(stage)
         finally:
             for callback in self.callbacks:

@@ -22,6 +22,8 @@ import diffmiczoo
 from diffmiczoo.cli.group import CommandGroup
 from diffmiczoo.cli.output import echo_prediction, note
 from diffmiczoo.cli.predict import format_of
+from diffmiczoo.cli.shards import Shard
+from diffmiczoo.images.items import Item
 
 
 def test_predict_formats_agree(weights, image_folder) -> None:
@@ -49,6 +51,44 @@ def test_predict_takes_files_patterns_and_manifests(weights, image_folder, tmp_p
     assert len(result.stdout.splitlines()) == len(files)
     result = run_command("predict", f"{image_folder}/*.tif", "--model", weights)
     assert result.exit_code == 2 and "no file matches this pattern" in result.stderr
+
+
+def test_shards_hold_each_image_once_whatever_else_is_there(weights, image_folder, tmp_path) -> None:
+    whole = [f"scan {number}.png" for number in range(1000)]
+    shards = [Shard.parse(f"{number}/7") for number in range(1, 8)]
+    parts = [[item.name for item in shard.of([Item(name, name) for name in whole])] for shard in shards]
+    assert sorted(name for part in parts for name in part) == sorted(whole) and min(map(len, parts)) > 100
+    some = [item.name for item in shards[2].of([Item(name, name) for name in whole[::2]])]
+    assert some == [name for name in whole[::2] if name in parts[2]]
+    rows = []
+    for number in (1, 2):
+        result = run_command(
+            "predict",
+            image_folder,
+            "--model",
+            weights,
+            "--shard",
+            f"{number}/2",
+            "--output",
+            tmp_path / f"{number}.csv",
+        )
+        assert result.exit_code == 0 and f"shard {number}/2: " in result.stderr
+        rows += [row["name"] for row in csv.DictReader((tmp_path / f"{number}.csv").open())]
+    assert sorted(rows) == sorted(diffmiczoo.create_model(weights, pretrained=True).predict(image_folder).names)
+
+
+def test_a_shard_without_images_is_no_error(weights, image_folder) -> None:
+    file = next(image_folder.glob("dark/*.png"))
+    codes = [run_command("predict", file, "--model", weights, "--shard", f"{part}/2") for part in (1, 2)]
+    assert [code.exit_code for code in codes] == [0, 0]
+    said = [code.stderr.splitlines()[0] for code in codes]
+    assert sorted(line.partition(": ")[2] for line in said) == ["0 of 1 images", "1 of 1 images"]
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "-1/4", "1/0"])
+def test_a_shard_that_is_none_is_refused(text: str) -> None:
+    result = run_command("predict", "x.png", "--shard", text)
+    assert result.exit_code == 2 and f"'{text}' is no shard; expected I/N" in result.stderr
 
 
 def test_predict_reports_what_it_skips(weights, image_folder) -> None:

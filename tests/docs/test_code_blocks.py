@@ -46,6 +46,7 @@ COUNTS = {
     "docs/publish.md": (0, 3),
     "docs/recalibrate.md": (0, 2),
     "docs/reports.md": (1, 1),
+    "docs/scaling.md": (0, 4),
     "docs/timm.md": (2, 1),
     "docs/train.md": (4, 2),
     "docs/trust.md": (0, 2),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 
 from diffmiczoo.errors import DiffMICError
 from diffmiczoo.images.items import IMAGE_EXTENSIONS, ImageError, Item, as_items, list_folder, list_images
+from diffmiczoo.images.listing import natural_key
 from diffmiczoo.images.reading import read_image
 from diffmiczoo.images.sniffing import is_dicom
 
@@ -163,3 +166,43 @@ def test_masks_and_folders_of_systems_are_passed_over(tmp_path, picture):
         items = as_items(tmp_path)
     assert [os.path.relpath(item.name, tmp_path) for item in items] == ["1.png", "2_mask.png"]
     assert len(as_items([tmp_path / "1_mask.png"])) == 1
+
+
+def test_a_long_list_of_files_takes_little_memory(tmp_path) -> None:
+    """A folder of ten million pictures has to fit: 200 bytes and the name of each."""
+    for number in range(2000):
+        (tmp_path / f"{number}.png").touch()
+    as_items(tmp_path)
+    tracemalloc.start()
+    try:
+        items = as_items(tmp_path)
+        held = tracemalloc.get_traced_memory()[0] / len(items)
+    finally:
+        tracemalloc.stop()
+    assert len(items) == 2000 and held < 200 + len(items[0].name)
+
+
+def test_paths_are_sorted_as_people_count() -> None:
+    names = [
+        "a/10.png",
+        "a/9.png",
+        "a/09b.png",
+        "A/2.png",
+        "a1/1.png",
+        "a/b/1.png",
+        "a-/1.png",
+        "a/é2.png",
+        "a/é10.png",
+    ]
+    expected = [
+        "A/2.png",
+        "a/9.png",
+        "a/09b.png",
+        "a/10.png",
+        "a/b/1.png",
+        "a/é2.png",
+        "a/é10.png",
+        "a1/1.png",
+        "a-/1.png",
+    ]
+    assert sorted(names, key=lambda name: natural_key(Path(name))) == expected
