@@ -45,7 +45,7 @@ class SyncedBatchNormAct2d(BatchNormAct2d):
 
 
 #: Type of a layer → what it is while processes train together.
-_SYNCED: dict[type[nn.Module], type[nn.Module]] = {
+_SYNCED: dict[type[nn.Module], type[_BatchNorm]] = {
     nn.BatchNorm1d: SyncedBatchNorm1d,
     nn.BatchNorm2d: SyncedBatchNorm2d,
     BatchNormAct2d: SyncedBatchNormAct2d,
