@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def push_directory(
     private: bool | None = None,
     token: str | None = None,
     commit_message: str = COMMIT_MESSAGE,
+    beside: Mapping[str, str] | None = None,
 ) -> str:
     """Publishes a directory of weights with its card in one commit.
 
@@ -40,6 +42,7 @@ def push_directory(
         private: whether a repository that is made is private; by default as its organisation has it.
         token: of an account that may write it; HF_TOKEN by default.
         commit_message: of the commit.
+        beside: file → text of what else goes into the repository, such as `handler.py`.
 
     Returns:
         The commit's address.
@@ -64,7 +67,7 @@ def push_directory(
         card = with_recalibration(card, model.recalibration)
     published = [*FILES, CARD_FILE, METRICS_FILE, *facts.pictures]
     operations = [CommitOperationAdd(file, str(directory / file)) for file in published]
-    written = {"README.md": card, CHECKLIST_FILE: render_checklist(name, model.config, facts)}
+    written = {**(beside or {}), "README.md": card, CHECKLIST_FILE: render_checklist(name, model.config, facts)}
     if (directory / LICENSE_FILE).is_file():
         operations.append(CommitOperationAdd(LICENSE_FILE, str(directory / LICENSE_FILE)))
     else:
@@ -75,3 +78,32 @@ def push_directory(
         api.create_repo(repository, private=private, exist_ok=True)
         info: Any = api.create_commit(repository, operations, commit_message=commit_message)
     return str(info.commit_url)
+
+
+def push_space(
+    repository: str, files: Mapping[str, str], *, private: bool | None = None, token: str | None = None
+) -> str:
+    """Publishes a page as a Space of the Hub, in one commit.
+
+    Args:
+        repository: "organisation/name" of the Space; made if need be.
+        files: file → text.
+        private: whether a Space that is made is private; by default as its organisation has it.
+        token: of an account that may write it; HF_TOKEN by default.
+
+    Returns:
+        The Space's address.
+
+    Raises:
+        ValueError: `repository` is not of this form.
+        HubError: the Hub refuses it or cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    parse_model_name(hub_name(repository))
+    api = HfApi(token=token, library_name="diffmiczoo")
+    operations = [CommitOperationAdd(file, text.encode()) for file, text in files.items()]
+    with translate_errors(Request(repository, "the upload")):
+        api.create_repo(repository, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        api.create_commit(repository, operations, repo_type="space", commit_message="Page by diffmiczoo")
+    return f"{api.endpoint}/spaces/{repository}"

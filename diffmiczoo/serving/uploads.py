@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +12,7 @@ from starlette.requests import Request
 
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.serving.answers import PictureAnswer, unusable
+from diffmiczoo.serving.encoded import upload_of_base64
 from diffmiczoo.serving.worker import Upload
 
 _FORMS = (
@@ -96,10 +95,4 @@ def _of_entry(entry: Any, row: int) -> Upload | PictureAnswer:
     text = fields.get("base64")
     if not isinstance(text, str):
         return unusable(name, 'has no text "base64"; send the content of the file, paths and addresses are not opened')
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        return Upload(name=name, content=base64.b64decode("".join(text.split()), validate=True))
-    except (binascii.Error, ValueError) as error:
-        reason = f"is not base64 ({error}); send the content of the file, paths and addresses are not opened"
-        return unusable(name, reason)
+    return upload_of_base64(name, text)

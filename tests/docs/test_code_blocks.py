@@ -34,6 +34,7 @@ COUNTS = {
     "CONTRIBUTING.md": (0, 1),
     "docs/audit.md": (2, 1),
     "docs/conversion.md": (0, 3),
+    "docs/deployment.md": (1, 5),
     "docs/evaluate.md": (5, 1),
     "docs/explanations.md": (2, 0),
     "docs/export.md": (0, 2),

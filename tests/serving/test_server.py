@@ -2,13 +2,18 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +137,24 @@ def test_its_own_description_needs_no_other_host(server) -> None:
     content = schema["paths"]["/predict"]["post"]["requestBody"]["content"]
     assert set(content) == {"multipart/form-data", "application/json"}
     assert "207" in schema["paths"]["/predict"]["post"]["responses"]
+
+
+def test_the_lines_of_the_documentation_ask_it(server, contents, make_dicom, tmp_path) -> None:
+    """docs/deployment.md: the three lines of curl, and the options of the service's unit."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "deployment.md").read_text("utf-8")
+    start = shlex.split(re.search(r"^ExecStart=\S+/diffmiczoo serve (.+)$", text, re.M)[1])
+    main.commands["serve"].make_context("serve", start)
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here")
+    (tmp_path / "scan.png").write_bytes(contents[0])
+    make_dicom(tmp_path / "scan.dcm", np.zeros((70, 80), np.uint8))
+    found = []
+    for line in re.findall(r"^curl .*http://127.0.0.1:8000.*$", text, re.M):
+        words = shlex.split(line.replace("http://127.0.0.1:8000", server.address))
+        found.append(json.loads(subprocess.run([*words, "--silent"], cwd=tmp_path, capture_output=True).stdout))
+    predicted, info, health = found
+    assert [image["status"] for image in predicted["images"]] == [200, 200]
+    assert info["labels"] and health["status"] == "ok"
 
 
 def in_background(function) -> tuple[threading.Thread, list]:
