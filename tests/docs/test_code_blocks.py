@@ -47,6 +47,7 @@ COUNTS = {
     "docs/publish.md": (0, 3),
     "docs/recalibrate.md": (0, 2),
     "docs/reports.md": (1, 1),
+    "docs/reproduction.md": (0, 1),
     "docs/scaling.md": (0, 4),
     "docs/timm.md": (2, 1),
     "docs/train.md": (4, 2),

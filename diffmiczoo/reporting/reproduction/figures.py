@@ -60,7 +60,9 @@ def draw_embedding(model: DiffMICv2, test: Manifest, output: Path, name: str, st
 
     t-SNE where scikit-learn is installed and there are 30 pictures or more, else principal components.
     """
-    records = test.records[:_POINTS]
+    order = {name: place for place, name in enumerate(test.class_names)}
+    # By class, so that the legend has their order.
+    records = sorted(test.records[:_POINTS], key=lambda record: [order[label] for label in record.labels])
     trajectory = trace(model, [record.item() for record in records], steps=steps, progress=False)
     classes = [" + ".join(record.labels) or "none" for record in records]
     found = []

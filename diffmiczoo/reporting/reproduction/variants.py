@@ -132,4 +132,9 @@ class Run:
         rest = [self.model, self.ablation, dict(self.config), dict(self.recipe), self.base, self.imagenet]
         digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
         words = "-".join((self.dataset, self.protocol, self.variant, f"s{self.seed}"))
-        return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)}-{digest}"
+        return f"{file_name(words)}-{digest}"
+
+
+def file_name(words: str) -> str:
+    """Returns words as any file system takes them: medmnist:NAME has a colon."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", words)

@@ -21,7 +21,7 @@ from diffmiczoo.reporting.reproduction.ledger import Ledger
 from diffmiczoo.reporting.reproduction.protocols import Pictures, copied_names, read_pictures, record_of, split_by
 from diffmiczoo.reporting.reproduction.records import RunRecord
 from diffmiczoo.reporting.reproduction.sources import Source
-from diffmiczoo.reporting.reproduction.variants import Run
+from diffmiczoo.reporting.reproduction.variants import Run, file_name
 
 Say = Callable[[str], None]
 
@@ -65,7 +65,7 @@ class Workspace:
         self.ledger.add(record)
         name = pictures.source.dataset
         self.manifests[name, protocol] = split
-        path = self.output / "splits" / f"{name}-{protocol}.csv"
+        path = self.output / "splits" / f"{file_name(name)}-{protocol}.csv"
         path.parent.mkdir(exist_ok=True)
         # By their names, so that the list is of use on other machines.
         names = shared_names(split.records)
@@ -79,7 +79,7 @@ class Workspace:
 
     def _stored_copies(self, manifest: Manifest) -> Sequence[Sequence[str]]:
         """Returns the copies among pictures, from the directory where they were looked for before."""
-        path, digest = self.output / f"copies-{manifest.name}.json", manifest.digest()
+        path, digest = self.output / f"copies-{file_name(manifest.name)}.json", manifest.digest()
         known = read_json_object(path) if path.is_file() else {}
         if known.get("digest") == digest:
             names: list[list[str]] = known["names"]

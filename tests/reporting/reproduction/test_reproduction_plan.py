@@ -59,6 +59,11 @@ def test_tables_share_the_runs_that_are_the_same(data: Path) -> None:
     assert run.id not in {other.id for other in others}
 
 
+def test_ids_are_names_of_folders_anywhere() -> None:
+    run = run_of(METHODS["plain"], SMALL, "medmnist:dermamnist@28", "paper", 0)
+    assert not set(run.id) & set(':@/\\*?"<>| ')
+
+
 def test_sweeps_contain_the_model_itself_once_for_each_setting() -> None:
     points = points_of(FULL)
     own = {point.axis: point.value for point in points if point.variant.key == OURS}
