@@ -169,12 +169,16 @@ def work(pipe: Connection, settings: WorkerSettings) -> None:
 
     try:
         predictor = _loaded(settings)
-        pipe.send(served_model(predictor, settings.name))
+        first: Any = served_model(predictor, settings.name)
     except DiffMICError as error:
-        pipe.send(Failure(str(error)))
-        return
+        first = Failure(str(error))
     except Exception as error:
-        pipe.send(Failure(f"{type(error).__name__}: {error}", traceback.format_exc()))
+        first = Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+    try:
+        pipe.send(first)
+    except OSError:  # the server was stopped meanwhile
+        return
+    if isinstance(first, Failure):
         return
     while True:
         try:

@@ -11,7 +11,7 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.serving.answers import PictureAnswer, ServedModel
 from diffmiczoo.serving.batching import Batcher, BusyError
 from diffmiczoo.serving.settings import ServerSettings, WorkerSettings
-from diffmiczoo.serving.worker import Answered, Upload, WorkerEndedError, WorkerFaultError
+from diffmiczoo.serving.worker import Answered, Upload, Worker, WorkerEndedError, WorkerFaultError
 
 SETTINGS = ServerSettings(worker=WorkerSettings(name="tiny", batch_size=4), max_waiting=10, wait=0.01)
 
@@ -177,3 +177,10 @@ def test_what_waits_when_the_server_ends_is_told_so() -> None:
             await waiting
 
     run(scenario, settings=replace(SETTINGS, wait=1.0))
+
+
+def test_weights_that_cannot_be_loaded_are_one_sentence(tmp_path) -> None:
+    worker = Worker(WorkerSettings(name=f"local-dir:{tmp_path / 'nowhere'}"))
+    with pytest.raises(InvalidValueError, match="nowhere") as caught:
+        worker.start()
+    assert "\n" not in str(caught.value) and not worker.alive
