@@ -20,6 +20,7 @@ from diffmiczoo.cli.output import echo_json
 
 if TYPE_CHECKING:
     from diffmiczoo.benchmark.roofline import Roofline
+    from diffmiczoo.export.formats import Answers
     from diffmiczoo.model import DiffMICv2
 
 
@@ -57,6 +58,13 @@ class Timed:
     metavar="NAME",
     help="Also time this model beside it, such as timm/resnet18, at the same image size; may be repeated.",
 )
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    type=click.Choice(("onnx", "openvino")),
+    help="Time the exported file in this program beside predict instead; may be repeated.",
+)
 @format_option("table", "json")
 def benchmark(
     name: str,
@@ -69,16 +77,14 @@ def benchmark(
     training: bool,
     images: str | None,
     opponents: tuple[str, ...],
+    engines: tuple[str, ...],
     style: str,
 ) -> None:
     """Time the plain order of work and ours side by side on this machine, with random weights and images.
 
     Without --batch-size these are batches of 1 and of 32; of 32 alone with --train or --images.
     """
-    if images is not None and training:
-        raise click.UsageError("--images and --train are different benchmarks; give one of them")
-    if opponents and (training or images is not None):
-        raise click.UsageError("--against is for predictions from memory; leave --train and --images out")
+    _check_together(engines, opponents, training, compiled, images)
     import diffmiczoo
     from diffmiczoo.benchmark.roofline import measure_roofline
     from diffmiczoo.benchmark.timing import machine
@@ -89,9 +95,12 @@ def benchmark(
     size = model.config.image_size
     others = {each: diffmiczoo.create_model(each, device=device, image_size=size) for each in opponents}
     where, roofline = machine(place), measure_roofline(place, ("fp32", precision))
+    running = _exported(model, engines)
     timed: dict[int, Timed] = {}
     for batch_size in batch_sizes or ((32,) if training or images else (1, 32)):
-        if images is not None:
+        if engines:
+            timed[batch_size] = _engines(model, running, batch_size, repeats)
+        elif images is not None:
             timed[batch_size] = _folder(model, images, batch_size, precision)
         elif training:
             timed[batch_size] = _training(model, batch_size, repeats, precision)
@@ -112,6 +121,35 @@ def benchmark(
     click.echo(f"{name}, {model.config.sampling_steps} steps; {words}; {roofline}")
     for batch_size, each in timed.items():
         click.echo(f"\nbatch {batch_size}\n\n{each.text}")
+
+
+def _check_together(
+    engines: tuple[str, ...], opponents: tuple[str, ...], training: bool, compiled: bool, images: str | None
+) -> None:
+    """Refuses options of different benchmarks."""
+    if images is not None and training:
+        raise click.UsageError("--images and --train are different benchmarks; give one of them")
+    if opponents and (training or images is not None):
+        raise click.UsageError("--against is for predictions from memory; leave --train and --images out")
+    if engines and (opponents or training or compiled or images is not None):
+        raise click.UsageError(
+            "--engine is a benchmark of its own; leave --against, --compile, --train and --images out"
+        )
+
+
+def _exported(model: DiffMICv2, engines: tuple[str, ...]) -> dict[str, Answers]:
+    if not engines:
+        return {}
+    from diffmiczoo.benchmark.engines import exported_engines
+
+    return exported_engines(model, engines)
+
+
+def _engines(model: DiffMICv2, running: dict[str, Answers], batch_size: int, repeats: int) -> Timed:
+    from diffmiczoo.benchmark.engines import compare_engines, engines_table
+
+    rows = compare_engines(model, running, batch_size=batch_size, repeats=repeats)
+    return Timed(rows, [], engines_table(rows))
 
 
 def _inference(

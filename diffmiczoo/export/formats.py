@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffmiczoo.errors import MissingExtraError
 from diffmiczoo.export.graph import INPUT, ExportedModel
+from diffmiczoo.export.softplus import with_quick_softplus
 
 #: Squares (B, S, S, 3) → name of an output → its values.
 Answers = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -45,6 +46,7 @@ def onnx_content(graph: ExportedModel, metadata: Mapping[str, str], precision: s
         )
     proto = program.model_proto
     with_numbers_in_place(proto)
+    with_quick_softplus(proto)
     _name_batch(proto)
     if precision != "fp32":
         from diffmiczoo.export.reduced import reduced
@@ -75,16 +77,22 @@ def _name_batch(proto: Any) -> None:
 
 
 def with_numbers_in_place(proto: Any) -> None:
-    """Transposes weights in the file instead of each time that it is loaded."""
+    """Reshapes and transposes weights in the file instead of each time that it is loaded."""
     from onnx import numpy_helper
 
     weights = {each.name: each for each in proto.graph.initializer}
     for node in list(proto.graph.node):
-        if node.op_type != "Transpose" or node.input[0] not in weights:
+        if node.op_type not in ("Transpose", "Reshape") or not all(name in weights for name in node.input):
             continue
-        axes = next((list(each.ints) for each in node.attribute if each.name == "perm"), None)
-        values = numpy_helper.to_array(weights[node.input[0]]).transpose(axes)
-        proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), node.output[0]))
+        values = numpy_helper.to_array(weights[node.input[0]])
+        if node.op_type == "Transpose":
+            values = values.transpose(next((list(each.ints) for each in node.attribute if each.name == "perm"), None))
+        else:
+            sizes = numpy_helper.to_array(weights[node.input[1]]).tolist()
+            values = values.reshape([size or values.shape[place] for place, size in enumerate(sizes)])
+        folded = numpy_helper.from_array(np.ascontiguousarray(values), node.output[0])
+        weights[node.output[0]] = folded
+        proto.graph.initializer.append(folded)
         proto.graph.node.remove(node)
     used = {name for node in proto.graph.node for name in node.input} | {each.name for each in proto.graph.output}
     for each in list(proto.graph.initializer):
@@ -130,12 +138,13 @@ def onnx_answers(content: bytes | str, threads: int = 0) -> Answers:
     return lambda squares: dict(zip(names, session.run(None, {INPUT: squares}), strict=True))
 
 
-def openvino_answers(xml: bytes, weights: bytes) -> Answers:
-    """Returns what runs OpenVINO's two files on the CPU, in single precision."""
+def openvino_answers(xml: bytes, weights: bytes, threads: int = 0) -> Answers:
+    """Returns what runs OpenVINO's two files on the CPU, in single precision; `threads` 0 for all cores."""
     import openvino
 
     core = openvino.Core()
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    exact: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    exact |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
     model = core.compile_model(core.read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8))), "CPU", exact)
     names = [each.get_any_name() for each in model.outputs]
     return lambda squares: dict(zip(names, [np.array(value) for value in model(squares).values()], strict=True))

@@ -67,6 +67,12 @@ def test_the_certificate_lies_beside_the_file(exported):
     assert exported.path.with_name("runner.py").read_bytes() == own.read_bytes()
 
 
+def test_the_unets_softplus_is_quick_and_that_of_the_probabilities_exact(exported):
+    proto = onnx.load(exported.path)
+    kinds = [node.op_type for node in proto.graph.node]
+    assert kinds.count("Softplus") == 1 and kinds.count("Exp") == 3 * 2  # three layers in two steps
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_reduced_precisions_touch_what_predict_computes_in_them(exported, precision):
     proto = reduced(onnx.load(exported.path), precision)
