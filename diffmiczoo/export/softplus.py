@@ -14,7 +14,7 @@ def with_quick_softplus(proto: Any) -> None:
     as exponentials and logarithms of vectors. Far below zero, where softplus is less than 1e-7, this one gives 0; what
     takes the logarithm of a softplus, as probabilities do, keeps the exact one.
     """
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
     nodes = list(proto.graph.node)
     reading = {name: [node for node in nodes if name in node.input] for node in nodes for name in node.output}
@@ -29,19 +29,7 @@ def with_quick_softplus(proto: Any) -> None:
             built.append(node.SerializeToString())
             continue
         x, y = node.input[0], node.output[0]
-        steps = [
-            ("Abs", [x], f"{y}_abs"),
-            ("Neg", [f"{y}_abs"], f"{y}_neg"),
-            ("Exp", [f"{y}_neg"], f"{y}_exp"),
-            ("Add", [f"{y}_exp", "softplus_one"], f"{y}_one"),
-            ("Log", [f"{y}_one"], f"{y}_log"),
-            ("Relu", [x], f"{y}_relu"),
-            ("Add", [f"{y}_relu", f"{y}_log"], y),
-        ]
-        for kind, given, result in steps:
-            made = helper.make_node(kind, given, [result], f"{result}_node")
-            made.metadata_props.extend(node.metadata_props)
-            built.append(made.SerializeToString())
+        built += [made.SerializeToString() for made in _steps(node)]
         # torch takes x itself above 20; so does this, to the last bit.
         for choice in reading[y]:
             if choice.op_type == "Where" and list(choice.input[1:]) == [x, y]:
@@ -57,3 +45,23 @@ def with_quick_softplus(proto: Any) -> None:
     del proto.graph.node[:]
     proto.graph.node.extend(node for node in kept if node.op_type != "Greater" or node.output[0] in read)
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(1), "softplus_one"))
+
+
+def _steps(softplus: Any) -> list[Any]:
+    """Returns the nodes that stand for a Softplus."""
+    from onnx import helper
+
+    x, y = softplus.input[0], softplus.output[0]
+    steps = [
+        ("Abs", [x], f"{y}_abs"),
+        ("Neg", [f"{y}_abs"], f"{y}_neg"),
+        ("Exp", [f"{y}_neg"], f"{y}_exp"),
+        ("Add", [f"{y}_exp", "softplus_one"], f"{y}_one"),
+        ("Log", [f"{y}_one"], f"{y}_log"),
+        ("Relu", [x], f"{y}_relu"),
+        ("Add", [f"{y}_relu", f"{y}_log"], y),
+    ]
+    made = [helper.make_node(kind, given, [result], f"{result}_node") for kind, given, result in steps]
+    for node in made:
+        node.metadata_props.extend(softplus.metadata_props)
+    return made
