@@ -13,7 +13,6 @@ import click
 
 from diffmiczoo.cli.columns import column_options, tell
 from diffmiczoo.cli.common import (
-    OUTPUT_FILE,
     PRECISIONS,
     TABLES,
     ShardType,
@@ -27,6 +26,7 @@ from diffmiczoo.cli.common import (
 )
 from diffmiczoo.cli.output import check_overlays, echo_prediction, note, write_overlays
 from diffmiczoo.cli.prediction_file import STREAMED, PredictionFile
+from diffmiczoo.cli.ray import ray_options
 from diffmiczoo.cli.run_record import RunRecord
 from diffmiczoo.cli.shards import Shard
 from diffmiczoo.data.medmnist_names import is_medmnist
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 @format_option("table", *STREAMED, "json", told_by_output=True)
 @click.option(
     "--output",
-    type=OUTPUT_FILE,
+    type=click.Path(path_type=Path),
     help="Write to a file, not to the screen; - is the screen. Without --format, its name (.csv, .jsonl, .json) tells "
     "the format, which is a table else.",
 )
@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     "is predicted wrongly, such as 0.05.",
 )
 @click.option("--on-error", type=click.Choice(["skip", "raise"]), default="skip", show_default=True)
+@ray_options
 def predict(
     images: tuple[str, ...],
     name: str,

@@ -129,6 +129,20 @@ class BatchPredictor:
         """Of products."""
         return self._predictor.options.precision
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What answers depend on beside weights and version, by name."""
+        own, options = self._predictor, self._predictor.options
+        return {
+            "steps": own.steps,
+            "num_samples": own.num_samples,
+            "seed": options.seed,
+            "tta": own.tta,
+            "precision": options.precision,
+            "batch_size": options.batch_size,
+            "exact": options.fill_batches,
+        }
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _loaded, self._given
 
@@ -138,7 +152,10 @@ class BatchPredictor:
         Raises:
             ValueError: there is no column `path` or `bytes`, or columns differ in length.
         """
-        answers = self.answer(pictures_of(batch))
+        return self.columns(self.answer(pictures_of(batch)))
+
+    def columns(self, answers: Answers) -> dict[str, np.ndarray]:
+        """Returns answers as columns."""
         columns = columns_of(answers.read, answers.prediction, len(self.class_names))
         for name, value in (
             ("model", self.model.display_name),
