@@ -55,7 +55,7 @@ class RayOptions:
     patience: float = 1800.0
 
     def __post_init__(self) -> None:
-        bounds = {"workers": self.workers or 1, "cpus": self.cpus, "part": self.part}
+        bounds = {"workers": 1 if self.workers is None else self.workers, "cpus": self.cpus, "part": self.part}
         for name, value in bounds.items():
             if value < 1:
                 raise InvalidValueError(f"{name}={value} must be at least 1")
@@ -113,7 +113,7 @@ def predict_with_ray(
     ray = _ray()
     parts = parts_of(images, options.part)
     predictor = BatchPredictor(name, **settings)
-    job = _job(name, predictor, parts)
+    job = job_of(name, predictor, parts)
     job.begin(output)
     missing = job.missing(output)
     if not missing:
@@ -158,7 +158,8 @@ def _start(ray: Any, options: RayOptions) -> None:
         raise InvalidValueError(f"address={options.address!r}: no Ray cluster answers ({error})") from error
 
 
-def _job(name: str, predictor: BatchPredictor, parts: list[Part]) -> Job:
+def job_of(name: str, predictor: BatchPredictor, parts: list[Part]) -> Job:
+    """Returns what a folder's results are of."""
     pictures = sum(part.size for part in parts)
     digest, labels = sources_digest(parts), predictor.class_names
     return Job(name, predictor.weights_sha256, __version__, predictor.settings, labels, pictures, len(parts), digest)

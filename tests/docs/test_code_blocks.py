@@ -47,12 +47,8 @@ COUNTS = {
     "docs/publish.md": (0, 3),
     "docs/recalibrate.md": (0, 2),
     "docs/reports.md": (1, 1),
-<<<<<<< HEAD
     "docs/reproduction.md": (0, 1),
-    "docs/scaling.md": (0, 4),
-=======
     "docs/scaling.md": (0, 6),
->>>>>>> e8014a5 (Ray: pictures on a cluster, answers in parts that no kill loses or doubles, and their results read back)
     "docs/timm.md": (2, 1),
     "docs/train.md": (4, 2),
     "docs/trust.md": (0, 2),
