@@ -178,7 +178,7 @@ class _Stages:
     def run(self, parts: list[Part], options: RayOptions) -> Iterator[dict[str, Any]]:
         """Yields a row for each part that is done, in any order."""
         import ray.data
-        from ray.data import ActorPoolStrategy, DataContext
+        from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
         context = DataContext.get_current()
         context.enable_progress_bars = False
@@ -186,11 +186,14 @@ class _Stages:
         workers = options.workers or _workers(ray.cluster_resources(), options)
         # A block, and so a task, for each part.
         work = ray.data.from_items([{"part": pickle.dumps(part)} for part in parts], override_num_blocks=len(parts))
-        read = work.map_batches(partial(_read, self.config), batch_size=1, num_cpus=_TO_READ)
+        # No more readers than actors: each is a process, which takes seconds and 300 MB to begin.
+        read = work.map_batches(
+            partial(_read, self.config), batch_size=1, compute=TaskPoolStrategy(size=workers), num_cpus=_TO_READ
+        )
         done = read.map_batches(
             _ComputeAndWrite,
             batch_size=1,
-            compute=ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+            compute=ActorPoolStrategy(size=workers),
             fn_constructor_args=(self.name, self.settings, self.output, self.job),
             num_cpus=_OF_A_CORE * options.cpus,
             num_gpus=options.gpus or None,
