@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffmiczoo.cli.output import note
-from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.errors import InvalidValueError, MissingExtraError
 
 if TYPE_CHECKING:
     from diffmiczoo.engines.ray_data import JobResult
@@ -96,9 +96,14 @@ def _predict(
 
 
 def _has_bytes(file: str) -> bool:
-    import pyarrow.parquet
-
-    return "bytes" in pyarrow.parquet.read_schema(file).names
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(f'{file}: Parquet needs pyarrow: pip install "diffmiczoo[ray]"') from error
+    try:
+        return "bytes" in pyarrow.parquet.read_schema(file).names
+    except (OSError, ValueError) as error:
+        raise InvalidValueError(f"{file}: cannot be read ({error}); expected a Parquet file") from error
 
 
 def _tell(result: JobResult) -> None:

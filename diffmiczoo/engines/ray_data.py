@@ -110,6 +110,8 @@ def predict_with_ray(
         StalledError: no part was finished for `options.patience` seconds.
     """
     options, output = options or RayOptions(), Path(output).absolute()
+    if "threads" in settings:
+        raise InvalidValueError("threads is for one process; here RayOptions(cpus=…) says how many cores an actor has")
     ray = _ray()
     parts = parts_of(images, options.part)
     predictor = BatchPredictor(name, **settings)

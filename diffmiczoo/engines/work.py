@@ -133,7 +133,8 @@ class Job:
             write_text(file, json.dumps(mine, indent=1) + "\n")
             return
         theirs = read_json_object(file)
-        differing = [name for name in mine if theirs.get(name) != mine[name]]
+        # Weights are known by their hash: the same under another name, or in a folder that has moved, are the same.
+        differing = [name for name in mine if name != "model" and theirs.get(name) != mine[name]]
         if differing:
             found = "; ".join(f"{name} {_short(theirs.get(name))}, now {_short(mine[name])}" for name in differing)
             raise InvalidValueError(f"{output}: holds results of another job ({found}); choose another folder")

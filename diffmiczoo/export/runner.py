@@ -406,7 +406,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help="0 for all cores")
     arguments = parser.parse_args()
     failed = False
-    for record in Model(arguments.file, arguments.threads).stream(arguments.pictures, max(1, arguments.batch_size)):
+    try:
+        model = Model(arguments.file, arguments.threads)
+    except Exception as error:  # onnxruntime's have no common type
+        print(
+            f"{arguments.file}: cannot be used ({_line(error)}); expected a file of diffmiczoo export", file=sys.stderr
+        )
+        return 2
+    for record in model.stream(arguments.pictures, max(1, arguments.batch_size)):
         failed |= "error" in record
         print(json.dumps(record, ensure_ascii=False), flush=True)
     return int(failed)

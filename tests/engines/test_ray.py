@@ -123,3 +123,13 @@ def test_what_does_not_go_together_is_refused(weights, pictures, arguments, mess
 def test_options_of_the_engine_alone_are_refused(weights, pictures) -> None:
     result = run_command("predict", pictures, "--model", weights, "--workers", "2")
     assert result.exit_code == 2 and "are for --engine ray" in result.stderr
+
+
+def test_a_table_that_is_none_and_threads_are_refused_in_words(weights, tmp_path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"nothing")
+    result = run_command(
+        "predict", tmp_path / "t.parquet", "--model", weights, "--engine", "ray", "--output", tmp_path / "out"
+    )
+    assert result.exit_code == 2 and "t.parquet: cannot be read" in result.stderr
+    with pytest.raises(ValueError, match="threads is for one process"):
+        predict_with_ray(tmp_path, weights, tmp_path / "out", threads=2)

@@ -79,6 +79,7 @@ def test_a_part_with_too_few_pictures_is_noticed(done) -> None:
 
 def test_a_folder_is_one_jobs(done, tmp_path) -> None:
     job().begin(done)
+    job(model="the same weights elsewhere").begin(done)
     with pytest.raises(ValueError, match=r"results of another job \(weights_sha256 w, now v; settings"):
         job(weights_sha256="v", settings={"steps": 3}).begin(done)
     (tmp_path / "mine").mkdir()

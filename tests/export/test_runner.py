@@ -211,3 +211,11 @@ def test_files_of_others_are_refused(tmp_path):
     (tmp_path / "other.onnx").write_bytes(proto.SerializeToString())
     with pytest.raises(runner.PictureError, match=r"other.onnx was not written by diffmiczoo export"):
         runner.Model(tmp_path / "other.onnx")
+
+
+def test_a_file_that_is_no_model_is_told_in_a_line(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "no.onnx").write_bytes(b"nothing")
+    monkeypatch.setattr("sys.argv", ["runner.py", str(tmp_path / "no.onnx"), "a.png"])
+    assert runner.main() == 2
+    said = capsys.readouterr()
+    assert not said.out and "no.onnx: cannot be used" in said.err and len(said.err.splitlines()) == 1
