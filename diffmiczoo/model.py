@@ -170,19 +170,22 @@ class DiffMICv2(FixedNoise, TimmInterface, ExportableModel, RecalibratedModel, P
         steps = config.sampling_steps if steps is None else steps
         if y_T is None:
             runs = config.num_samples if num_samples is None else num_samples
-            return self._sample(condition, steps, self.sampling_noise(steps, runs, batch, generator=generator))
+            noise = self.sampling_noise(steps, runs, batch, generator=generator)
+            return self._sample(condition, steps, noise).mean(0)
         start = (y_T if y_T.ndim == 5 else y_T[None]).expand(-1, *condition.guidance_map.shape)
         if num_samples not in (None, len(start)):
             raise InvalidValueError(f"num_samples={num_samples} does not go with the {len(start)} starts of y_T")
         noise = sampling.SamplingNoise(start, None)
         if self.sampler.needs_noise:
             noise = self.sampling_noise(steps, len(start), batch, generator=generator)
-        return sampling.denoise(self.unet, self.sampler, condition, steps, start, noise.step_noise)
+        return sampling.denoise_runs(self.unet, self.sampler, condition, steps, start, noise.step_noise).mean(0)
 
     def _sample(self, condition: Condition, steps: int, noise: sampling.SamplingNoise) -> Tensor:
         start = sampling.initial_sample(self.config, condition, noise.initial)
         once = sampling.points_share_bands(self.config, self.sampler)
-        return sampling.denoise(self.unet, self.sampler, condition, steps, start, noise.step_noise, equal_points=once)
+        return sampling.denoise_runs(
+            self.unet, self.sampler, condition, steps, start, noise.step_noise, equal_points=once
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps preprocessed images (B, 3, S, S) to scores (B, C): the mean of the ŷ_0 map, about 0..1.
@@ -208,19 +211,20 @@ class DiffMICv2(FixedNoise, TimmInterface, ExportableModel, RecalibratedModel, P
     def answer(
         self, images: Tensor, priors: Priors, steps: int | None = None, noise: sampling.SamplingNoise | None = None
     ) -> Answer:
-        """Returns all that probabilities are made from: what `scores` does, the priors, and ŷ_F."""
+        """Returns all that probabilities are made from: what `scores` does, the priors, ŷ_F; and the runs' spread."""
         if self.config.predictor != "diffusion":
             return Answer(priors.dcg_logits, priors, priors.dcg_logits[:, :0])
         steps = self.config.sampling_steps if steps is None else steps
         noise = noise or self.sampling_noise(steps, self.config.num_samples)
         diffuse = partial(self._diffuse, steps)
-        scores, logits, features = graphed(self, (self.config, steps), diffuse, images, priors, noise)
-        return Answer(scores, priors, logits, features)
+        scores, logits, features, spread = graphed(self, (self.config, steps), diffuse, images, priors, noise)
+        return Answer(scores, priors, logits, features, spread if len(noise.initial) > 1 else None)
 
     def _diffuse(self, steps: int, images: Tensor, priors: Priors, noise: sampling.SamplingNoise) -> list[Tensor]:
         condition = self.condition_from_priors(images, priors).to(noise.initial.dtype)
-        scores, logits = self._sample(condition, steps, noise).mean((2, 3)), condition.feature_logits
-        return [scores, scores[:, :0] if logits is None else logits, condition.feature_prior]
+        scores, spread = sampling.scores_of(self._sample(condition, steps, noise))
+        logits = scores[:, :0] if condition.feature_logits is None else condition.feature_logits
+        return [scores, logits, condition.feature_prior, spread]
 
     # ------------------------------------------------------------------ training
 

@@ -59,23 +59,6 @@ def sampling_loop(
     return y
 
 
-def denoise(
-    unet: DenoisingUNet,
-    sampler: Sampler,
-    condition: Condition,
-    steps: int,
-    y_T: Tensor,
-    step_noise: Tensor | None = None,
-    *,
-    equal_points: bool = False,
-) -> Tensor:
-    """Runs the sampling loop for several runs at once and returns their mean, the ŷ_0 map (B, C, Np, Np).
-
-    The arguments are those of `denoise_runs`.
-    """
-    return denoise_runs(unet, sampler, condition, steps, y_T, step_noise, equal_points=equal_points).mean(0)
-
-
 def denoise_runs(
     unet: DenoisingUNet,
     sampler: Sampler,
@@ -191,6 +174,19 @@ def initial_sample(config: DiffMICConfig, condition: Condition, noise: Tensor) -
     """Returns y_T for every run and image, (n, B, C, Np, Np), from noise (n, B or 1, C, Np, Np) (eq. 10)."""
     noise = noise.to(condition.guidance_map).expand(-1, *condition.guidance_map.shape)
     return noise + condition.guidance_map if config.init == "guided" else noise
+
+
+def scores_of(runs: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what several runs of the sampler say together, and how far they are apart; both (B, C).
+
+    Args:
+        runs: (n, B, C, Np, Np), the ŷ_0 map of each.
+
+    Returns:
+        The mean over noise points and runs, and the standard deviation of the runs' means over noise points (divided
+        by n, so that it is 0 for one run).
+    """
+    return runs.mean(0).mean((2, 3)), runs.mean((3, 4)).std(0, correction=0)
 
 
 def points_share_bands(config: DiffMICConfig, sampler: Sampler) -> bool:

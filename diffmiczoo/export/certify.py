@@ -24,7 +24,7 @@ BATCH_SIZES = (1, 2, 7)
 #: How near to 1 the score of the gate may be for float32 to decide otherwise than float64.
 _GATE_TIE = 1e-3
 
-_COMPARED = ("probs", "scores", "uncertainty", "attention", "saliency", "ood_score")
+_COMPARED = ("probs", "scores", "uncertainty", "attention", "saliency", "ood_score", "spread")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,8 @@ def expected(model: DiffMICv2, squares: np.ndarray, graph: GraphSettings, defer_
         "attention": prediction.roi_attention.numpy(),
         "saliency": prediction.saliency.numpy(),
     }
+    if prediction.spread is not None:
+        outputs["spread"] = prediction.spread.numpy()
     set_margin = None
     if graph.sets is not None:
         lowest = np.array([[low or 0.0 for low in rule.by_class] for rule in graph.sets.rules])

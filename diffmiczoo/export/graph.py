@@ -126,7 +126,7 @@ class ExportedModel(nn.Module):
         if settings.gate is not None:
             _keep(self, "gate", settings.gate)
         present = {
-            "spread": model.config.predictor == "diffusion",
+            "spread": model.config.predictor == "diffusion" and settings.num_samples > 1,
             "sets": settings.sets is not None,
             "ood_score": settings.gate is not None,
             "in_distribution": settings.gate is not None,
@@ -138,8 +138,7 @@ class ExportedModel(nn.Module):
         """Returns the outputs in the order of `names`."""
         config = self.model.config
         images = normalize(rearrange(pictures, "b h w c -> b c h w"), config)
-        spreads: list[Tensor] = []
-        answer = mean_over_views(images, config.tta, lambda view: self._answer(view, spreads))
+        answer = mean_over_views(images, config.tta, self._answer)
         priors = answer.priors
         members = pool_members(priors.global_prior, priors.local_prior, answer.feature_logits)
         probs = scores_to_probs(answer.scores, config, members)
@@ -150,7 +149,7 @@ class ExportedModel(nn.Module):
             "labels": labels,
             "scores": answer.scores,
             "uncertainty": unsure,
-            **({"spread": spreads[0]} if spreads else {}),
+            **({} if answer.spread is None else {"spread": answer.spread}),
             "rois": torch.cat([left_top, left_top + config.roi_size], dim=-1),
             "attention": priors.roi_attention,
             "saliency": priors.saliency,
@@ -159,8 +158,8 @@ class ExportedModel(nn.Module):
         # An input or a constant cannot be an output twice, nor one output another.
         return tuple(found[name].clone() for name in self.names)
 
-    def _answer(self, images: Tensor, spreads: list[Tensor]) -> Answer:
-        """Does what `DiffMICv2.answer` does, and keeps how far the runs of the sampler are apart."""
+    def _answer(self, images: Tensor) -> Answer:
+        """Does what `DiffMICv2.answer` does."""
         model, priors = self.model, self.model.priors(images)
         if model.config.predictor != "diffusion":
             return Answer(priors.dcg_logits, priors, priors.dcg_logits[:, :0])
@@ -169,10 +168,9 @@ class ExportedModel(nn.Module):
         runs = sampling.denoise_runs(
             model.unet, model.sampler, condition, self.settings.steps, start, self.step_noise
         ).mean((3, 4))
-        spreads.append(runs.std(0, correction=0))
-        logits = condition.feature_logits
-        scores = runs.mean(0)
-        return Answer(scores, priors, scores[:, :0] if logits is None else logits, condition.feature_prior)
+        scores, spread = runs.mean(0), runs.std(0, correction=0) if len(runs) > 1 else None
+        logits = scores[:, :0] if condition.feature_logits is None else condition.feature_logits
+        return Answer(scores, priors, logits, condition.feature_prior, spread)
 
     def _labels(self, probs: Tensor) -> Tensor:
         """Returns what `inference.decisions.decide` does."""

@@ -56,6 +56,8 @@ class Prediction(LimitedPrediction):
         sizes: B pairs (height, width) of the pictures in pixels, upright; empty where nobody knows.
         class_labels: class name → what it means in words ("mel": "melanoma"), of classes where that is known.
         ood_score: (B,) distance from the training pictures, above 1 unlike them; None where the weights have no gate.
+        spread: (B, C) standard deviation of the scores over the runs of the sampler; None with one run or
+            without a sampler. It does not rank errors: take `uncertainty` for that.
         trust, defer_error: what the weights know about their limits, and what was asked of it, see
             `inference.limits.LimitedPrediction` for `in_distribution`, `sets` and `deferred`.
 
@@ -76,11 +78,10 @@ class Prediction(LimitedPrediction):
 
     def __post_init__(self) -> None:
         classes, rois = self.config.num_classes, self.config.num_rois
-        self._check_shape("scores", classes)
-        self._check_shape("global_logits", classes)
-        self._check_shape("local_logits", classes)
+        spread = [] if self.spread is None else ["spread"]
+        for name in ("scores", "global_logits", "local_logits", "probs", *spread):
+            self._check_shape(name, classes)
         self._check_shape("feature_logits", classes if self.config.feature_loss_weight else 0)
-        self._check_shape("probs", classes)
         self._check_shape("uncertainty")
         self._check_shape("rois", rois, 4)
         self._check_shape("roi_attention", rois)
@@ -226,9 +227,9 @@ class Prediction(LimitedPrediction):
         "thresholds" are those of "multilabel" by class name, else None; "label_adjustment" is that of "multiclass".
 
         A record has "name", "label" (or the list "labels" for "multilabel"), "uncertainty", "probs", "scores",
-        "global_logits", "local_logits", "feature_logits" and "dcg_logits" by class name, "size" (height and width of
-        the upright picture), "ood_score", "in_distribution", "set" (at the level .1) and "deferred", each None where
-        that is not known, and "rois": box (left, top, right, bottom in pixels of the square of "image_size"),
+        "spread", "global_logits", "local_logits", "feature_logits" and "dcg_logits" by class name, "size" (height and
+        width of the upright picture), "ood_score", "in_distribution", "set" (at the level .1) and "deferred", each None
+        where that is not known, and "rois": box (left, top, right, bottom in pixels of the square of "image_size"),
         box_original (in pixels of the picture) and attention.
         """
         labels: list[Any] = list(zip(self.labels, self.limits_of(), strict=True))

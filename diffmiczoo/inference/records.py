@@ -49,6 +49,7 @@ def record_of(prediction: Prediction, row: int, label: Any, limits: dict[str, An
         **limits,
         "probs": dict(zip(names, prediction.probs[row].tolist(), strict=True)),
         "scores": dict(zip(names, prediction.scores[row].tolist(), strict=True)),
+        "spread": None if prediction.spread is None else dict(zip(names, prediction.spread[row].tolist(), strict=True)),
         "global_logits": dict(zip(names, prediction.global_logits[row].tolist(), strict=True)),
         "local_logits": dict(zip(names, prediction.local_logits[row].tolist(), strict=True)),
         "feature_logits": dict(zip(names, prediction.feature_logits[row].tolist(), strict=False)),

@@ -33,6 +33,8 @@ class PredictionTensors:
         roi_attention: (B, K) in [0, 1], rows sum to 1.
         saliency: (B, C, h, w) logits.
         ood_score: (B,) distance from the training pictures, above 1 unlike them, see `trust.gate`; None without a gate.
+        spread: (B, C) standard deviation of the scores over the runs of the sampler; None with one run or
+            without a sampler. It does not rank errors: take `uncertainty` for that.
     """
 
     scores: Tensor
@@ -45,6 +47,7 @@ class PredictionTensors:
     roi_attention: Tensor
     saliency: Tensor
     ood_score: Tensor | None = None
+    spread: Tensor | None = None
 
     @property
     def members(self) -> Tensor:
@@ -108,6 +111,8 @@ def prediction_tensors(answer: Answer, config: DiffMICConfig, gate: Gate | None 
     }
     if gate is not None and answer.features is not None:
         computed["features"] = answer.features
+    if answer.spread is not None:
+        computed["spread"] = answer.spread
     moved = dict(zip(computed, _on_cpu(list(computed.values())), strict=True))
     members = pool_members(moved["global_logits"], moved["local_logits"], moved["feature_logits"])
     probs = scores_to_probs(moved["scores"], config, members)

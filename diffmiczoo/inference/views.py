@@ -24,13 +24,15 @@ class Answer:
     """What probabilities are made from, for B images.
 
     Shapes: `scores` (B, C); `feature_logits` ŷ_F (B, C), or (B, 0) where no classifier learned from F; `priors`;
-    `features` F (B, H), None where there is none.
+    `features` F (B, H), None where there is none; `spread` (B, C), see `diffusion.sampling.scores_of`, None where there
+    are no runs to compare.
     """
 
     scores: Tensor
     priors: Priors
     feature_logits: Tensor
     features: Tensor | None = None
+    spread: Tensor | None = None
 
 
 def views_of(images: Tensor, tta: str) -> list[Tensor]:
@@ -49,8 +51,8 @@ def views_of(images: Tensor, tta: str) -> list[Tensor]:
 def mean_over_views(images: Tensor, tta: str, compute: Callable[[Tensor], Answer]) -> Answer:
     """Returns what a model says of images, the mean over their views of what probabilities are made from.
 
-    Saliency, ROIs, attention and features are those of the picture as it is. One view is computed after the other:
-    the memory is that of one.
+    Saliency, ROIs, attention, features and spread are those of the picture as it is. One view is computed after the
+    other: the memory is that of one.
 
     Args:
         images: (B, 3, S, S), preprocessed.
@@ -66,7 +68,7 @@ def mean_over_views(images: Tensor, tta: str, compute: Callable[[Tensor], Answer
         sums = [total + part for total, part in zip(sums, _averaged_parts(compute(view)), strict=True)]
     scores, feature_logits, global_prior, local_prior = (total / (1 + len(others)) for total in sums)
     priors = replace(answer.priors, global_prior=global_prior, local_prior=local_prior)
-    return Answer(scores, priors, feature_logits, answer.features)
+    return Answer(scores, priors, feature_logits, answer.features, answer.spread)
 
 
 def _averaged_parts(answer: Answer) -> list[Tensor]:

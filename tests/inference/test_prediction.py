@@ -122,7 +122,7 @@ def test_calibrated_means_that_a_temperature_was_fitted() -> None:
     ],
 )
 def test_rows(key: Any, rows: list[int]) -> None:
-    prediction = animal_prediction(scores=SCORES, seed=7)
+    prediction = animal_prediction(scores=SCORES, seed=7, num_samples=2, spread=SCORES / 8)
     selected = prediction[key]
     assert selected.names == [prediction.names[row] for row in rows]
     assert [item.name for item in selected.items] == selected.names
@@ -136,6 +136,7 @@ def test_rows(key: Any, rows: list[int]) -> None:
         "rois",
         "roi_attention",
         "saliency",
+        "spread",
     ):
         assert torch.equal(getattr(selected, field), getattr(prediction, field)[rows])
     assert (selected.seed, selected.errors) == (7, prediction.errors)

@@ -11,6 +11,7 @@ from factories import pictures, registered_model, small_model
 from PIL import Image
 
 import diffmiczoo
+from diffmiczoo.runtime.modes import frozen
 
 
 def test_an_answer_does_not_depend_on_the_batch_the_order_or_the_caller() -> None:
@@ -26,6 +27,25 @@ def test_an_answer_does_not_depend_on_the_batch_the_order_or_the_caller() -> Non
     torch.manual_seed(99)
     torch.testing.assert_close(model.predict(images, num_samples=2).probs, together.probs, rtol=0, atol=0)
     assert not torch.allclose(model.predict(images, num_samples=2, seed=1).scores, together.scores)
+
+
+def test_spread_is_how_far_runs_are_apart() -> None:
+    model, images = small_model(), pictures()
+    model.trained = True
+    together, noise = model.predict(images, 2, num_samples=3), model.sampling_noise(2, 3).initial
+    with frozen(model):
+        condition = model.condition(model.preprocess(list(images)))
+        runs = torch.stack([model.sample(condition, 2, y_T=each).mean((2, 3)) for each in noise])
+    assert together.spread is not None and together.spread.min() > 1e-4
+    torch.testing.assert_close(together.spread, runs.std(0, correction=0), rtol=0, atol=1e-6)
+    record = together.to_dict()["images"][1]
+    assert record["spread"] == dict(zip(together.class_names, together.spread[1].tolist(), strict=True))
+    batches = model.predict(images, 2, num_samples=3, batch_size=2).spread
+    torch.testing.assert_close(batches, together.spread)
+    assert model.predict(images, 2, num_samples=1).spread is None
+    alone = small_model(predictor="dcg")
+    alone.trained = True
+    assert alone.predict(images).spread is None and alone.predict(images).to_dict()["images"][0]["spread"] is None
 
 
 def test_predict_leaves_mode_and_random_state_as_found() -> None:
