@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,9 +132,9 @@ def predict(
         raise InvalidValueError("--resume needs --output FILE with --format csv or jsonl, and no --overlay")
     if explain is not None:
         check_explain(explain, overlay)
-    items = medmnist_items(images, split, overlay)
+    items: Collection[Item] | None = medmnist_items(images, split, overlay)
     if items is None:
-        items = checked_items(image_files(images, split, choice), images, output, overlay)
+        items = checked_items(image_files(images, split, choice), images, output, overlay, streams=grows)
     if shard is not None:
         total, items = len(items), shard.of(items)
         note(f"shard {shard.number}/{shard.count}: {len(items):,} of {total:,} images")
@@ -144,7 +146,7 @@ def predict(
     if output is not None and grows and can_grow(output):
         errors = predict_to_file(model, items, PredictionTarget(output, style, resume, name), options)
     else:
-        prediction = model.predict(items, **options)
+        prediction = model.predict(list(items), **options)
         echo_prediction(prediction, style, output)
         if overlay is not None:
             write_overlays(prediction, overlay, explanation_of(model, prediction, explain))
@@ -205,9 +207,10 @@ def can_grow(output: Path) -> bool:
 
 
 def predict_to_file(
-    model: DiffMICv2, items: list[Item], target: PredictionTarget, options: dict[str, Any]
+    model: DiffMICv2, items: Collection[Item], target: PredictionTarget, options: dict[str, Any]
 ) -> dict[str, str]:
     """Writes the predictions of each batch when it is done, and returns what could not be read."""
+    from diffmiczoo.images.folder_items import matching
     from diffmiczoo.images.items import ImageError
     from diffmiczoo.inference.predictor import PredictOptions
 
@@ -215,16 +218,10 @@ def predict_to_file(
     predictor = model.predictor(PredictOptions(**options))
     record = RunRecord.of(target.model_name, model, predictor)
     with PredictionFile(target.path, target.style, model.config, record, target.resume) as file:
-        left = [item for item in items if item.name not in file.names]
+        left = items
         if file.names:
-            note(f"{target.path} has {len(items) - len(left):,} of {len(items):,} images already")
-        changed = [item.name for item in items if item.name in file.names and is_newer(item.source, file.made)]
-        if changed:
-            what = f"{len(changed):,} of them have changed since, first {changed[0]}"
-            note(f"{what}; their predictions stay as they were: remove these rows, or begin anew")
-        others = len(file.names) - (len(items) - len(left))
-        if others:
-            note(f"{target.path} also has {others:,} images that are not among these; they stay in it")
+            left = matching(items, lambda name: name not in file.names)
+            tell_kept(items, left, file)
         for prediction, failed in predictor.predict_batches(left):
             errors |= failed
             if prediction is not None:
@@ -232,6 +229,18 @@ def predict_to_file(
         if not file.rows:
             raise ImageError("images", "none could be read: " + "; ".join(errors.values()))
     return errors
+
+
+def tell_kept(items: Collection[Item], left: Collection[Item], file: PredictionFile) -> None:
+    """Says what a file has already of the images, and what does not go together with them."""
+    kept = len(items) - len(left)
+    note(f"{file.path} has {kept:,} of {len(items):,} images already")
+    newer = (item.name for item in items if item.name in file.names and is_newer(item.source, file.made))
+    if (first := next(newer, None)) is not None:
+        what = f"{1 + sum(1 for _ in newer):,} of them have changed since, first {first}"
+        note(f"{what}; their predictions stay as they were: remove these rows, or begin anew")
+    if others := len(file.names) - kept:
+        note(f"{file.path} also has {others:,} images that are not among these; they stay in it")
 
 
 def is_newer(source: Any, moment: float) -> bool:
@@ -242,12 +251,17 @@ def is_newer(source: Any, moment: float) -> bool:
         return False
 
 
-def checked_items(files: list[str], images: tuple[str, ...], output: Path | None, overlay: Path | None) -> list[Item]:
+def checked_items(
+    files: list[str], images: tuple[str, ...], output: Path | None, overlay: Path | None, *, streams: bool = False
+) -> Collection[Item]:
     """Lists the images, and refuses what would end in nothing or write over them.
+
+    Those of one folder are not held, where the predictions are written one by one: it may have any size.
 
     Raises:
         ValueError: there are none, or `output` or `overlay` would replace one of them or a table.
     """
+    from diffmiczoo.images.folder_items import folder_items
     from diffmiczoo.images.items import ImageError, as_items
 
     missing = [path for path in files if not os.path.lexists(path) and not is_url(path)]
@@ -256,14 +270,15 @@ def checked_items(files: list[str], images: tuple[str, ...], output: Path | None
         raise ImageError("images", f"none could be read: no such file: {', '.join(missing[:5])}{more}")
     if missing:
         note(f"{len(missing):,} of {len(files):,} files do not exist, first {missing[0]}")
-    items = as_items(files)
+    one_folder = streams and len(files) == 1 and os.path.isdir(files[0])
+    items = folder_items(files[0]) if one_folder else as_items(files)
     if output is not None and output.is_file() and not is_stream(output):
-        read = [*images, *(item.name for item in items)]
+        read = chain(images, (item.name for item in items))
         lost = next((path for path in read if os.path.isfile(path) and os.path.samefile(path, output)), None)
         if lost is not None:
             raise InvalidValueError(f"--output {output} would replace {lost}, which is read; choose another file")
     if overlay is not None:
-        check_overlays(overlay, items)
+        check_overlays(overlay, list(items))
     return items
 
 

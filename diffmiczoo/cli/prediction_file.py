@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from diffmiczoo.cli.names_on_disk import NamesOnDisk
 from diffmiczoo.cli.output import json_lines, note
 from diffmiczoo.cli.run_record import RunRecord
 from diffmiczoo.config import DiffMICConfig
@@ -45,7 +46,7 @@ class PredictionFile:
         resume: keep the predictions that the file or its partial file has, where they were made in the same way.
 
     Attributes:
-        names: of the images that are kept from before.
+        names: of the images that are kept from before; they are held on the disk.
         rows: number of predictions in the file.
         made: when the file that is kept was written, in seconds as `os.stat` gives them; 0 without one.
 
@@ -55,7 +56,7 @@ class PredictionFile:
 
     def __init__(self, path: Path, style: str, config: DiffMICConfig, record: RunRecord, resume: bool) -> None:
         self.path, self.style, self.config, self.record = path, style, config, record
-        self.names: set[str] = set()
+        self.names = NamesOnDisk()
         self.rows, self.made, self._sets_aside = 0, 0.0, False
         self._stream = is_stream(path)
         self._begun = False
@@ -69,7 +70,7 @@ class PredictionFile:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # Closing writes once more what a full disk did not take.
-        with naming(self.path), self._file:
+        with naming(self.path), self._file, closing(self.names):
             if fcntl is None:
                 self._file.close()  # where there are no locks, nothing that is open can be moved
             if self._stream:
@@ -107,14 +108,18 @@ class PredictionFile:
         file: BinaryIO = self._partial.open("r+b")
         try:
             self._lock(file)
-            kept, there = self._kept() if resume else b"", file.read()
-            if not kept and whole_records(there, self.style):
+            kept = self._kept() if resume else None
+            if (kept is None or not kept.size) and next(whole_records(file, self.style), None) is not None:
                 self._set_aside(self._partial)
-            if kept != there:
+            if kept is not None and kept.path == self._partial:
+                file.truncate(kept.size)
+            else:
                 file.seek(0)
                 file.truncate()
-                file.write(kept)
-                file.flush()
+                if kept is not None:
+                    kept.copy_to(file)
+            file.seek(0, os.SEEK_END)
+            file.flush()
             self.record.save_for(self._partial)
         except BaseException:
             file.close()
@@ -126,7 +131,8 @@ class PredictionFile:
     def _lock(self, file: BinaryIO) -> None:
         try:
             if fcntl is not None:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Not lockf: its lock is gone when this process closes the file anywhere else, as after reading it.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InvalidValueError(
                 f"{self.path}: another run is writing it; wait for it, or choose another"
@@ -134,21 +140,26 @@ class PredictionFile:
         except OSError:
             pass  # a file system without locks
 
-    def _kept(self) -> bytes:
-        """Returns the whole lines of the newest file that was made as this one is to be."""
+    def _kept(self) -> _Kept | None:
+        """Returns the newest file that was made as this one is to be, and takes over its names."""
         files = [file for file in (self._partial, self._target) if file.exists() and file.stat().st_size]
-        for file in files:
-            content = whole_records(file.read_bytes(), self.style)
-            names = list(self._names(file, content)) if content else []
-            if not self.record.differences(file):
-                self.names, self.rows, self._begun = set(names), len(names), bool(content)
-                self.made = file.stat().st_mtime
-                return content
+        for path in files:
+            kept = _Kept(path, path.stat().st_mtime)
+            names = NamesOnDisk()
+            with path.open("rb") as file:
+                names.update(self._names(path, kept.counted(whole_records(file, self.style))))
+            if not self.record.differences(path):
+                header = self.style == "csv" and kept.records > 0
+                self.names.close()
+                self.names, self.rows, self._begun = names, kept.records - header, bool(kept.size)
+                self.made = kept.made
+                return kept
+            names.close()
         if files:
             differences = "; ".join(self.record.differences(files[0]))
             note(f"{files[0]} was made otherwise ({differences}): none of it is kept, all images are predicted anew")
             self._sets_aside = True
-        return b""
+        return None
 
     def _set_aside(self, file: Path) -> None:
         """Copies a file that is about to be written over, so that no work is lost."""
@@ -168,36 +179,78 @@ class PredictionFile:
             put_in_place(self._partial, self._target)
             os.replace(RunRecord.path_for(self._partial), RunRecord.path_for(self._target))
 
-    def _names(self, file: Path, content: bytes) -> Iterable[str]:
-        """Returns the names of the images that a file has predictions for.
+    def _names(self, file: Path, records: Iterator[str]) -> Iterator[str]:
+        """Yields the names of the images that a file has predictions for.
 
         Raises:
             ValueError: it is no such file.
         """
-        from diffmiczoo.inference.limits import LIMIT_COLUMNS
-        from diffmiczoo.inference.table import table_columns
-
-        text = content.decode("utf-8", "surrogateescape")
         if self.style == "csv":
-            header, *rows = csv.reader(io.StringIO(text, newline=""))
-            if [name for name in header if name not in LIMIT_COLUMNS] != table_columns(self.config):
-                raise InvalidValueError(f"{file}: holds no predictions of this model, its columns are {header}")
-            odd = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)
-            if odd is not None:
-                raise InvalidValueError(f"{file}: row {odd} is not whole; mend or remove the file")
-            return [row[0] for row in rows]
+            yield from self._names_of_rows(file, csv.reader(records))
+            return
         try:
-            return [json.loads(line)["name"] for line in text.splitlines()]
+            for line in records:
+                yield json.loads(line)["name"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InvalidValueError(f"{file}: holds no predictions in JSON Lines ({error})") from error
 
+    def _names_of_rows(self, file: Path, rows: Iterator[list[str]]) -> Iterator[str]:
+        from diffmiczoo.inference.limits import LIMIT_COLUMNS
+        from diffmiczoo.inference.table import table_columns
 
-def whole_records(content: bytes, style: str) -> bytes:
-    """Returns a CSV or JSON Lines file without a last line that is not whole.
+        header = next(rows, None)
+        if header is None:
+            return
+        if [name for name in header if name not in LIMIT_COLUMNS] != table_columns(self.config):
+            raise InvalidValueError(f"{file}: holds no predictions of this model, its columns are {header}")
+        for number, row in enumerate(rows, 2):
+            if len(row) != len(header):
+                raise InvalidValueError(f"{file}: row {number} is not whole; mend or remove the file")
+            yield row[0]
+
+
+@dataclass
+class _Kept:
+    """What is kept of a file that an earlier run has left.
+
+    Attributes:
+        path: of the file.
+        made: when it was written, in seconds.
+        size: bytes of its whole lines.
+        records: how many these are, the header included.
+    """
+
+    path: Path
+    made: float
+    size: int = 0
+    records: int = 0
+
+    def counted(self, records: Iterator[bytes]) -> Iterator[str]:
+        """Yields records as text, and counts them."""
+        for record in records:
+            self.size += len(record)
+            self.records += 1
+            yield record.decode("utf-8", "surrogateescape")
+
+    def copy_to(self, file: BinaryIO) -> None:
+        """Copies its whole lines."""
+        left = self.size
+        with self.path.open("rb") as source:
+            while left and (content := source.read(min(left, 1 << 20))):
+                file.write(content)
+                left -= len(content)
+
+
+def whole_records(file: Iterable[bytes], style: str) -> Iterator[bytes]:
+    """Yields the records of a CSV or JSON Lines file, without a last one that is not whole.
 
     A line of CSV ends where quotes are even: a file's name may hold line breaks, which lie within quotes.
     """
-    end = content.rfind(b"\n")
-    while style == "csv" and end >= 0 and content.count(b'"', 0, end) % 2:
-        end = content.rfind(b"\n", 0, end)
-    return content[: end + 1]
+    begun: list[bytes] = []
+    quotes = 0
+    for line in file:
+        begun.append(line)
+        quotes += line.count(b'"')
+        if line.endswith(b"\n") and not (style == "csv" and quotes % 2):
+            yield b"".join(begun)
+            begun.clear()

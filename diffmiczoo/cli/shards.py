@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,14 @@ class Shard:
             raise InvalidValueError(f"{text!r} is no shard; expected I/N with I from 1 to N, such as 3/16")
         return cls(number, count)
 
-    def of(self, items: Sequence[Item]) -> list[Item]:
+    def of(self, items: Collection[Item]) -> Collection[Item]:
         """Returns the images of this shard.
 
         An image's name alone decides, not its place in the list: what comes to a folder later moves no other image.
         """
-        return [item for item in items if self._holds(item.name)]
+        from diffmiczoo.images.folder_items import matching
+
+        return matching(items, self._holds)
 
     def _holds(self, name: str) -> bool:
         return zlib.crc32(name.encode("utf-8", "surrogateescape")) % self.count == self.number - 1

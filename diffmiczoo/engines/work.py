@@ -7,13 +7,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from diffmiczoo.engines.pictures import Picture
 from diffmiczoo.errors import InvalidValueError, MissingExtraError
 from diffmiczoo.files import read_json_object, write_text
-from diffmiczoo.images.items import as_items
+from diffmiczoo.images.folder_items import folder_items
+from diffmiczoo.images.items import Item, as_items
 
 #: Pictures of a part. Its decoded squares go through the object store as one: 30 MB at 192 pixels.
 PART = 256
@@ -71,12 +73,17 @@ def parts_of(images: Any, size: int = PART) -> list[Part]:
     """
     if isinstance(images, str | os.PathLike) and os.fspath(images).lower().endswith(".parquet"):
         return list(_parts_of_table(os.fspath(images), size))
-    paths = []
-    for item in as_items(images):
-        if not isinstance(item.source, str | os.PathLike):
-            raise InvalidValueError(f"{item.name}: is no file; expected paths, or a Parquet file with a column bytes")
-        paths.append(os.path.abspath(item.source))
-    return [Part(number, tuple(paths[at : at + size])) for number, at in enumerate(range(0, len(paths), size))]
+    one = images[0] if isinstance(images, list | tuple) and len(images) == 1 else images
+    folder = isinstance(one, str | os.PathLike) and os.path.isdir(one)
+    paths = map(_path, folder_items(os.fspath(one)) if folder else as_items(images))
+    cut = iter(lambda: tuple(islice(paths, size)), ())
+    return [Part(number, some) for number, some in enumerate(cut)]
+
+
+def _path(item: Item) -> str:
+    if not isinstance(item.source, str | os.PathLike):
+        raise InvalidValueError(f"{item.name}: is no file; expected paths, or a Parquet file with a column bytes")
+    return os.path.abspath(item.source)
 
 
 def _parts_of_table(path: str, size: int) -> Iterator[Part]:

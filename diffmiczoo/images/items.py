@@ -121,9 +121,7 @@ def list_folder(folder: str | os.PathLike[str], *, may_be_empty: bool = False, f
     except OSError as error:
         raise ImageError(name, f"cannot be listed ({error}); expected a readable directory") from error
     if not listing.images and not may_be_empty:
-        held = f" ({_first_names(name, listing.others)})" if listing.others else ""
-        expected = f"{' '.join(sorted(IMAGE_EXTENSIONS))}, or DICOM files of any name"
-        raise ImageError(name, f"holds no image among {len(listing.others)} files{held}; expected {expected}")
+        raise no_image(name, len(listing.others), list(map(str, listing.others[:SHOWN])))
     return listing
 
 
@@ -136,22 +134,49 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return list(list_folder(folder).images)
 
 
-def _first_names(folder: str, paths: Sequence[Path]) -> str:
-    names = [os.fspath(path.relative_to(folder)) for path in paths[:3]]
-    return ", ".join([*names, "…"] if len(paths) > 3 else names)
+#: Files that a message names.
+SHOWN = 3
+
+
+def no_image(folder: str, count: int, first: Sequence[str]) -> ImageError:
+    """Returns the error for a folder that holds no image among so many other files."""
+    held = f" ({_first_names(folder, count, first)})" if count else ""
+    expected = f"{' '.join(sorted(IMAGE_EXTENSIONS))}, or DICOM files of any name"
+    return ImageError(folder, f"holds no image among {count} files{held}; expected {expected}")
+
+
+def tell_passed_over(folder: str, kind: str, count: int, first: Sequence[str]) -> None:
+    """Warns of what lies in a folder and is not used.
+
+    Args:
+        folder: which.
+        kind: a field of `Listing`: "others", "masks", "thumbnails" or "runs".
+        count: how many there are; nothing is said of none.
+        first: paths of the first `SHOWN`.
+    """
+    if not count:
+        return
+    names = _first_names(folder, count, first)
+    if kind == "others":
+        verb = "file is no image" if count == 1 else "files are no images"
+        warn(f"{folder}: {count} {verb} and passed over: {names}")
+    elif kind == "runs":
+        warn(f"{folder}: runs of diffmiczoo fit are passed over: {names}")
+    else:
+        said = f"{count} {kind} of pictures that lie there too are passed over: {names}"
+        warn(f"{folder}: {said}; name such files to use them")
+
+
+def _first_names(folder: str, count: int, paths: Sequence[str]) -> str:
+    names = [os.path.relpath(path, folder) for path in paths[:SHOWN]]
+    return ", ".join([*names, "…"] if count > SHOWN else names)
 
 
 def _images_of_folder(name: str) -> list[str]:
     listing = list_folder(name)
-    if others := listing.others:
-        verb = "file is no image" if len(others) == 1 else "files are no images"
-        warn(f"{name}: {len(others)} {verb} and passed over: {_first_names(name, others)}")
-    for what, left in (("masks", listing.masks), ("thumbnails", listing.thumbnails)):
-        if left:
-            said = f"{len(left)} {what} of pictures that lie there too are passed over: {_first_names(name, left)}"
-            warn(f"{name}: {said}; name such files to use them")
-    if listing.runs:
-        warn(f"{name}: runs of diffmiczoo fit are passed over: {_first_names(name, listing.runs)}")
+    for kind in ("others", "masks", "thumbnails", "runs"):
+        left: Sequence[Path] = getattr(listing, kind)
+        tell_passed_over(name, kind, len(left), list(map(str, left[:SHOWN])))
     # Texts: a Path and what it remembers of itself take 400 bytes more.
     return [str(path) for path in listing.images]
 

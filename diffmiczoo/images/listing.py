@@ -24,7 +24,7 @@ _SYSTEM_FOLDERS = frozenset(
 )
 
 #: Files that lie in the directory of every run of `fit`, from before its first epoch on.
-_RUN_FILES = frozenset(("recipe.json", "data_report.json"))
+RUN_FILES = frozenset(("recipe.json", "data_report.json"))
 
 #: Names of folders whose pictures belong to pictures of the same name beside or above them.
 _MASK_FOLDER = re.compile(
@@ -34,12 +34,12 @@ _THUMBNAIL_FOLDER = re.compile(r"(thumb|thumbnail|preview)s?", re.IGNORECASE)
 
 _NUMBER = re.compile("[0-9]+")
 
-_MASK = re.compile(
+MASK = re.compile(
     r"(?P<base>.+?)[ _.-]+(masks?(?![a-z])|segmentations?|seg|groundtruth|ground_truth|gt)([ _.-].*|\d+)?",
     re.IGNORECASE,
 )
-_MASK_FIRST = re.compile(r"(masks?|segmentation|seg)[ _-]+(?P<base>.+)", re.IGNORECASE)
-_THUMBNAIL = re.compile(r"(?P<base>.+?)[ _.-]+(thumb|thumbs|thumbnail|thumbnails)([ _.-]?\d+)?", re.IGNORECASE)
+MASK_FIRST = re.compile(r"(masks?|segmentation|seg)[ _-]+(?P<base>.+)", re.IGNORECASE)
+THUMBNAIL = re.compile(r"(?P<base>.+?)[ _.-]+(thumb|thumbs|thumbnail|thumbnails)([ _.-]?\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def scan_folder(folder: str, *, follow_links: bool = False) -> Listing:
     inside: list[Path] = []
     runs: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=follow_links):
-        if parent != folder and _RUN_FILES.issubset(files):
+        if parent != folder and RUN_FILES.issubset(files):
             runs.append(Path(parent))
             folders.clear()
             continue
@@ -95,7 +95,7 @@ def scan_folder(folder: str, *, follow_links: bool = False) -> Listing:
     for path in sorted(found, key=natural_key):
         start = b"" if path.suffix.lower() in IMAGE_EXTENSIONS else start_of(path)
         if not start or not is_dicom_directory(start):
-            (images if _is_image(path, start) else others).append(path)
+            (images if is_image(path, start) else others).append(path)
     masks, thumbnails = _companions(Path(folder), images)
     return Listing(
         tuple(path for path in images if path not in masks and path not in thumbnails),
@@ -118,7 +118,8 @@ def _is_circle(root: str, parent: str, entry: str) -> bool:
     return Path(parent).resolve().is_relative_to(place) or any(above.resolve() == place for above in way)
 
 
-def _is_image(path: Path, start: bytes) -> bool:
+def is_image(path: Path, start: bytes) -> bool:
+    """Whether a file is an image: by its name, or else by its first bytes, which `path` alone does not need."""
     if path.suffix.lower() in IMAGE_EXTENSIONS or is_dicom(start):
         return True
     return not path.suffix and is_picture(start)
@@ -133,12 +134,17 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def natural_key(path: Path) -> tuple[str, str]:
+def natural_key(path: Path) -> str:
     """Returns what paths are sorted by: part by part, text as text, and numbers as numbers."""
     # As one text: lists of words and numbers take ten times the memory, for a folder of a million pictures a gigabyte.
-    # A number is written as how many digits it has and these, behind a sign that sorts before all text.
-    parts = [_NUMBER.sub(_sortable, part.casefold()) for part in path.parts]
-    return "\0".join(parts), str(path)
+    return "\0".join(map(natural_name, path.parts))
+
+
+def natural_name(name: str) -> str:
+    """Returns what the entries of one folder are sorted by."""
+    # A number is written as how many digits it has and these, behind a sign that sorts before all text. The name itself
+    # decides between "a1" and "A01", so that a folder's files stay together.
+    return f"{_NUMBER.sub(_sortable, name.casefold())}\0{name}"
 
 
 def _sortable(number: re.Match[str]) -> str:
@@ -151,24 +157,24 @@ def _companions(root: Path, images: Sequence[Path]) -> tuple[set[Path], set[Path
     stems: dict[Path, set[str]] = defaultdict(set)
     for path in images:
         stems[path.parent].add(path.stem)
-    masks = {path for path in images if _belongs(path, stems, (_MASK, _MASK_FIRST))}
-    thumbnails = {path for path in images if path not in masks and _belongs(path, stems, (_THUMBNAIL,))}
+    masks = {path for path in images if _belongs(path, stems, (MASK, MASK_FIRST))}
+    thumbnails = {path for path in images if path not in masks and _belongs(path, stems, (THUMBNAIL,))}
     beside: dict[tuple[Path, Path], set[str]] = {}
     for path in images:
         parts = path.relative_to(root).parts[:-1]
-        kinds = [_folder_kind(part) for part in parts]
+        kinds = [folder_kind(part) for part in parts]
         place = next((place for place, kind in enumerate(kinds) if kind), None)
         if place is None:
             continue
         key = root.joinpath(*parts[:place]), Path(*parts[place + 1 :])
         if key not in beside:
             beside[key] = _stems_beside(*key, stems)
-        if beside[key] & {path.stem, *_bases(path.stem, (_MASK, _MASK_FIRST, _THUMBNAIL))}:
+        if beside[key] & {path.stem, *bases(path.stem, (MASK, MASK_FIRST, THUMBNAIL))}:
             (masks if kinds[place] == "masks" else thumbnails).add(path)
     return masks, thumbnails
 
 
-def _folder_kind(name: str) -> str | None:
+def folder_kind(name: str) -> str | None:
     """Returns "masks" or "thumbnails" for a folder that is called so."""
     if _MASK_FOLDER.fullmatch(name):
         return "masks"
@@ -176,10 +182,11 @@ def _folder_kind(name: str) -> str | None:
 
 
 def _belongs(path: Path, stems: dict[Path, set[str]], patterns: Sequence[re.Pattern[str]]) -> bool:
-    return any(base in stems[path.parent] for base in _bases(path.stem, patterns))
+    return any(base in stems[path.parent] for base in bases(path.stem, patterns))
 
 
-def _bases(stem: str, patterns: Sequence[re.Pattern[str]]) -> list[str]:
+def bases(stem: str, patterns: Sequence[re.Pattern[str]]) -> list[str]:
+    """Returns the names of the pictures that one of this name would be the mask or thumbnail of."""
     return [match["base"] for pattern in patterns if (match := pattern.fullmatch(stem))]
 
 
@@ -194,7 +201,7 @@ def _stems_beside(above: Path, below: Path, stems: dict[Path, set[str]]) -> set[
     found: set[str] = set()
     for folder, names in stems.items():
         parts = folder.relative_to(above).parts if folder.is_relative_to(above) else None
-        if parts is None or (parts and _folder_kind(parts[0])):
+        if parts is None or (parts and folder_kind(parts[0])):
             continue
         if parts and re.search("mask", parts[0], re.IGNORECASE):
             return set()  # "mask" beside "no_mask" is a class

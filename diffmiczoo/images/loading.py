@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.errors import warn
+from diffmiczoo.images.folder_items import FolderItems
 from diffmiczoo.images.items import ImageError, Item
 from diffmiczoo.images.preprocessing import Square, read_sized_square, read_square
 from diffmiczoo.images.remote import Content
@@ -32,7 +33,7 @@ _IMPORTED_IN = os.getpid()
 _AHEAD = 16
 
 
-def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tensor | ImageError]:
+def read_squares(items: Collection[Item], config: DiffMICConfig) -> Iterator[Tensor | ImageError]:
     """Yields the square of every item, (3, S, S), uint8 or float32 in [0, 1], or what is wrong with it, in order.
 
     Args:
@@ -42,12 +43,12 @@ def read_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Tenso
     yield from _read(items, partial(read_square, config=config))
 
 
-def read_sized_squares(items: Sequence[Item], config: DiffMICConfig) -> Iterator[Square | ImageError]:
+def read_sized_squares(items: Collection[Item], config: DiffMICConfig) -> Iterator[Square | ImageError]:
     """Does what `read_squares` does and keeps how large each image was."""
     yield from _read(items, partial(read_sized_square, config=config))
 
 
-def _read(items: Sequence[Item], read: Callable[[Item], Read]) -> Iterator[Read | ImageError]:
+def _read(items: Collection[Item], read: Callable[[Item], Read]) -> Iterator[Read | ImageError]:
     """Yields what is read of every item, or what is wrong with it, in order; few are in memory at a time.
 
     Threads, not processes: decoders give up Python's lock while they work, so little is lost, and a thread needs no
@@ -55,7 +56,9 @@ def _read(items: Sequence[Item], read: Callable[[Item], Read]) -> Iterator[Read 
     nothing of the caller's script or of the kind of process it runs in, and inherits no locks that nobody opens again.
     """
     _survive_fork()
-    files = all(isinstance(item.source, str | os.PathLike | Content) for item in items)
+    files = isinstance(items, FolderItems) or all(
+        isinstance(item.source, str | os.PathLike | Content) for item in items
+    )
     with _threads(len(items) if files else 0) as pool:
         if pool is None:
             yield from (_tried(read, item) for item in items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -151,7 +151,7 @@ class Predictor:
         sizes = [size for batch in batches for size in batch.sizes]
         return self._prediction(read, sizes, errors, concatenated(tensors))
 
-    def predict_batches(self, items: list[Item]) -> Iterator[tuple[Prediction | None, dict[str, str]]]:
+    def predict_batches(self, items: Collection[Item]) -> Iterator[tuple[Prediction | None, dict[str, str]]]:
         """Does what `predict` does, one batch after the other: memory does not grow with the number of images.
 
         Yields:
@@ -174,7 +174,7 @@ class Predictor:
         pixels, sizes = [square.pixels for square in squares], [square.size for square in squares]
         return self._prediction(items, sizes, {}, self._predict_within_memory(_stacked(pixels)))
 
-    def _batches(self, items: list[Item]) -> Iterator[Batch]:
+    def _batches(self, items: Collection[Item]) -> Iterator[Batch]:
         options = self.options
         keeps_memory = options.runtime.keep_memory and len(items) >= WORTH_KEEPING_MEMORY
         squares = read_sized_squares(items, self.config)

@@ -77,6 +77,27 @@ def test_shards_hold_each_image_once_whatever_else_is_there(weights, image_folde
     assert sorted(rows) == sorted(diffmiczoo.create_model(weights, pretrained=True).predict(image_folder).names)
 
 
+def test_a_folder_is_never_listed_whole_where_predictions_are_written_one_by_one(
+    weights, image_folder, tmp_path, monkeypatch
+) -> None:
+    expected = diffmiczoo.create_model(weights, pretrained=True).predict(image_folder).names
+    monkeypatch.setattr("diffmiczoo.images.items.scan_folder", None)
+    common = ("predict", image_folder, "--model", weights, "--output", tmp_path / "out.csv", "--resume")
+    half = run_command(*common, "--shard", "1/2")
+    kept = [row["name"] for row in csv.DictReader((tmp_path / "out.csv").open())]
+    assert half.exit_code == 0 and kept == [name for name in expected if name in kept] and 0 < len(kept) < 12
+    for path in image_folder.rglob("*.png"):
+        os.utime(path, (0, 0))
+    os.utime(kept[1])
+    whole = run_command(*common)
+    assert f"has {len(kept)} of 12 images already" in whole.stderr
+    assert f"1 of them have changed since, first {kept[1]}" in whole.stderr
+    rows = [row["name"] for row in csv.DictReader((tmp_path / "out.csv").open())]
+    assert rows == [*kept, *(name for name in expected if name not in kept)]
+    again = run_command(*common, "--shard", "1/2")
+    assert f"also has {12 - len(kept)} images that are not among these" in again.stderr
+
+
 def test_a_shard_without_images_is_no_error(weights, image_folder) -> None:
     file = next(image_folder.glob("dark/*.png"))
     codes = [run_command("predict", file, "--model", weights, "--shard", f"{part}/2") for part in (1, 2)]

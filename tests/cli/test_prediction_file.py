@@ -49,7 +49,7 @@ def write(path: Path, names: list[str] = NAMES, record: RunRecord = RECORD, resu
         for name in names:
             if name not in file.names:
                 file.write(predicted([name]))
-        return file.names
+        return set(file.names)
 
 
 def names_in(path: Path) -> list[str]:
@@ -100,10 +100,13 @@ def test_cut_anywhere_it_goes_on(path) -> None:
 
 
 def test_line_breaks_within_quotes_do_not_end_a_record() -> None:
-    assert whole_records(b'name\n"a\nb",1\n"c\nd', "csv") == b'name\n"a\nb",1\n'
-    assert whole_records(b'name\n"a ""x""\nb"\n', "csv") == b'name\n"a ""x""\nb"\n'
-    assert whole_records(b'{"a": 1}\n{"b', "jsonl") == b'{"a": 1}\n'
-    assert whole_records(b"name", "csv") == b""
+    def whole(content: bytes, style: str) -> list[bytes]:
+        return list(whole_records(io.BytesIO(content), style))
+
+    assert whole(b'name\n"a\nb",1\n"c\nd', "csv") == [b"name\n", b'"a\nb",1\n']
+    assert whole(b'name\n"a ""x""\nb"\n', "csv") == [b"name\n", b'"a ""x""\nb"\n']
+    assert whole(b'{"a": 1}\n{"b', "jsonl") == [b'{"a": 1}\n']
+    assert whole(b"name", "csv") == []
 
 
 @pytest.mark.parametrize(
@@ -228,11 +231,17 @@ def test_a_full_disk_keeps_the_old_file_and_names_it(path, monkeypatch) -> None:
     assert caught.value.filename == str(path) and path.read_bytes() == before
 
 
-def test_two_runs_do_not_write_one_file(path) -> None:
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_write_one_file(path, resume: bool) -> None:
     pytest.importorskip("fcntl")
-    with PredictionFile(path, path.suffix[1:], ANIMALS, RECORD, False) as file:
-        file.write(predicted(NAMES[:1]))
-        # Locks belong to a process: another one asks.
+    partial = path.with_name(path.name + ".partial")
+    write(path, NAMES[:1])
+    os.replace(path, partial)
+    os.replace(f"{path}.run.json", f"{partial}.run.json")
+    with PredictionFile(path, path.suffix[1:], ANIMALS, RECORD, resume) as file:
+        if not resume:
+            file.write(predicted(NAMES[:1]))
+        # Locks may belong to a process: another one asks.
         process = os.fork()
         if process == 0:
             try:
