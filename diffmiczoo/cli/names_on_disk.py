@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 
+from diffmiczoo.errors import UnusableFileError
+
 
 class NamesOnDisk:
     """A set of texts in a private database of SQLite: a temporary file that goes with it.
@@ -23,7 +25,7 @@ class NamesOnDisk:
         try:
             self._database.executemany("INSERT OR IGNORE INTO names VALUES (?)", ((_encoded(name),) for name in names))
         except sqlite3.OperationalError as error:
-            raise OSError(f"no room for the names ({error}); set TMPDIR to a folder with some") from error
+            raise UnusableFileError(f"no room for the names ({error}); set TMPDIR to a folder with some") from error
 
     def __contains__(self, name: str) -> bool:
         found = self._database.execute("SELECT 1 FROM names WHERE name = ?", (_encoded(name),))

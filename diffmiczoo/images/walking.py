@@ -11,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from diffmiczoo.errors import DiffMICError
+from diffmiczoo.errors import DiffMICError, UnusableFileError
 from diffmiczoo.images.listing import (
     IMAGE_EXTENSIONS,
     MASK,
@@ -159,7 +159,7 @@ def _sorted_in_a_file(names: Iterator[str]) -> Iterator[str]:
             for (name,) in database.execute("SELECT name FROM names ORDER BY key"):
                 yield os.fsdecode(name)
         except sqlite3.Error as error:
-            raise OSError(f"no room to sort its names ({error}); set TMPDIR to a folder with some") from error
+            raise UnusableFileError(f"no room to sort its names ({error}); set TMPDIR to a folder with some") from error
 
 
 def _key(name: str) -> str:
