@@ -57,6 +57,7 @@ def columns_of(read: Sequence[ReadPicture], prediction: Prediction | None, class
         "error": _texts([each.error for each in read]),
         "probs": np.full((count, classes), np.nan, np.float32),
         "uncertainty": np.full(count, np.nan, np.float32),
+        "spread": np.full((count, classes), np.nan, np.float32),
         "set": _texts([""] * count),
         "ood_score": np.full(count, np.nan, np.float32),
         "in_distribution": np.full(count, -1, np.int8),
@@ -68,6 +69,8 @@ def columns_of(read: Sequence[ReadPicture], prediction: Prediction | None, class
     columns["label"][rows] = _texts(labels)
     columns["probs"][rows] = prediction.probs.numpy()
     columns["uncertainty"][rows] = prediction.uncertainty.numpy()
+    if prediction.spread is not None:
+        columns["spread"][rows] = prediction.spread.numpy()
     if (sets := prediction.shown_sets) is not None:
         columns["set"][rows] = _texts(["|".join(each) for each in sets])
     if prediction.ood_score is not None and prediction.in_distribution is not None:

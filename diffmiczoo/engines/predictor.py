@@ -48,6 +48,7 @@ class BatchPredictor:
     - `id`; `label` (several joined by "|"; "" with an error); `error` ("" where there is none);
     - `probs` (B, C) float32, in the order of `class_names`; NaN with an error;
     - `uncertainty` (B,) float32 in [0, 1]; NaN with an error;
+    - `spread` (B, C) float32, standard deviation of the scores over the runs of the sampler; NaN with one run;
     - `set`: the classes that cannot be ruled out at the level .1, joined by "|"; "" where the weights have no sets;
     - `ood_score` (B,) float32, above 1 unlike the training pictures; NaN where the weights have no gate;
     - `in_distribution` (B,) int8: 1 like the training pictures, 0 unlike them, -1 not known;

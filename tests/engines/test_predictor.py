@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import small_model
 from PIL import Image
 
 import diffmiczoo
@@ -16,13 +15,6 @@ from diffmiczoo.engines import BatchPredictor
 from diffmiczoo.hub.companions import weights_digest
 
 pytestmark = pytest.mark.filterwarnings("ignore:this model is not trained")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> str:
-    directory = tmp_path_factory.mktemp("weights")
-    small_model().save_pretrained(directory)
-    return f"local-dir:{directory}"
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +52,14 @@ def test_answers_are_those_of_predict_to_the_bit(predictor, contents) -> None:
     assert list(found["sha256"]) == [hashlib.sha256(content).hexdigest() for content in given]
     assert set(found["weights_sha256"]) == {weights_digest(predictor.model)}
     assert set(found["version"]) == {diffmiczoo.__version__}
+
+
+def test_runs_of_the_sampler_have_a_spread(predictor, weights, contents) -> None:
+    runs = BatchPredictor(weights, device="cpu", batch_size=4, num_samples=3)
+    found = runs({"bytes": column([*contents[:4], b"no picture"])})
+    expected = runs.model.predict(contents[:4], batch_size=4, num_samples=3).spread
+    assert np.array_equal(found["spread"][:4], expected.numpy()) and np.isnan(found["spread"][4]).all()
+    assert np.isnan(predictor({"bytes": column(contents[:1])})["spread"]).all()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7])

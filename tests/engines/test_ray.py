@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import run_command, small_model
+from factories import run_command
 from PIL import Image
 
 from diffmiczoo.engines import BatchPredictor, predict_with_ray, read_results
@@ -21,13 +21,6 @@ from diffmiczoo.engines.work import parts_of
 ray = pytest.importorskip("ray", reason="needs Ray")
 
 pytestmark = pytest.mark.filterwarnings("ignore:this model is not trained")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> str:
-    directory = tmp_path_factory.mktemp("weights")
-    small_model().save_pretrained(directory)
-    return f"local-dir:{directory}"
 
 
 @pytest.fixture(scope="module")
