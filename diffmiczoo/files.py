@@ -93,6 +93,13 @@ def naming(path: Path, *others: Path) -> Iterator[None]:
         raise
 
 
+def cache_directory(topic: str) -> Path:
+    """Returns where diffmiczoo remembers what it found out of a topic: beside the Hub's cache, see HF_HOME."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "diffmiczoo" / topic
+
+
 # ---------------------------------------------------------------------- what is no file
 
 

@@ -57,7 +57,7 @@ class BatchPredictor:
     Args:
         name: of the weights, as `create_model` takes it.
         steps: of the sampler; the model's own by default.
-        precision: "fp32", "bf16", "fp16" or "int8", see `DiffMICv2.predict`.
+        precision: "fp32", "bf16", "fp16", "int8" or "auto", see `DiffMICv2.predict`.
         device: "cpu", "cuda", …, or "auto" for a GPU of CUDA where there is one.
         batch_size: pictures computed at once, ≥ 1; larger batches are cut.
         num_samples: runs of the sampler to average; the model's own by default.
@@ -93,8 +93,6 @@ class BatchPredictor:
         exact: bool = True,
         weights_sha256: str | None = None,
     ) -> None:
-        # Everything that makes another one: what is sent to another process are these, and it loads by itself.
-        given = (name, steps, precision, device, batch_size, num_samples, seed, tta, threads, exact)
         options = PredictOptions(
             steps=steps,
             batch_size=batch_size,
@@ -116,8 +114,11 @@ class BatchPredictor:
                 f"{name}: the weights here have sha256 {self.weights_sha256}, expected {weights_sha256}; give every "
                 "machine the same weights and the same version of diffmiczoo"
             )
-        self._given = (*given, self.weights_sha256)
         self._predictor = self.model.predictor(options)
+        # Everything that makes another one: what is sent to another process are these, and it loads by itself. Another
+        # machine would choose another precision.
+        given = (name, steps, self.precision, device, batch_size, num_samples, seed, tta, threads, exact)
+        self._given = (*given, self.weights_sha256)
         self.class_names = self.model.config.labels
 
     @property

@@ -124,6 +124,8 @@ def predict_with_ray(
     if started:
         _start(ray, options)
     try:
+        # "auto" was chosen here: machines of several kinds would choose several.
+        settings["precision"] = predictor.precision
         given = {**settings, "weights_sha256": predictor.weights_sha256, "threads": options.cpus}
         stages = _Stages(name, given, predictor.model.config, output, job)
         rows = stages.run([parts[part] for part in missing], options)

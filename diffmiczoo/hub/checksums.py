@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffmiczoo.errors import InvalidValueError
-from diffmiczoo.files import write_text
+from diffmiczoo.files import cache_directory, write_text
 
 _CHUNK = 1 << 22
 
@@ -78,17 +78,10 @@ def verify_against_name(path: Path) -> None:
         raise ChecksumError(f"{path} has git hash {found}, expected {blob.name}")
 
 
-def cache_directory() -> Path:
-    """Returns where diffmiczoo remembers what it verified: beside the Hub's cache, see HF_HOME."""
-    from huggingface_hub.constants import HF_HOME
-
-    return Path(HF_HOME) / "diffmiczoo" / "verified"
-
-
 def _marker(path: Path) -> Path:
     """Returns the file that remembers a verification; another or a changed file has another one."""
     state = path.stat()
-    return cache_directory() / f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
+    return cache_directory("verified") / f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
 
 
 def _read(marker: Path) -> str | None:

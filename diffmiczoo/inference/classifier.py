@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,9 +14,11 @@ from diffmiczoo.errors import warn
 from diffmiczoo.images.items import as_items
 from diffmiczoo.images.preprocessing import preprocess
 from diffmiczoo.images.transform import ModelTransform
+from diffmiczoo.inference.auto_precision import AUTO, auto_precision
 from diffmiczoo.inference.limits import check_limits
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.predictor import PredictOptions, Predictor, PredictSquares
+from diffmiczoo.inference.tensors import PredictionTensors
 from diffmiczoo.runtime.modes import eval_mode
 from diffmiczoo.runtime.precision import check_precision
 from diffmiczoo.trust.stored import Trust
@@ -130,7 +133,9 @@ class ImageClassifier:
             precision: "fp32", or "bf16" or (on GPUs) "fp16" for the products of the U-Net and of large encoders: up to
                 twice as fast for the paper's size where the processor has them. The DCG, small encoders on CPUs and
                 the sampler's state stay in fp32. "int8" (on CPUs) is "bf16" with 8-bit integers in the U-Net's two
-                hidden layers: faster where they are large, as the paper's.
+                hidden layers, for large ones as the paper's: on some processors faster, on others slower. "auto" times
+                them once on this machine for batches of `batch_size` and takes the fastest whose answers are those of
+                fp32, see `inference.auto_precision`; `Prediction.precision` says which.
             progress: show a bar; by default where the standard error is a terminal.
             tta: views of each picture to average, see `inference.views.mean_over_views`: "none", "hflip" (2, and twice
                 the time), "flips" (4) or "rotations" (8, quarter turns too); the config's `tta` by default, with which
@@ -173,8 +178,9 @@ class ImageClassifier:
         Warns:
             UserWarning: as `predict` does.
         """
-        config = self.config
-        check_precision(options.precision, self.default_noise.device)
+        config, device = self.config, self.default_noise.device
+        if options.precision != AUTO:
+            check_precision(options.precision, device)
         if not self.trained:
             warn(
                 "this model is not trained: its predictions mean nothing. Load weights with pretrained=True, or train "
@@ -183,7 +189,18 @@ class ImageClassifier:
         steps = config.sampling_steps if options.steps is None else options.steps
         runs = config.num_samples if options.num_samples is None else options.num_samples
         check_limits(self.trust, config, options.defer_error, options.on_foreign)
+        if options.precision == AUTO:
+            options = replace(options, precision=self._auto_precision(steps, runs, options))
         compute = self.prediction_function(steps, runs, options)
         return Predictor(
             compute, config, options, steps, runs, self.trained, self.display_name, self.class_labels, self.trust
         )
+
+    def _auto_precision(self, steps: int, runs: int, options: PredictOptions) -> str:
+        def predict_in(precision: str, squares: Tensor) -> PredictionTensors:
+            tried = replace(options, precision=precision, defer_error=None)
+            return self.prediction_function(steps, runs, tried)(squares)
+
+        work = f"{steps} steps, {runs} runs, tta {options.tta or self.config.tta}"
+        model, device = cast(nn.Module, self), self.default_noise.device
+        return auto_precision(model, self.config, device, options.batch_size, work, predict_in)

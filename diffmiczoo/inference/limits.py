@@ -77,6 +77,7 @@ class LimitedPrediction(PredictionTensors):
     steps: int
     num_samples: int
     tta: str = "none"
+    precision: str = "fp32"
     trust: Trust | None = None
     defer_error: float | None = None
 

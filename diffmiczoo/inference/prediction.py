@@ -49,7 +49,7 @@ class Prediction(LimitedPrediction):
         items: B objects with `.name` and `.source`: what was given for each row, kept alive for `plot`.
         errors: name → message of what was skipped; the same for every selection of rows.
         config: of the model.
-        steps, seed, num_samples: of the sampler.
+        steps, seed, num_samples, precision: of the sampler and of products; with "auto" the one that was chosen.
         tta: the views of each picture that scores and logits are the means of, see `inference.views`.
         trained: whether the model's weights come from training.
         model_name: the name of the weights, or where they were loaded from; empty where they have neither.
@@ -58,8 +58,7 @@ class Prediction(LimitedPrediction):
         ood_score: (B,) distance from the training pictures, above 1 unlike them; None where the weights have no gate.
         spread: (B, C) standard deviation of the scores over the runs of the sampler; None with one run or
             without a sampler. It does not rank errors: take `uncertainty` for that.
-        trust, defer_error: what the weights know about their limits, and what was asked of it, see
-            `inference.limits.LimitedPrediction` for `in_distribution`, `sets` and `deferred`.
+        trust, defer_error: what the weights know about their limits, and what was asked, see `LimitedPrediction`.
 
     All tensors are float32 on the CPU.
 
@@ -244,6 +243,7 @@ class Prediction(LimitedPrediction):
             "steps": self.steps,
             "seed": self.seed,
             "num_samples": self.num_samples,
+            "precision": self.precision,
             "tta": self.tta,
             "defer_error": self.defer_error,
             "calibrated": self.calibrated,

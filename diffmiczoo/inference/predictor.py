@@ -41,6 +41,7 @@ class PredictOptions:
     Attributes:
         steps, num_samples: the model's own where they are None.
         runtime: what computes faster; its precision is the field beside it.
+        precision: "auto" only until a predictor is made, which has the one that was chosen.
         tta: a name of `inference.views.VIEWS`; the model's own where it is None.
         defer_error: None for no promise.
         fill_batches: compute `batch_size` images always, copies of one where there are fewer. How many there are at
@@ -257,6 +258,7 @@ class Predictor:
             config=self.config,
             steps=self.steps,
             seed=self.options.seed,
+            precision=self.options.precision,
             num_samples=self.num_samples,
             tta=self.tta,
             trained=self.trained,

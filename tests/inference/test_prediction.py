@@ -224,6 +224,7 @@ def test_to_dict_through_json() -> None:
         "steps": 10,
         "seed": 0,
         "num_samples": 1,
+        "precision": "fp32",
         "tta": "none",
         "defer_error": None,
         "calibrated": True,
