@@ -213,7 +213,7 @@ class DiffMICv2(FixedNoise, TimmInterface, ExportableModel, RecalibratedModel, P
     ) -> Answer:
         """Returns all that probabilities are made from: what `scores` does, the priors, ŷ_F; and the runs' spread."""
         if self.config.predictor != "diffusion":
-            return Answer(priors.dcg_logits, priors, priors.dcg_logits[:, :0])
+            return Answer(priors.dcg_logits, priors, priors.dcg_logits[:, :0], priors.features)
         steps = self.config.sampling_steps if steps is None else steps
         noise = noise or self.sampling_noise(steps, self.config.num_samples)
         diffuse = partial(self._diffuse, steps)

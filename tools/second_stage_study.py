@@ -155,7 +155,7 @@ def priors_of(dcgs: list[DiffMICv2], images: Tensor, fold: Tensor) -> Priors:
     places = [(fold == number).nonzero()[:, 0] for number in range(len(dcgs))]
     found = [dcg.priors(images[place]) for dcg, place in zip(dcgs, places, strict=True) if len(place)]
     order = torch.cat(places).argsort()
-    names = Priors.__dataclass_fields__
+    names = [name for name, tensor in vars(found[0]).items() if tensor is not None]
     return Priors(**{name: torch.cat([getattr(each, name) for each in found])[order] for name in names})
 
 

@@ -64,8 +64,8 @@ def fit_limits(model: DiffMICv2, data: Any, *, progress: bool | None = None) -> 
     manifest = as_manifest(data, class_names=model.config.class_names or None, task=model.config.task)
     training = some_of(manifest.split("train"), MOST_TRAINING)
     val = match_classes(manifest.split("val"), model.config)
-    known = Known.of(collect_members(model, val, progress=progress), val, model.config)
-    features = collect_members(model, training, progress=progress).features
+    known = Known.of(collect_members(model, val, progress=progress, features=True), val, model.config)
+    features = collect_members(model, training, progress=progress, features=True).features
     model.trust = fit_trust(model.config, features, known)
     return model.trust
 

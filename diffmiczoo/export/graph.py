@@ -82,7 +82,7 @@ def graph_settings(
         notes.append(f"no prediction sets: they were calibrated for another prediction: {'; '.join(changed)}")
     elif sets is None:
         notes.append("no prediction sets: the weights have none")
-    gate = usable_gate(trust, config) if config.predictor == "diffusion" else None
+    gate = usable_gate(trust, config)
     if gate is None:
         notes.append("no out-of-distribution score: the weights have no gate")
     if config.temperature is None:
@@ -162,7 +162,7 @@ class ExportedModel(nn.Module):
         """Does what `DiffMICv2.answer` does."""
         model, priors = self.model, self.model.priors(images)
         if model.config.predictor != "diffusion":
-            return Answer(priors.dcg_logits, priors, priors.dcg_logits[:, :0])
+            return Answer(priors.dcg_logits, priors, priors.dcg_logits[:, :0], priors.features)
         condition = model.condition_from_priors(images, priors)
         start = sampling.initial_sample(model.config, condition, self.noise)
         runs = sampling.denoise_runs(

@@ -14,7 +14,8 @@ class Priors:
 
     Shapes: `global_prior` ŷ_g, `local_prior` ŷ_l (B, C) logits; `saliency` (B, C, h, w) logits; `rois` (B, K, 3, r, r)
     normalised pixels; `roi_top_left` (B, K, 2) row and column in pixels; `roi_attention` α (B, K), sums to 1. Without a
-    local stream ŷ_l is ŷ_g and α is 1/K.
+    local stream ŷ_l is ŷ_g and α is 1/K. `features` (B, D) are those of the global encoder, see `DCG.pooled`; None where
+    a second stage has its own, and in training.
     """
 
     global_prior: Tensor
@@ -23,6 +24,7 @@ class Priors:
     rois: Tensor
     roi_top_left: Tensor
     roi_attention: Tensor
+    features: Tensor | None = None
 
     @property
     def dcg_logits(self) -> Tensor:
@@ -30,7 +32,7 @@ class Priors:
         return 0.5 * (self.global_prior + self.local_prior)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Condition(Priors):
     """All that the denoiser knows of a batch of images; computed once, used in every sampling step.
 

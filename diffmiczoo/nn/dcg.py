@@ -88,23 +88,26 @@ class DCG(nn.Module):
         with full_precision(images.device) if batch_invariant else nullcontext():
             whole = whole_view(images, config)
             if not batch_invariant:
-                return self._from_saliency(config, images, *self.global_stream(whole))
+                return self._from_saliency(config, images, *self._global_stream_and_features(config, whole))
             key = ("global stream", config)
-            saliency, global_prior, ties = graphed(self, key, partial(self._global_stream_and_ties, config), whole)
+            found = graphed(self, key, partial(self._global_stream_and_ties, config), whole)
+            saliency, global_prior, features, ties = found
             # The one look at values between two graphs; it waits for the device.
             for row in () if ties is None else ties.nonzero().flatten().tolist():
                 saliency[row : row + 1], global_prior[row : row + 1] = self.global_stream(whole[row : row + 1])
             key = ("local stream", config)
-            return graphed(self, key, partial(self._from_saliency, config), images, saliency, global_prior)
+            return graphed(self, key, partial(self._from_saliency, config), images, saliency, global_prior, features)
 
-    def _from_saliency(self, config: DiffMICConfig, images: Tensor, saliency: Tensor, global_prior: Tensor) -> Priors:
+    def _from_saliency(
+        self, config: DiffMICConfig, images: Tensor, saliency: Tensor, global_prior: Tensor, features: Tensor | None
+    ) -> Priors:
         """Finds the ROIs of what the global stream said of images, and runs the local stream."""
         rois, top_left = self.find_rois(images, saliency, global_prior, config)
         if self.local_encoder is None:
             even = torch.full_like(global_prior[:, :1], 1 / config.num_rois).expand(-1, config.num_rois)
-            return Priors(global_prior, global_prior, saliency, rois, top_left, even)
+            return Priors(global_prior, global_prior, saliency, rois, top_left, even, features)
         local_prior, attention = self.local_stream(rois)
-        return Priors(global_prior, local_prior, saliency, rois, top_left, attention)
+        return Priors(global_prior, local_prior, saliency, rois, top_left, attention, features)
 
     def find_rois(
         self, images: Tensor, saliency: Tensor, global_prior: Tensor, config: DiffMICConfig
@@ -121,11 +124,18 @@ class DCG(nn.Module):
     def image_features(self, images: Tensor) -> Tensor:
         """Returns the global encoder's average over the positions of images (B, 3, S, S), (B, D)."""
         features: Tensor = self.global_encoder(images)
+        return self.pooled(features)
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """Maps what the global encoder returned to the features of an image, (B, D): the average over the positions."""
         return features.mean((2, 3))
 
     def global_stream(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the saliency map (B, C, h, w) and the global prior ŷ_g (B, C), both logits (eq. 1)."""
-        features = inference_encoder(self.global_encoder, images)(images)
+        return self.stream_of(inference_encoder(self.global_encoder, images)(images))
+
+    def stream_of(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Does what `global_stream` does, from what the global encoder returned."""
         saliency = self.saliency_conv(features)
         responses = saliency.flatten(2)
         if self.saliency_top < 1:
@@ -148,16 +158,26 @@ class DCG(nn.Module):
         pooled = (attention[..., None] * features).sum(1)
         return self.local_classifier(pooled), attention
 
-    def _global_stream_and_ties(self, config: DiffMICConfig, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Returns saliency and global prior, and for which images the global stream has to be asked again alone, (B,).
+    def _global_stream_and_features(
+        self, config: DiffMICConfig, images: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns saliency, global prior, and the features of the images where no second stage has its own."""
+        features = inference_encoder(self.global_encoder, images)(images)
+        pooled = None if config.predictor == "diffusion" else self.pooled(features)
+        return *self.stream_of(features), pooled
+
+    def _global_stream_and_ties(
+        self, config: DiffMICConfig, images: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Returns saliency, global prior and features, and for which images the global stream has to be asked again alone, (B,).
 
         Convolutions differ in the last bits between batch sizes. If two windows tie within that error, the image (about
         1 %) is recomputed with batch size 1. Of half-precision saliency so many windows tie that it is left as it is.
         """
-        saliency, global_prior = self.global_stream(images)
+        saliency, global_prior, features = self._global_stream_and_features(config, images)
         if len(images) == 1 or saliency.dtype != torch.float32:
-            return saliency, global_prior, None
-        return saliency, global_prior, roi_ties(saliency, global_prior, config)
+            return saliency, global_prior, features, None
+        return saliency, global_prior, features, roi_ties(saliency, global_prior, config)
 
 
 def roi_ties(saliency: Tensor, global_prior: Tensor, config: DiffMICConfig) -> Tensor:

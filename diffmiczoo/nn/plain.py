@@ -18,7 +18,6 @@ from diffmiczoo.nn.dcg import DCG
 from diffmiczoo.nn.encoders import Pretrained, check_patches, check_timm_name, packaged_weights
 from diffmiczoo.nn.roi import whole_view
 from diffmiczoo.runtime.checkpointing import checkpointed, set_checkpointing
-from diffmiczoo.runtime.folded_encoder import inference_encoder
 from diffmiczoo.runtime.modes import frozen
 from diffmiczoo.runtime.settings import full_precision
 
@@ -116,9 +115,8 @@ class PlainClassifier(DCG):
             model.load_state_dict({key: packaged.get(key, own[key]) for key in own})
         _try(self, config)
 
-    def global_stream(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def stream_of(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the class activation map (B, C, h, w), without gradients, and the logits (B, C)."""
-        features = inference_encoder(self.global_encoder, images)(images)
         logits = self.classifier(self.global_encoder.pooled(features))
         with torch.no_grad():
             by_class = self.classifier(self.global_encoder.pooled_by_position(features))
@@ -130,9 +128,9 @@ class PlainClassifier(DCG):
         nothing = logits.new_empty(len(logits), 0)
         return Priors(logits, logits, nothing, nothing, nothing, nothing)
 
-    def image_features(self, images: Tensor) -> Tensor:
+    def pooled(self, features: Tensor) -> Tensor:
         """Returns what the last layer is given, (B, `num_features`)."""
-        return self.global_encoder.pooled(self.global_encoder(images))
+        return self.global_encoder.pooled(features)
 
 
 def _timm_classifier(config: DiffMICConfig, pretrained: Pretrained) -> Any:

@@ -11,6 +11,8 @@ from factories import small_model, write_manifest
 from scipy.stats import betabinom
 
 from diffmiczoo.config import DiffMICConfig
+from diffmiczoo.data.readers import as_manifest
+from diffmiczoo.evaluation.members import collect_members
 from diffmiczoo.evaluation.trust import Known, fit_limits, fit_trust, measure_trust
 from diffmiczoo.inference.probabilities import uncertainty
 from diffmiczoo.trust.arrays import coverage_band
@@ -74,6 +76,11 @@ def test_a_model_learns_its_limits_from_the_splits_of_a_table(tmp_path):
     assert trust.sets.rule(0.2).overall is not None and trust.sets.too_few(0.1) == {0: 4, 1: 4}
     found = model.predict([str(tmp_path / "39.png")])
     assert found.ood_score is None and len(found.sets(0.2)[0]) >= 1
+    plain = small_model(trained=True, predictor="global", num_classes=2, class_names=("dark", "light"))
+    members = collect_members(plain, as_manifest(tmp_path / "labels.csv").split("val"))
+    assert members.features.shape == (8, 0)
+    with_features = collect_members(plain, as_manifest(tmp_path / "labels.csv").split("val"), features=True)
+    assert with_features.features.shape == (8, plain.num_features)
     with pytest.raises(ValueError, match="train"):
         fit_limits(model, [(picture, "dark") for picture in (tmp_path / "1.png", tmp_path / "2.png")])
 

@@ -12,8 +12,11 @@ import diffmiczoo
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.export import certify
 from diffmiczoo.export.graph import OUTPUTS, ExportedModel, graph_settings, largest_single, least_single
+from diffmiczoo.inference.limits import settings_of
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.modes import frozen
+from diffmiczoo.trust.gate import fit_gate
+from diffmiczoo.trust.stored import Trust
 
 
 def run(model: DiffMICv2, squares: np.ndarray, **settings) -> tuple[dict[str, np.ndarray], certify.Expected]:
@@ -61,9 +64,11 @@ def test_graphs_compute_what_predict_says(kind):
 @pytest.mark.filterwarnings("ignore:this model is not trained")
 def test_plain_classifiers():
     model = diffmiczoo.create_model("timm/test_resnet", num_classes=4, image_size=32)
+    features = model.embed(list(pictures(40))).numpy()
+    model.trust = Trust(settings_of(model.config), fit_gate(features[:20], features[20:]))
     found, known = run(model, pictures(5))
     check(found, known)
-    assert "spread" not in found and found["saliency"].shape[:2] == (5, 4)
+    assert found["in_distribution"].any() and "spread" not in found and found["saliency"].shape[:2] == (5, 4)
 
 
 def test_what_weights_know_about_their_limits_is_in_the_graph():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from factories import run_command, save_picture, small_model
 
+import diffmiczoo
 from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.hub.serialization import load_model
 from diffmiczoo.images.items import ImageError
@@ -59,6 +60,32 @@ def test_own_pictures_pass_and_others_do_not(model):
     assert torch.allclose(alone.ood_score, found[4].ood_score, rtol=1e-4)
     assert found[-1].in_distribution.tolist() == [False] and found[:2].ood_score.shape == (2,)
     assert torch.allclose(model.predict([FOREIGN], tta="flips").ood_score, alone.ood_score, rtol=1e-4)
+
+
+WITHOUT_A_SECOND_STAGE = {
+    "DCG": lambda: small_model(trained=True, predictor="dcg", class_names=("cat", "dog", "eel")),
+    "global stream": lambda: small_model(trained=True, predictor="global", class_names=("cat", "dog", "eel")),
+    "plain classifier": lambda: plain_classifier(num_classes=3, class_names=("cat", "dog", "eel"), image_size=64),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_A_SECOND_STAGE)
+def test_models_without_a_second_stage_compare_the_encoders_features(kind):
+    model = trusting(WITHOUT_A_SECOND_STAGE[kind]())
+    assert (found := model.predict([*OWN[:4], FOREIGN])).in_distribution.tolist() == [True] * 4 + [False]
+    expected = model.trust.gate.score(model.embed([*OWN[:4], FOREIGN]).numpy())
+    torch.testing.assert_close(found.ood_score, torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
+    flipped = model.predict([FOREIGN], tta="flips")
+    torch.testing.assert_close(flipped.ood_score, found.ood_score[4:], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="unlike the training pictures"):
+        model.predict([FOREIGN], on_foreign="refuse")
+
+
+def plain_classifier(**fields):
+    torch.manual_seed(0)
+    model = diffmiczoo.create_model("timm/test_resnet", **fields)
+    model.trained = True
+    return model
 
 
 def test_weights_without_it_answer_as_before():
