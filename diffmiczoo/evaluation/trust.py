@@ -38,9 +38,16 @@ class Known(HeldBack):
     @classmethod
     def of(cls, members: MemberLogits, manifest: Manifest, config: DiffMICConfig) -> HeldBack:
         """Returns what members say of the pictures of a manifest, with the config's calibration and decision rule."""
-        groups, probs = manifest.groups(), members.probs(config)
+        return cls.of_images(members.probs(config), members.targets, members.features, manifest, config)
+
+    @classmethod
+    def of_images(
+        cls, probs: Tensor, targets: Tensor, features: Tensor, manifest: Manifest, config: DiffMICConfig
+    ) -> HeldBack:
+        """Returns the same from probabilities (N, C), targets and features (N, H) of the pictures of a manifest."""
+        groups = manifest.groups()
         numbers = np.arange(len(probs)) if groups is None else group_numbers(groups)[0]
-        return cls.from_probs(probs, members.targets, numbers, config, members.features)
+        return cls.from_probs(probs, targets, numbers, config, features)
 
 
 def fit_limits(model: DiffMICv2, data: Any, *, progress: bool | None = None) -> Trust:

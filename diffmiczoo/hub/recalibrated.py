@@ -13,12 +13,9 @@ from diffmiczoo.files import check_directory, write_text
 from diffmiczoo.hub.card import NOT_CLINICAL
 from diffmiczoo.hub.card_tables import table
 from diffmiczoo.hub.companions import StorableModel
-from diffmiczoo.hub.serialization import save_directory
+from diffmiczoo.hub.serialization import RECALIBRATED, RECALIBRATION_FILE, save_directory
 from diffmiczoo.metrics.recalibration import Recalibration, cells
 from diffmiczoo.runtime.text import markdown_text
-
-#: The table of before and after, for programs.
-RECALIBRATION_FILE = "recalibration.json"
 
 _BACK = (
     "The calibration from before is stored with the weights: `model.undo_recalibration()` goes back to it. All other "
@@ -69,7 +66,7 @@ def _readme(found: Recalibration, directory: Path) -> str:
         "```python\nimport diffmiczoo\n\n"
         f'model = diffmiczoo.create_model("local-dir:{directory.name}", pretrained=True)\n```'
     )
-    parts = [f"# {markdown_text(found.source)}, recalibrated", NOT_CLINICAL, use, recalibration_section(found)]
+    parts = [f"# {markdown_text(found.source)}{RECALIBRATED}", NOT_CLINICAL, use, recalibration_section(found)]
     return "\n\n".join(parts) + "\n"
 
 

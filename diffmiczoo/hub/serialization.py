@@ -27,6 +27,9 @@ from diffmiczoo.runtime.devices import as_device
 #: Files that others keep weights in; they can run code when they are loaded, so they never are.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
+#: The table of before and after a recalibration, for programs, and how the title of the README.md beside it ends.
+RECALIBRATION_FILE, RECALIBRATED = "recalibration.json", ", recalibrated"
+
 #: No description is longer; a longer file is not one.
 LONGEST_CONFIG = 1_000_000
 
@@ -79,7 +82,8 @@ def save_directory(
 
     Args:
         model: its weights, config, name and whether it is trained.
-        directory: made if need be; other files in it are left alone.
+        directory: made if need be; other files in it are left alone, but for those that say how weights that were here
+            before were recalibrated.
         dtype: store floating-point tensors as this type; as they are by default.
 
     Raises:
@@ -101,6 +105,16 @@ def save_directory(
         _flush(weights)
         os.replace(weights, directory / WEIGHTS_FILE)
         os.replace(config, directory / CONFIG_FILE)
+    _remove_recalibration(directory)
+
+
+def _remove_recalibration(directory: Path) -> None:
+    table, readme = directory / RECALIBRATION_FILE, directory / "README.md"
+    if not table.is_file():
+        return
+    if readme.is_file() and readme.read_text("utf-8", "replace").partition("\n")[0].endswith(RECALIBRATED):
+        readme.unlink()
+    table.unlink()
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

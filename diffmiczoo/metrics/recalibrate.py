@@ -141,6 +141,8 @@ class RecalibratedModel(CalibratedModel):
         start: DiffMICConfig,
     ) -> None:
         gate, first = None if trust is None else trust.gate, self.recalibration
+        # A gate's covariance is stored once: where the new limits have it, the old ones need not.
+        before = trust if trust is None or new.trust.gate is None else dataclasses.replace(trust, gate=None)
         if first is not None:
             notes = (f"It starts from the calibration before that on {first.pictures:,} pictures, as it was.", *notes)
         self.recalibration = Recalibration(
@@ -153,7 +155,7 @@ class RecalibratedModel(CalibratedModel):
             fitted=new.config.calibration,
             changes=new.changes,
             notes=notes,
-            limits=None if trust is None else dataclasses.replace(trust, gate=None).to_text(),
+            limits=None if before is None else before.to_text(),
             gate=None if gate is None else (gate.limit, gate.pictures, gate.groups),
         )
         # The registered weights are those with the calibration from before.
@@ -200,7 +202,7 @@ def _notes(new: Refit, counts: dict[str, int], kept: bool, gate: Gate | None) ->
         notes.append(f"Prediction sets at 0.1 always have {named}: fewer than 9 groups show it.")
     if new.trust.gate is None:
         why = "these weights know no features of their training pictures"
-        dropped = "the one that there was is of another preprocessing or encoder, and is dropped for good"
+        dropped = "the one that there was is of another preprocessing or encoder, and is dropped"
         notes.append(f"There is no gate: {why if gate is None else dropped}.")
     elif gate is not None and new.trust.gate.limit > WIDER * gate.limit:
         notes.append(

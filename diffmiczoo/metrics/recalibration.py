@@ -47,7 +47,8 @@ class Recalibration:
         original, fitted: calibration fields of the config before and after.
         changes: the table; empty without labels.
         notes: what was decided, a sentence each.
-        limits: text of the `Trust` before, without its gate; None where there was none.
+        limits: text of the `Trust` before, without its gate where the new one has the covariance; None where there was
+            none.
         gate: limit, pictures and groups of its gate; None where there was none.
     """
 
@@ -77,7 +78,7 @@ class Recalibration:
         if self.limits is None:
             return None
         trust = Trust.from_text(self.limits)
-        if self.gate is None or now is None or now.gate is None:
+        if self.gate is None or trust.gate is not None or now is None or now.gate is None:
             return trust
         limit, pictures, groups = self.gate
         gate = dataclasses.replace(now.gate, limit=limit, pictures=pictures, groups=groups)

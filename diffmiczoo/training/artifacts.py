@@ -25,6 +25,7 @@ from diffmiczoo.metrics.report import Metrics, number_text
 from diffmiczoo.metrics.table import overall_metrics
 from diffmiczoo.runtime.text import markdown_text
 from diffmiczoo.training.budget import budget_of
+from diffmiczoo.training.limits import limits_of_run
 from diffmiczoo.training.plan import Plan
 from diffmiczoo.training.trainer import Trainer
 
@@ -32,7 +33,8 @@ from diffmiczoo.training.trainer import Trainer
 def write_artifacts(trainer: Trainer, plan: Plan, report: DataReport) -> Metrics | None:
     """Writes weights, pictures and pages of a finished run, and returns the best weights' metrics on validation data.
 
-    Thresholds of a multi-label model are fitted here, as temperature and prior weight were during training.
+    Thresholds of a multi-label model are fitted here, as temperature and prior weight were during training, and what
+    the weights know about their limits.
     """
     _remember_pictures(trainer)
     measured = _measure(trainer) if trainer.model.trained else None
@@ -89,6 +91,7 @@ def _measure(trainer: Trainer) -> _Measured:
     config, manifest = model.config, validation.manifest
     probs = scores_to_probs(scores, config, members)
     model.config = config = fit_decision(probs, targets, config, trainer.recipe.balance_labels)
+    model.trust = limits_of_run(trainer, probs, targets)
     dcg_probs = logits_to_probs(0.5 * (members[:, 0] + members[:, 1]), config.task)
     return _Measured(PredictionsWithDcg.of(manifest, probs, dcg_probs, config), progress)
 
@@ -105,10 +108,13 @@ def _save_weights(trainer: Trainer, plan: Plan, measured: _Measured | None) -> N
         write_text(best / CARD_FILE, json.dumps(_card_facts(plan), indent=1) + "\n")
     if trainer.last is None:
         return
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights, trust = {name: tensor.clone() for name, tensor in model.state_dict().items()}, model.trust
     model.load_state_dict(trainer.last)
+    # Limits are those of the best weights.
+    model.trust = None
     model.save_pretrained(output / "last")
     model.load_state_dict(weights)
+    model.trust = trust
 
 
 def _card_facts(plan: Plan) -> dict[str, Any]:

@@ -83,10 +83,10 @@ def fit_gate(
     if len(features) < 2:
         raise InvalidValueError("training has one picture; a covariance needs at least two")
     mean = features.mean(0).astype(np.float32)
-    variances, directions = np.linalg.eigh(shrunk_covariance(features - mean))
-    rank = min(len(mean), max(1, MOST_NUMBERS // len(mean)))
-    # eigh sorts by rising variance; what gets no axis shares the mean of its variances.
-    axes, along = directions.T[::-1][:rank], np.maximum(variances[::-1], np.finfo(np.float32).tiny)
+    variances, directions = _spectrum(features - mean)
+    rank = min(len(directions), max(1, MOST_NUMBERS // len(mean)))
+    # What gets no axis shares the mean of its variances.
+    axes, along = directions[:rank], np.maximum(variances, np.finfo(np.float32).tiny)
     rest = 0.0 if rank == len(mean) else float(along[rank:].mean() ** -0.5)
     scales = (along[:rank] ** -0.5).astype(np.float32)
     numbers = checked_groups(groups, len(others))
@@ -103,15 +103,45 @@ def shrunk_covariance(centred: np.ndarray) -> np.ndarray:
 
     Source: Ledoit and Wolf, *A well-conditioned estimator for large-dimensional covariance matrices* (2004).
     """
-    count, width = centred.shape
-    sample = centred.T @ centred / count
-    level = float(np.trace(sample)) / width
-    spread = float((sample**2).sum()) - width * level**2
-    squares = centred**2
-    noise = float((squares.T @ squares).sum()) / count**2 - float((sample**2).sum()) / count
-    weight = 1.0 if spread <= 0 else min(max(noise / spread, 0.0), 1.0)
-    shrunk: np.ndarray = (1 - weight) * sample + weight * level * np.eye(width)
+    sample = centred.T @ centred / len(centred)
+    level, weight = _shrinkage(centred, float((sample**2).sum()))
+    shrunk: np.ndarray = (1 - weight) * sample + weight * level * np.eye(len(sample))
     return shrunk
+
+
+def _shrinkage(centred: np.ndarray, squared_norm: float) -> tuple[float, float]:
+    """Returns the mean variance and Ledoit and Wolf's weight of it.
+
+    Args:
+        centred: (N, H).
+        squared_norm: sum of the squares of the covariance's entries.
+    """
+    count, width = centred.shape
+    squares = centred**2
+    level = float(squares.sum()) / count / width
+    spread = squared_norm - width * level**2
+    noise = float((squares.sum(1) ** 2).sum()) / count**2 - squared_norm / count
+    return level, 1.0 if spread <= 0 else min(max(noise / spread, 0.0), 1.0)
+
+
+def _spectrum(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the falling variances (H,) of the shrunk covariance, and the directions (r, H) of the first r of them.
+
+    With fewer rows N than columns H the others all have the same variance, and no H × H matrix is needed: of features as
+    long as those of the paper's size its eigenvectors would take minutes.
+    """
+    count, width = centred.shape
+    if count >= width:
+        variances, directions = np.linalg.eigh(shrunk_covariance(centred))
+        return variances[::-1], directions.T[::-1]
+    squares, left = np.linalg.eigh(centred @ centred.T)
+    # Where nothing varies there is no direction.
+    varies = squares > 1e-12 * max(float(squares[-1]), np.finfo(np.float64).tiny)
+    squares, left = squares[varies][::-1], left[:, varies][:, ::-1]
+    sample = squares / count
+    level, weight = _shrinkage(centred, float((sample**2).sum()))
+    directions = (left / np.sqrt(squares)).T @ centred
+    return np.pad((1 - weight) * sample, (0, width - len(sample))) + weight * level, directions
 
 
 def _distances(gate: Gate, features: ArrayLike) -> np.ndarray:

@@ -47,6 +47,14 @@ def test_the_command_shows_subgroups_and_robustness_and_saves_them(run_directory
     assert [table["column"] for table in saved["subgroups"]] == ["label", "split"]
     assert len(saved["robustness"]["rows"]) == 8
     assert saved["robustness"]["clean"]["values"]["accuracy"] == saved["model"]["values"]["accuracy"]
+    path = run_directory / "best" / "metrics.json"
+    assert CliRunner().invoke(main, [*command, "--by", "split", "--save"]).exit_code == 0
+    again = json.loads(path.read_text())["test"]
+    assert again["robustness"] == saved["robustness"] and [each["column"] for each in again["subgroups"]] == ["split"]
+    other = {**again, "model": {**again["model"], "values": {**again["model"]["values"], "accuracy": 0.123}}}
+    path.write_text(json.dumps({"test": other}))
+    assert CliRunner().invoke(main, [*command, "--save"]).exit_code == 0
+    assert json.loads(path.read_text())["test"].keys() == {"model", "dcg"}
     wrong = CliRunner().invoke(main, [*command, "--by", "sex"])
     assert wrong.exit_code == 2 and "has no column sex to divide images by; found ['file', 'label'" in wrong.output
 

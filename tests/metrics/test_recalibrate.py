@@ -242,13 +242,23 @@ def test_the_command_writes_a_folder_and_the_table(fitted, tmp_path: Path):
     assert same.exit_code == 2 and "holds the weights that are recalibrated; choose another folder" in same.output
 
 
-def test_a_gate_of_another_preprocessing_is_dropped_and_told(fitted):
+def test_a_gate_of_another_preprocessing_is_dropped_told_and_given_back(fitted, tmp_path):
     model = copy.deepcopy(fitted)
     model.config = model.config.replace(crop_mode="border")
     with pytest.warns(UserWarning, match="the gate is of another model, crop_mode='border'"):
         model.recalibrate(PICTURES, LABELS)
     assert model.trust.gate is None and model.predict(PICTURES[:1]).ood_score is None
     assert "is of another preprocessing or encoder, and is dropped" in " ".join(model.recalibration.notes)
+    save_recalibrated(model, tmp_path)
+    back = DiffMICv2.from_pretrained(tmp_path).undo_recalibration()
+    assert back.trust.to_text() == fitted.trust.to_text()
+    assert (tmp_path / "recalibration.json").is_file() and (tmp_path / "README.md").is_file()
+    back.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    (tmp_path / "README.md").write_text("# Weights of my own\n")
+    (tmp_path / "recalibration.json").write_text("{}")
+    back.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
 
 def test_where_files_are_is_not_written_down(fitted, tmp_path):

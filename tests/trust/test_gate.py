@@ -79,6 +79,18 @@ def test_many_features_are_stored_by_their_main_axes(monkeypatch):
     assert np.allclose(everything.score(new) * small.limit, small.rest * np.sqrt((centred**2).sum(1)))
 
 
+def test_fewer_pictures_than_features_need_no_large_matrix():
+    rng = np.random.default_rng(3)
+    training, others = rng.normal(size=(20, 50)) @ rng.normal(size=(50, 50)), rng.normal(size=(40, 50))
+    gate = fit_gate(training, others)
+    assert gate.axes.shape == (19, 50) and gate.rest > 0
+    centred = training - training.mean(0)
+    inverse = np.linalg.inv(shrunk_covariance(centred))
+    away = others - training.mean(0)
+    expected = np.sqrt(np.einsum("nh,hk,nk->n", away, inverse, away))
+    assert np.allclose(gate.score(others) * gate.limit, expected, rtol=2e-3)
+
+
 def test_features_that_all_agree_have_a_finite_distance():
     flat = np.ones((30, 4), np.float32)
     gate = fit_gate(flat, flat + np.random.default_rng(0).normal(size=flat.shape).astype(np.float32))
