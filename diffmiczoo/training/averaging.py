@@ -71,7 +71,7 @@ def average_weights(
     states = [model.state_dict() for model in models]
     first.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
     first.config = first.config.uncalibrated()
-    first.weights_name = first.loaded_from = first.recalibration = None
+    first.weights_name = first.loaded_from = first.trust = first.recalibration = None
     manifest = evaluation_split(first.config, data, split or "train")
     loader = DataLoader(
         ImageDataset(manifest, first.config, progress=progress),

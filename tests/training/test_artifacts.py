@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +17,12 @@ from factories import BRIEF, tiny_model
 from PIL import Image
 
 import diffmiczoo
+from diffmiczoo.data.manifest import Manifest, Record
+from diffmiczoo.evaluation.trust import fit_limits
 from diffmiczoo.hub.card_facts import IncompleteCardError, read_facts
+from diffmiczoo.model import DiffMICv2
+from diffmiczoo.training import limits
+from diffmiczoo.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +55,42 @@ def test_a_run_leaves_all_that_the_documentation_names(run) -> None:
     assert report["counts"]["train"] == {"dark": 12, "light": 12} and not report["problems"]
     rows = list(csv.DictReader((run.output / "metrics.csv").open()))
     assert [row["best"] for row in rows].count("True") == 2
+
+
+def test_weights_of_a_run_know_their_limits(run, common_manifest) -> None:
+    best = DiffMICv2.from_pretrained(run.output / "best")
+    assert best.trust is not None and best.trust.sets is not None and best.trust.sets.groups == 4
+    assert best.trust.to_text() == run.model.trust.to_text()
+    own, anew = best.trust, fit_limits(copy.deepcopy(best), common_manifest, progress=False)
+    assert own.settings == anew.settings and own.mean_probs == pytest.approx(anew.mean_probs, abs=1e-4)
+    for rule, other in zip(own.sets.rules, anew.sets.rules, strict=True):
+        assert rule.by_class == pytest.approx(other.by_class, abs=1e-4)
+    assert DiffMICv2.from_pretrained(run.output / "last").trust is None
+
+
+def test_the_gate_of_a_run_is_fitted_to_training_and_validation_squares(run, monkeypatch) -> None:
+    found = []
+    monkeypatch.setattr(limits, "fit_trust", lambda config, training, known: found.append((training, known)))
+    images = {name: torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8) for name, count in SQUARES.items()}
+    manifest = Manifest("images", tuple(Record(Path(f"{i}.png"), ("dark",)) for i in range(5)), NAMES, "multiclass")
+    data = SimpleNamespace(train=Squares(images["train"], manifest), val=Squares(images["val"], manifest))
+    trainer = SimpleNamespace(model=run.model, data=data, recipe=Recipe(batch_size=4), progress=False)
+    limits.limits_of_run(trainer, torch.full((5, 2), 0.5), torch.zeros(5, dtype=torch.long))
+    (training, known), own = found[0], run.model.embed([*images["val"]])
+    torch.testing.assert_close(torch.from_numpy(known.features), own, rtol=1e-3, atol=1e-3)
+    everything = run.model.embed([*images["train"]])
+    torch.testing.assert_close(training.sort(0).values, everything.sort(0).values, rtol=1e-3, atol=1e-3)
+
+
+NAMES, SQUARES = ("dark", "light"), {"train": 7, "val": 5}
+
+
+class Squares(NamedTuple):
+    squares: torch.Tensor
+    manifest: Manifest
+
+    def __len__(self) -> int:
+        return len(self.squares)
 
 
 def test_drawings_of_a_run_are_no_pictures_to_read(run, tmp_path) -> None:

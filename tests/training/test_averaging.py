@@ -12,6 +12,7 @@ from diffmiczoo.data.readers import read_manifest
 from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.averaging import average_weights
+from diffmiczoo.trust.stored import Trust
 
 NAMES = ("dark", "light")
 
@@ -29,6 +30,7 @@ def runs(tmp_path_factory):
             for parameter in model.parameters():
                 parameter.add_(sign * 0.01 * torch.rand_like(parameter))
         states.append({key: tensor.clone() for key, tensor in model.state_dict().items()})
+        model.trust = Trust({})
         model.save_pretrained(directory / name)
     return [directory / "a", directory / "b"], states
 
@@ -42,6 +44,7 @@ def test_weights_are_the_mean_and_statistics_are_new(runs, common_manifest) -> N
         if tensor.is_floating_point() and key not in statistics:
             torch.testing.assert_close(tensor, (first[key] + second[key]) / 2, msg=key)
     assert statistics and all(not torch.equal(found[key], first[key]) for key in statistics)
+    assert model.trust is None
     assert model.config.temperature is None and model.trained and not any(m.training for m in model.modules())
     assert all(m.momentum is not None for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
