@@ -14,8 +14,8 @@ class Priors:
 
     Shapes: `global_prior` ŷ_g, `local_prior` ŷ_l (B, C) logits; `saliency` (B, C, h, w) logits; `rois` (B, K, 3, r, r)
     normalised pixels; `roi_top_left` (B, K, 2) row and column in pixels; `roi_attention` α (B, K), sums to 1. Without a
-    local stream ŷ_l is ŷ_g and α is 1/K. `features` (B, D) are those of the global encoder, see `DCG.pooled`; None where
-    a second stage has its own, and in training.
+    local stream ŷ_l is ŷ_g and α is 1/K. `features` (B, D) are those of the global encoder, see `DCG.pooled`; None
+    where a second stage has its own, and in training.
     """
 
     global_prior: Tensor

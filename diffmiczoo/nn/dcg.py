@@ -169,7 +169,7 @@ class DCG(nn.Module):
     def _global_stream_and_ties(
         self, config: DiffMICConfig, images: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Returns saliency, global prior and features, and for which images the global stream has to be asked again alone, (B,).
+        """Does the same, and returns for which images the global stream has to be asked again alone, (B,).
 
         Convolutions differ in the last bits between batch sizes. If two windows tie within that error, the image (about
         1 %) is recomputed with batch size 1. Of half-precision saliency so many windows tie that it is left as it is.

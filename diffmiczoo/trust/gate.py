@@ -127,8 +127,8 @@ def _shrinkage(centred: np.ndarray, squared_norm: float) -> tuple[float, float]:
 def _spectrum(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the falling variances (H,) of the shrunk covariance, and the directions (r, H) of the first r of them.
 
-    With fewer rows N than columns H the others all have the same variance, and no H × H matrix is needed: of features as
-    long as those of the paper's size its eigenvectors would take minutes.
+    With fewer rows N than columns H the others all have the same variance, and no H × H matrix is needed: its
+    eigenvectors would take minutes for features as long as those of the paper's size.
     """
     count, width = centred.shape
     if count >= width:

@@ -72,7 +72,8 @@ WITHOUT_A_SECOND_STAGE = {
 @pytest.mark.parametrize("kind", WITHOUT_A_SECOND_STAGE)
 def test_models_without_a_second_stage_compare_the_encoders_features(kind):
     model = trusting(WITHOUT_A_SECOND_STAGE[kind]())
-    assert (found := model.predict([*OWN[:4], FOREIGN])).in_distribution.tolist() == [True] * 4 + [False]
+    found = model.predict([*OWN[:4], FOREIGN])
+    assert found.in_distribution.tolist() == [True] * 4 + [False]
     expected = model.trust.gate.score(model.embed([*OWN[:4], FOREIGN]).numpy())
     torch.testing.assert_close(found.ood_score, torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
     flipped = model.predict([FOREIGN], tta="flips")
