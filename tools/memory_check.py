@@ -48,8 +48,9 @@ class Sample:
         seconds: since the start.
         done: pictures with an answer.
         total: of all processes, shared pages divided among those that share them.
-        roles: resident memory by role; shared pages are in each.
+        roles: memory of their own of all processes of a role.
         largest: of one process, by role.
+        stored: pages of the object store that the process has touched that has touched most.
     """
 
     seconds: float
@@ -57,6 +58,7 @@ class Sample:
     total: int
     roles: dict[str, int]
     largest: dict[str, int]
+    stored: int
 
 
 def make_model(folder: Path) -> str:
@@ -86,17 +88,26 @@ def make_pictures(sources: Path, folder: Path, count: int, different: int = 300,
 def sample(root: psutil.Process, began: float, done: int) -> Sample:
     roles: dict[str, int] = defaultdict(int)
     largest: dict[str, int] = defaultdict(int)
-    total = 0
+    total = stored = 0
     for process in [root, *root.children(recursive=True)]:
         try:
             words, memory = " ".join(process.cmdline()), process.memory_full_info()
+            own, shared = pages(process.pid)
         except (psutil.Error, OSError):
             continue
         role = "driver" if process == root else next((role for word, role in ROLES.items() if word in words), "others")
-        roles[role] += memory.rss
-        largest[role] = max(largest[role], memory.rss)
+        roles[role] += own
+        largest[role] = max(largest[role], own)
+        stored = max(stored, shared)
         total += memory.pss
-    return Sample(time.monotonic() - began, done, total, dict(roles), dict(largest))
+    return Sample(time.monotonic() - began, done, total, dict(roles), dict(largest), stored)
+
+
+def pages(process: int) -> tuple[int, int]:
+    """Returns how many bytes are a process's own, and how many of shared memory it has touched."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    own, shared = (int(lines.get(name, "0 kB").split()[0]) << 10 for name in ("RssAnon", "RssShmem"))
+    return own, shared
 
 
 def watched(command: list[str], done: Callable[[], int], every: float, log: Path) -> list[Sample]:
@@ -117,14 +128,24 @@ def watched(command: list[str], done: Callable[[], int], every: float, log: Path
 
 def tell(samples: list[Sample], count: int) -> None:
     roles = sorted({role for each in samples for role in each.roles})
-    click.echo(" | ".join(["pictures", "seconds", "total MB", *(f"{role} MB (largest)" for role in roles)]))
+    click.echo(" | ".join(["pictures", "seconds", "total MB", "store MB", *(f"{role} MB (largest)" for role in roles)]))
     working = [each for each in samples if each.done]
     for share in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95):
         at = next((each for each in working if each.done >= share * count), None)
         if at is None:
             continue
         cells = [f"{at.roles.get(role, 0) / MEGABYTE:.0f} ({at.largest.get(role, 0) / MEGABYTE:.0f})" for role in roles]
-        click.echo(" | ".join([f"{at.done:,}", f"{at.seconds:.0f}", f"{at.total / MEGABYTE:.0f}", *cells]))
+        click.echo(
+            " | ".join(
+                [
+                    f"{at.done:,}",
+                    f"{at.seconds:.0f}",
+                    f"{at.total / MEGABYTE:.0f}",
+                    f"{at.stored / MEGABYTE:.0f}",
+                    *cells,
+                ]
+            )
+        )
     peak = max(samples, key=lambda each: each.total)
     click.echo(f"peak: {peak.total / MEGABYTE:.0f} MB at {peak.done:,} pictures, {peak.seconds:.0f} s")
     half = [each for each in working if 2 * each.done >= count and each.done < count]
