@@ -92,32 +92,35 @@ def roi_margin(evidence: Tensor, num_rois: int, cells: int) -> Tensor:
         num_rois: K.
         cells: side of the window in saliency cells.
     """
-    return _strongest_windows(evidence, num_rois, cells)[1]
+    _, means = _strongest_windows(evidence, num_rois, cells)
+    return torch.stack([_lead(each) for each in means], dim=1).amin(1)
 
 
-def _strongest_windows(evidence: Tensor, num_rois: int, cells: int) -> tuple[Tensor, Tensor]:
+def _strongest_windows(evidence: Tensor, num_rois: int, cells: int) -> tuple[Tensor, list[Tensor]]:
+    """Returns the K windows as `select_roi_cells` does, and the mean evidence of all that each was chosen from."""
     height, width = evidence.shape[-2:]
     total = evidence
     rows = torch.arange(height, device=evidence.device)[None, :, None]
     columns = torch.arange(width, device=evidence.device)[None, None, :]
-    found, margins = [], []
+    found, means = [], []
     # Each window depends on those before it, so this recurrence is the one loop; it stays on the device.
     for _ in range(num_rois):
         pooled = F.avg_pool2d(total[:, None], cells, stride=1)[:, 0]
-        best = pooled.flatten(1).argmax(1)
-        margins.append(_lead(pooled.flatten(1), best))
+        means.append(pooled.flatten(1))
+        best = means[-1].argmax(1)
         row, column = best // pooled.shape[-1], best % pooled.shape[-1]
         below, right = rows - row[:, None, None], columns - column[:, None, None]
         inside = (below >= 0) & (below < cells) & (right >= 0) & (right < cells)
         total = total.masked_fill(inside, 0)
         found.append(torch.stack([row, column], dim=-1))
-    return torch.stack(found, dim=1), torch.stack(margins, dim=1).amin(1)
+    return torch.stack(found, dim=1), means
 
 
-def _lead(values: Tensor, best: Tensor) -> Tensor:
-    """Returns the value at `best` less the largest of the others, (B,); 1 where all are 0 or there is one."""
-    top = values.gather(1, best[:, None])[:, 0]
-    others = values.scatter(1, best[:, None], -1).amax(1)
+def _lead(values: Tensor) -> Tensor:
+    """Returns the largest value less the largest of the others, (B,); 1 where all are 0 or there is one."""
+    best = values.argmax(1)[:, None]
+    top = values.gather(1, best)[:, 0]
+    others = values.scatter(1, best, -1).amax(1)
     return torch.where((top > 0) & (others >= 0), top - others, 1.0)
 
 

@@ -20,11 +20,11 @@ from diffmiczoo.runtime.weight_cache import WeightCache
 
 @dataclass(frozen=True)
 class FoldedBlock:
-    """One block: x ↦ softplus(scale_s · (W x) + shift_s) for step s; `product` is W (out, in), the rest (S, out)."""
+    """One block: x ↦ softplus(scale_s · (W x) + shift_s) for step s; `product` is W (out, in), the rest S × (out,)."""
 
     product: Callable[[Tensor], Tensor]
-    scale: Tensor
-    shift: Tensor
+    scale: tuple[Tensor, ...]
+    shift: tuple[Tensor, ...]
 
     def __call__(self, x: Tensor, step: int) -> Tensor:
         """Maps x (..., in) to (..., out)."""
@@ -130,4 +130,4 @@ def _folded(block: TimestepConv, t: Tensor, dtype: torch.dtype, packed: bool) ->
     per_channel = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
     scale = gamma * per_channel
     shift = scale * _bias(block.conv) + norm.bias.detach() - norm.running_mean * per_channel
-    return FoldedBlock(_product(block.conv, dtype, packed), scale, shift)
+    return FoldedBlock(_product(block.conv, dtype, packed), scale.unbind(), shift.unbind())

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 def modules_of(module: nn.Module) -> list[nn.Module]:
     """Returns a module and all within it, each once; in the same order as long as nothing changes."""
-    found: dict[nn.Module, None] = {}
-    waiting: list[nn.Module | None] = [module]
-    while waiting:
-        inner = waiting.pop()
-        if inner is not None and inner not in found:
-            found[inner] = None
-            waiting.extend(inner._modules.values())
+    found = {module: None}
+    level = [module]
+    # Level by level: most modules hold no others, and a level is one comprehension.
+    while level:
+        inside = [inner for outer in level if (held := outer._modules) for inner in held.values()]
+        level = [inner for inner in inside if inner is not None and inner not in found]
+        found.update(dict.fromkeys(level))
     return list(found)
 
 
@@ -28,5 +28,10 @@ def has_hooks(module: nn.Module) -> bool:
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
     """Returns the parameters and buffers of a module and of all within it; those that are shared more than once."""
-    stores = (store for inner in modules_of(module) for store in (inner._parameters, inner._buffers))
-    return [tensor for store in stores for tensor in store.values() if tensor is not None]
+    found: list[Tensor | None] = []
+    for inner in modules_of(module):
+        if inner._parameters:
+            found += inner._parameters.values()
+        if inner._buffers:
+            found += inner._buffers.values()
+    return [tensor for tensor in found if tensor is not None]

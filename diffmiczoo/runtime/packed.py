@@ -88,9 +88,8 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (..., in), of any floating type, to (..., out)."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.to(self.dtype).contiguous(), self.packed, self.bias, *self.activation
-        )
+        x = x if x.dtype == self.dtype else x.to(self.dtype)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), self.packed, self.bias, *self.activation)
         return y
 
 
@@ -123,11 +122,11 @@ class PackedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (B, in, h, w), of any floating type, to (B, out, h', w')."""
-        x = x.to(self.dtype)
         y: Tensor
         if self.rows is not None:
             y = self.rows(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             return y
+        x = x if x.dtype == self.dtype else x.to(self.dtype)
         weight, padding = self.weight, self.padding
         if self.shifted_kernels is not None:
             left, right, top, bottom = pad_same_arg(list(x.shape[2:]), self.kernel, self.stride, self.dilation)

@@ -16,6 +16,7 @@ them, so that it is in no state dict, copy or pickle, and weak references let it
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -46,7 +47,7 @@ def remembered() -> Iterator[list[Any]]:
 
 @dataclass(frozen=True)
 class _Entry(Generic[T]):
-    versions: tuple[tuple[int, int], ...]
+    versions: tuple[list[int], list[int]]
     tensors: list[ref[Tensor]]
     value: T
 
@@ -77,10 +78,13 @@ class WeightCache(Generic[T]):
 
     def _get(self, module: nn.Module, key: Hashable, build: Callable[[], T], only: bool) -> T:
         state = tensors_of(module)
-        # Tensors made in inference mode count no changes, so what was computed from them is not cached.
-        if any(tensor.is_inference() for tensor in state):
-            return build()
-        versions = tuple((tensor.data_ptr(), tensor._version) for tensor in state)
+        try:
+            versions = [tensor._version for tensor in state], [tensor.data_ptr() for tensor in state]
+        except RuntimeError:
+            # Tensors made in inference mode count no changes, so what was computed from them is not cached.
+            if any(tensor.is_inference() for tensor in state):
+                return build()
+            raise
         entry = self._entries.get(module, {}).get(key)
         # Another tensor may come to lie where one that is gone lay, so they have to be the same objects as well.
         if entry is not None and entry.versions == versions and _same(entry.tensors, state):
@@ -92,4 +96,4 @@ class WeightCache(Generic[T]):
 
 
 def _same(cached: list[ref[Tensor]], state: list[Tensor]) -> bool:
-    return all(old() is new for old, new in zip(cached, state, strict=True))
+    return len(cached) == len(state) and all(map(operator.is_, [old() for old in cached], state))
