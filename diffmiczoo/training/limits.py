@@ -7,6 +7,7 @@ import random
 import torch
 from torch import Tensor
 
+from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.evaluation.trust import MOST_TRAINING, Known, fit_trust
 from diffmiczoo.images.preprocessing import normalize
 from diffmiczoo.model import DiffMICv2
@@ -17,20 +18,30 @@ from diffmiczoo.training.trainer import Trainer
 from diffmiczoo.trust.stored import Trust
 
 
-def limits_of_run(trainer: Trainer, probs: Tensor, targets: Tensor) -> Trust:
+def limits_of_run(trainer: Trainer, probs: Tensor, targets: Tensor) -> Trust | None:
     """Does what `evaluation.trust.fit_limits` does, for a trained and calibrated model.
 
     Args:
         trainer: of the run.
         probs: (N, C) of the validation images.
         targets: of these.
+
+    Returns:
+        None where nothing can be fitted.
+
+    Warns:
+        UserWarning: says why; the weights are worth keeping without it.
     """
     model, validation, squares = trainer.model, trainer.data.val, trainer.data.train.squares
     chosen = random.Random(0).sample(range(len(squares)), min(MOST_TRAINING, len(squares)))
     training = _features(model, squares, chosen, trainer)
     features = _features(model, validation.squares, list(range(len(validation))), trainer)
-    known = Known.of_images(probs, targets, features, validation.manifest, model.config)
-    return fit_trust(model.config, training, known)
+    try:
+        known = Known.of_images(probs, targets, features, validation.manifest, model.config)
+        return fit_trust(model.config, training, known)
+    except InvalidValueError as error:
+        warn(f"{trainer.settings.output}: what the weights know about their limits could not be fitted: {error}")
+        return None
 
 
 @torch.inference_mode()

@@ -80,6 +80,10 @@ def test_the_gate_of_a_run_is_fitted_to_training_and_validation_squares(run, mon
     torch.testing.assert_close(torch.from_numpy(known.features), own, rtol=1e-3, atol=1e-3)
     everything = run.model.embed([*images["train"]])
     torch.testing.assert_close(training.sort(0).values, everything.sort(0).values, rtol=1e-3, atol=1e-3)
+    trainer.settings = SimpleNamespace(output=Path("runs/mine"))
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="runs/mine: what the weights know about their limits could not be fitted: "):
+        assert limits.limits_of_run(trainer, torch.full((5, 2), torch.nan), torch.zeros(5, dtype=torch.long)) is None
 
 
 NAMES, SQUARES = ("dark", "light"), {"train": 7, "val": 5}
