@@ -26,6 +26,12 @@ from diffmiczoo.inference.certificate import FORMATS, TOLERANCES, certificate_pa
 )
 @click.option("--with-runner", is_flag=True, help="Also write runner.py, which runs FILE without this package.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option(
+    "--allow-labels",
+    type=click.IntRange(0),
+    default=0,
+    help="How many pictures of --verify may get another label in fp16 or int8; by default none.",
+)
 def export(
     name: str,
     file: Path,
@@ -37,6 +43,7 @@ def export(
     verify: str | None,
     with_runner: bool,
     force: bool,
+    allow_labels: int,
 ) -> None:
     """Write the model NAME as FILE, after comparing what FILE answers with what predict does.
 
@@ -58,6 +65,7 @@ def export(
         verify=verify,
         with_runner=with_runner,
         force=force,
+        allow_labels=allow_labels,
     )
     click.echo(certificate.summary())
     for sentence in certificate.notes:

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffmiczoo.export.formats import Answers
 from diffmiczoo.export.graph import GraphSettings
 from diffmiczoo.images.preprocessing import normalize
+from diffmiczoo.inference.certificate import TOLERANCES, Comparison
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.views import views_of
 from diffmiczoo.model import DiffMICv2
@@ -23,6 +24,10 @@ BATCH_SIZES = (1, 2, 7)
 
 #: How near to 1 the score of the gate may be for float32 to decide otherwise than float64.
 _GATE_TIE = 1e-3
+
+#: By how much a label has to lead for it to be no matter of rounding, in every precision: a file in int8 that gives
+#: other labels shall not call them ties.
+_LABEL_TIE = TOLERANCES["fp32"]
 
 _COMPARED = ("probs", "scores", "uncertainty", "attention", "saliency", "ood_score", "spread")
 
@@ -44,21 +49,6 @@ class Expected:
     label_margin: np.ndarray
     set_margin: np.ndarray | None
     unsure: float | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How far a file's answers are from the model's; see the fields of the same names of `Certificate`."""
-
-    differences: dict[str, float]
-    labels_differ: int
-    label_ties: int
-    label_ties_differ: int
-    others_differ: int
-    rois_differ: int
-    roi_ties: int
-    roi_ties_split: int
-    split_difference: float
 
 
 def expected(model: DiffMICv2, squares: np.ndarray, graph: GraphSettings, defer_error: float | None = None) -> Expected:
@@ -146,13 +136,15 @@ def compare(known: Expected, found: Sequence[Mapping[str, np.ndarray]], toleranc
         if name in outputs
     }
     other_labels = np.any([_differ(each["labels"], outputs["labels"]) for each in found], axis=0)
-    tied = (known.label_margin <= tolerance) | split
+    tied = (known.label_margin <= _LABEL_TIE) | split
+    others = [_others(known, each, tolerance, rest) for each in found]
     return Comparison(
         differences=differences,
         labels_differ=int((other_labels & ~tied).sum()),
-        label_ties=int((known.label_margin <= tolerance).sum()),
+        label_ties=int((known.label_margin <= _LABEL_TIE).sum()),
         label_ties_differ=int((other_labels & tied).sum()),
-        others_differ=sum(_others(known, each, tolerance, rest) for each in found),
+        others_differ=sum(far for far, _ in others),
+        other_ties_differ=sum(near for _, near in others),
         rois_differ=int((other_rois & ~known.roi_ties).sum()),
         roi_ties=int(known.roi_ties.sum()),
         roi_ties_split=int(split.sum()),
@@ -160,23 +152,24 @@ def compare(known: Expected, found: Sequence[Mapping[str, np.ndarray]], toleranc
     )
 
 
-def _others(known: Expected, found: Mapping[str, np.ndarray], tolerance: float, rest: np.ndarray) -> int:
-    """Counts entries of sets, of the gate's word and of deferral that differ and are no ties."""
-    outputs, count = known.outputs, 0
-    decided = known.label_margin > tolerance
-    if "sets" in outputs and known.set_margin is not None:
-        wrong = (found["sets"] != outputs["sets"]) & (known.set_margin > tolerance)
-        count += int(wrong[rest & decided].sum())
-    if "in_distribution" not in outputs:
-        near_gate = np.zeros(len(rest), bool)
-    else:
+def _others(
+    known: Expected, found: Mapping[str, np.ndarray], tolerance: float, rest: np.ndarray
+) -> tuple[int, int]:
+    """Counts entries of sets, of the gate's word and of deferral that differ: those that are no ties, and ties."""
+    outputs, ties = known.outputs, {}
+    decided = known.label_margin > _LABEL_TIE
+    if known.set_margin is not None:
+        # A label is in every set: where it ties, so does its entry.
+        ties["sets"] = (known.set_margin <= tolerance) | ~decided[:, None, None]
+    near_gate = np.zeros(len(rest), bool)
+    if "in_distribution" in outputs:
         near_gate = np.abs(outputs["ood_score"] - 1) <= max(_GATE_TIE, tolerance)
-        wrong = (found["in_distribution"] != outputs["in_distribution"]) & ~near_gate
-        count += int(wrong[rest].sum())
-    if "deferred" in outputs and known.unsure is not None:
-        near = near_gate | (np.abs(outputs["uncertainty"] - known.unsure) <= 2 * tolerance)
-        count += int(((found["deferred"] != outputs["deferred"]) & ~near)[rest].sum())
-    return count
+        ties["in_distribution"] = near_gate
+    if known.unsure is not None:
+        ties["deferred"] = near_gate | (np.abs(outputs["uncertainty"] - known.unsure) <= 2 * tolerance)
+    wrong = {name: (found[name] != outputs[name])[rest] for name in ties if name in outputs}
+    near = sum(int((each & ties[name][rest]).sum()) for name, each in wrong.items())
+    return sum(int(each.sum()) for each in wrong.values()) - near, near
 
 
 def _differ(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -49,10 +49,10 @@ def onnx_content(graph: ExportedModel, metadata: Mapping[str, str], precision: s
     with_quick_softplus(proto)
     _name_batch(proto)
     if precision != "fp32":
-        from diffmiczoo.export.reduced import reduced
+        from diffmiczoo.export.reduced import reduce_precision
 
-        proto = reduced(proto, precision)
-    del proto.metadata_props[:]
+        reduce_precision(proto, precision)
+    without_traces(proto)
     onnx.helper.set_model_props(proto, dict(metadata))
     proto.producer_name, proto.doc_string = "diffmiczoo", metadata["warning"]
     content: bytes = proto.SerializeToString()
@@ -76,20 +76,25 @@ def _name_batch(proto: Any) -> None:
                 size.dim_param = re.sub(rf"\b{symbol}\b", "batch", size.dim_param)
 
 
+def without_traces(proto: Any) -> None:
+    """Takes out what torch notes for those who mend its exporter: a megabyte, with the folders of this machine in it."""
+    graph = proto.graph
+    for each in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del each.metadata_props[:]
+
+
 def with_numbers_in_place(proto: Any) -> None:
-    """Reshapes and transposes weights in the file instead of each time that it is loaded."""
+    """Computes what only moves weights before the file is written instead of each time that it is loaded.
+
+    Of a table, such as the U-Net's of all timesteps, the rows that are used stay.
+    """
     from onnx import numpy_helper
 
     weights = {each.name: each for each in proto.graph.initializer}
     for node in list(proto.graph.node):
-        if node.op_type not in ("Transpose", "Reshape") or not all(name in weights for name in node.input):
+        if node.op_type not in ("Transpose", "Reshape", "Gather") or not all(name in weights for name in node.input):
             continue
-        values = numpy_helper.to_array(weights[node.input[0]])
-        if node.op_type == "Transpose":
-            values = values.transpose(next((list(each.ints) for each in node.attribute if each.name == "perm"), None))
-        else:
-            sizes = numpy_helper.to_array(weights[node.input[1]]).tolist()
-            values = values.reshape([size or values.shape[place] for place, size in enumerate(sizes)])
+        values = _moved(node, [numpy_helper.to_array(weights[name]) for name in node.input])
         folded = numpy_helper.from_array(np.ascontiguousarray(values), node.output[0])
         weights[node.output[0]] = folded
         proto.graph.initializer.append(folded)
@@ -98,6 +103,16 @@ def with_numbers_in_place(proto: Any) -> None:
     for each in list(proto.graph.initializer):
         if each.name not in used:
             proto.graph.initializer.remove(each)
+
+
+def _moved(node: Any, given: list[np.ndarray]) -> np.ndarray:
+    values, *others = given
+    if node.op_type == "Transpose":
+        return values.transpose(next((list(each.ints) for each in node.attribute if each.name == "perm"), None))
+    if node.op_type == "Gather":
+        return values.take(others[0], axis=next((each.i for each in node.attribute if each.name == "axis"), 0))
+    sizes = enumerate(others[0].tolist())
+    return values.reshape([size or values.shape[place] for place, size in sizes])
 
 
 def pt2_content(graph: ExportedModel, metadata: Mapping[str, str]) -> bytes:

@@ -85,9 +85,9 @@ class Model:
         return dict(zip(names, self.session.run(None, {"pictures": squares}), strict=True))
 
     def predict(self, pictures: list[Any], batch_size: int = 32) -> list[dict[str, Any]]:
-        """Returns a record per picture: name, label (or labels), probs by class, uncertainty, in_distribution.
+        """Returns a record per picture: name, label (or labels), probs by class, uncertainty, in_distribution, rois.
 
-        Of a picture that cannot be read the record has `name` and `error`.
+        ROIs are left, top, right and bottom in the square of `image_size`, and their attention. Of a picture that cannot be read the record has `name` and `error`.
         """
         return list(self.stream(pictures, batch_size))
 
@@ -126,6 +126,8 @@ class Model:
             record["set"] = [self.labels[c] for c in np.argsort(-probs, kind="stable") if found[c]]
         if "deferred" in outputs:
             record["deferred"] = bool(outputs["deferred"][row])
+        boxes = zip(outputs["rois"][row].tolist(), outputs["attention"][row].tolist(), strict=True)
+        record["rois"] = [{"box": box, "attention": attention} for box, attention in boxes]
         return record
 
 

@@ -35,6 +35,7 @@ class ExportableModel:
         verify: Any = None,
         with_runner: bool = False,
         force: bool = False,
+        allow_labels: int = 0,
     ) -> Certificate:
         """Writes the whole model as a file for other programs, after comparing the file's answers with `predict`.
 
@@ -50,6 +51,7 @@ class ExportableModel:
             verify: pictures to compare on, as `predict` takes them; pictures made from a seed by default.
             with_runner: write `runner.py` beside it, which runs the file with numpy, Pillow and onnxruntime alone.
             force: replace files that are there.
+            allow_labels: how many pictures of `verify` may get another label in fp16 or int8.
 
         Returns:
             What was measured.
@@ -62,6 +64,8 @@ class ExportableModel:
         """
         from diffmiczoo.inference.certificate import ExportSettings
 
-        settings = ExportSettings(format, precision, steps, num_samples, defer_error, verify, with_runner, force)
+        settings = ExportSettings(
+            format, precision, steps, num_samples, defer_error, verify, with_runner, force, allow_labels
+        )
         exporter = _handed_in[0]()
         return exporter(self, path, settings)

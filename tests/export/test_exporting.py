@@ -17,7 +17,7 @@ import diffmiczoo
 from diffmiczoo.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from diffmiczoo.export import exporting, formats
 from diffmiczoo.export.graph import OUTPUTS
-from diffmiczoo.export.reduced import reduced
+from diffmiczoo.export.reduced import reduce_precision
 from diffmiczoo.hub.companions import weights_digest
 from diffmiczoo.inference.certificate import CertificateError
 
@@ -74,15 +74,21 @@ def test_the_unets_softplus_is_quick_and_that_of_the_probabilities_exact(exporte
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_reduced_precisions_touch_what_predict_computes_in_them(exported, precision):
-    proto = reduced(onnx.load(exported.path), precision)
-    found = formats.onnx_answers(proto.SerializeToString())(pictures())
+def test_reduced_precisions_touch_what_predict_computes_in_them(exported, full_content, precision):
+    proto = onnx.load_from_string(full_content)
+    reduce_precision(proto, precision)
+    answers = formats.onnx_answers(proto.SerializeToString())
+    found = answers(pictures())
     known = exported.model.predict(list(pictures()))
     np.testing.assert_allclose(found["probs"], known.probs, atol=0.05)
     np.testing.assert_allclose(found["saliency"], known.saliency, atol=1e-5)  # the DCG stays as it is
     assert np.abs(found["scores"] - known.scores.numpy()).max() > 1e-7
     types = {each.data_type for each in proto.graph.initializer}
-    assert (onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.INT8) in types
+    assert (onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.UINT8) in types
+    if precision == "int8":  # the ranges are of rows: no picture's answer depends on the others
+        np.testing.assert_allclose(answers(pictures()[-1:])["probs"], found["probs"][-1:], atol=1e-6)
+        own = exported.model.predict(list(pictures()), precision="int8")
+        np.testing.assert_allclose(found["probs"], own.probs, atol=2e-3)
 
 
 class Other:
