@@ -24,6 +24,7 @@ import numpy as np
 import diffmiczoo
 from diffmiczoo.benchmark.timing import markdown_table
 from diffmiczoo.data.readers import as_manifest
+from diffmiczoo.export import certify
 from diffmiczoo.inference.certificate import TOLERANCES, Certificate, CertificateError
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.model import DiffMICv2
@@ -39,7 +40,11 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Runner:
-    """What `runner.py` answered beside `predict`: pictures that differ, and the largest difference of a probability."""
+    """What `runner.py` answered beside `predict`: pictures that differ, and the largest difference of a probability.
+
+    `ties` are pictures whose score of the gate, or a probability, lies on its limit within rounding: so do pictures of
+    the validation split that gave the limit. They count nowhere else.
+    """
 
     pictures: int
     probs: float
@@ -47,6 +52,7 @@ class Runner:
     rois: int
     in_distribution: int
     sets: int
+    ties: int
     seconds: float
 
     @property
@@ -71,6 +77,18 @@ def run_runner(file: Path, pictures: list[str]) -> tuple[list[dict[str, Any]], f
     return [json.loads(line) for line in done.stdout.splitlines()], time.monotonic() - began
 
 
+def ties_of(known: Prediction) -> np.ndarray:
+    """Returns which pictures lie on a limit of the gate or of the sets at .1, (B,)."""
+    ties = np.zeros(len(known), bool)
+    if known.ood_score is not None:
+        ties |= np.abs(known.ood_score.numpy() - 1) <= certify.GATE_TIE
+    if known.shown_sets is not None and known.trust is not None and known.trust.sets is not None:
+        rule = next(each for each in known.trust.sets.rules if each.alpha == 0.1)
+        lowest = np.array([low or 0.0 for low in rule.by_class])
+        ties |= (np.abs(known.probs.numpy() - lowest) <= TOLERANCES["fp32"]).any(1)
+    return ties
+
+
 def compare(known: Prediction, records: list[dict[str, Any]], seconds: float = 0.0) -> Runner:
     """Compares records of the runner with a prediction for the same files."""
     if [record["name"] for record in records] != list(known.names):
@@ -80,14 +98,16 @@ def compare(known: Prediction, records: list[dict[str, Any]], seconds: float = 0
     inside = [None] * len(records) if known.in_distribution is None else known.in_distribution.tolist()
     sets = known.shown_sets or [None] * len(records)
     one = known.config.task == "multiclass"
-    rows = list(zip(records, known.labels, inside, sets, strict=True))
+    ties = ties_of(known).tolist()
+    rows = list(zip(records, known.labels, inside, sets, ties, strict=True))
     return Runner(
         pictures=len(records),
         probs=float(np.abs(probs - known.probs.numpy()).max()),
-        labels=sum((record["label"] if one else record["labels"]) != label for record, label, _, _ in rows),
+        labels=sum((record["label"] if one else record["labels"]) != label for record, label, *_ in rows),
         rois=int((rois != known.rois.numpy()).any((1, 2)).sum()),
-        in_distribution=sum(record["in_distribution"] != value for record, _, value, _ in rows),
-        sets=sum(record.get("set") != value for record, _, _, value in rows),
+        in_distribution=sum(record["in_distribution"] != value and not tie for record, _, value, _, tie in rows),
+        sets=sum(record.get("set") != value and not tie for record, _, _, value, tie in rows),
+        ties=sum(ties),
         seconds=seconds,
     )
 
@@ -126,7 +146,7 @@ def main(names: tuple[str, ...], data: Path, count: int, precision: str, keep: P
 
 HEADER = (
     "weights", "pictures", "MB", "largest |Δp|", "labels", "label ties (other)", "sets, gate (near)", "ROIs",
-    "ROI ties (other)", "runner: largest |Δp|", "labels", "ROIs", "in_distribution", "sets", "seconds",
+    "ROI ties (other)", "runner: largest |Δp|", "labels", "ROIs", "in_distribution", "sets", "ties", "seconds",
 )  # fmt: skip
 
 
@@ -145,8 +165,8 @@ def _cells(found: Certificate) -> list[str]:
 
 def _runner_cells(found: Runner | None) -> list[str]:
     if found is None:
-        return ["no file"] + [""] * 5
-    pictures, probs, *counts, seconds = dataclasses.astuple(found)
+        return ["no file"] + [""] * 6
+    _, probs, *counts, seconds = dataclasses.astuple(found)
     return [f"{probs:.1e}", *map(str, counts), f"{seconds:.0f}"]
 
 

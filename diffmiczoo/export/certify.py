@@ -23,7 +23,7 @@ from diffmiczoo.runtime.modes import frozen
 BATCH_SIZES = (1, 2, 7)
 
 #: How near to 1 the score of the gate may be for float32 to decide otherwise than float64.
-_GATE_TIE = 1e-3
+GATE_TIE = 1e-3
 
 #: By how much a label has to lead for it to be no matter of rounding, in every precision: a file in int8 that gives
 #: other labels shall not call them ties.
@@ -152,9 +152,7 @@ def compare(known: Expected, found: Sequence[Mapping[str, np.ndarray]], toleranc
     )
 
 
-def _others(
-    known: Expected, found: Mapping[str, np.ndarray], tolerance: float, rest: np.ndarray
-) -> tuple[int, int]:
+def _others(known: Expected, found: Mapping[str, np.ndarray], tolerance: float, rest: np.ndarray) -> tuple[int, int]:
     """Counts entries of sets, of the gate's word and of deferral that differ: those that are no ties, and ties."""
     outputs, ties = known.outputs, {}
     decided = known.label_margin > _LABEL_TIE
@@ -163,7 +161,7 @@ def _others(
         ties["sets"] = (known.set_margin <= tolerance) | ~decided[:, None, None]
     near_gate = np.zeros(len(rest), bool)
     if "in_distribution" in outputs:
-        near_gate = np.abs(outputs["ood_score"] - 1) <= max(_GATE_TIE, tolerance)
+        near_gate = np.abs(outputs["ood_score"] - 1) <= max(GATE_TIE, tolerance)
         ties["in_distribution"] = near_gate
     if known.unsure is not None:
         ties["deferred"] = near_gate | (np.abs(outputs["uncertainty"] - known.unsure) <= 2 * tolerance)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffmiczoo.errors import MissingExtraError
+from diffmiczoo.errors import InvalidValueError, MissingExtraError
 from diffmiczoo.export.graph import INPUT, ExportedModel
 from diffmiczoo.export.softplus import with_quick_softplus
 
@@ -77,7 +77,7 @@ def _name_batch(proto: Any) -> None:
 
 
 def without_traces(proto: Any) -> None:
-    """Takes out what torch notes for those who mend its exporter: a megabyte, with the folders of this machine in it."""
+    """Takes out what torch notes for those who mend its exporter: a megabyte that names the folders of a machine."""
     graph = proto.graph
     for each in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         del each.metadata_props[:]
@@ -129,13 +129,21 @@ def openvino_files(content: bytes) -> tuple[bytes, bytes]:
 
     Raises:
         ImportError: the extra is not installed.
+        ValueError: it has something that OpenVINO does not convert.
     """
     with needs("openvino"):
         import openvino
     with tempfile.TemporaryDirectory() as directory:
         source, target = Path(directory, "model.onnx"), Path(directory, "model.xml")
         source.write_bytes(content)
-        openvino.save_model(openvino.convert_model(source), target, compress_to_fp16=False)
+        try:
+            converted = openvino.convert_model(source)
+        except Exception as error:  # OpenVINO's have no common type
+            reason = next((line for line in reversed(str(error).split("\n")) if line.strip()), type(error).__name__)
+            raise InvalidValueError(
+                f"OpenVINO {openvino.__version__} cannot convert this model ({reason.strip()}); use format='onnx'"
+            ) from error
+        openvino.save_model(converted, target, compress_to_fp16=False)
         return target.read_bytes(), target.with_suffix(".bin").read_bytes()
 
 

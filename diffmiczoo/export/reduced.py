@@ -100,7 +100,7 @@ def _integer_product(x: str, weight: str, y: str) -> list[Any]:
     """Returns the nodes of step · (u W) + low · (1 W), where u = round((x - low) / step) are bytes."""
     from onnx import TensorProto, helper
 
-    steps: list[tuple[str, list[str], str, dict[str, int]]] = [
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("ReduceMin", [x, "int8_axis"], f"{y}_low", {}),
         ("ReduceMax", [x, "int8_axis"], f"{y}_high", {}),
         ("Sub", [f"{y}_high", f"{y}_low"], f"{y}_range", {}),

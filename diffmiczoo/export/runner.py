@@ -87,7 +87,9 @@ class Model:
     def predict(self, pictures: list[Any], batch_size: int = 32) -> list[dict[str, Any]]:
         """Returns a record per picture: name, label (or labels), probs by class, uncertainty, in_distribution, rois.
 
-        ROIs are left, top, right and bottom in the square of `image_size`, and their attention. Of a picture that cannot be read the record has `name` and `error`.
+        `spread` by class says how far the runs of the sampler are apart (null with one). ROIs are left, top, right and
+        bottom in the square of `image_size`, and their attention.
+        Of a picture that cannot be read the record has `name` and `error`.
         """
         return list(self.stream(pictures, batch_size))
 
@@ -117,6 +119,8 @@ class Model:
         record: dict[str, Any] = {"labels": given} if self.facts["task"] == "multilabel" else {"label": given[0]}
         record["probs"] = dict(zip(self.labels, map(float, probs), strict=True))
         record["uncertainty"] = float(outputs["uncertainty"][row])
+        spread = outputs.get("spread")
+        record["spread"] = None if spread is None else dict(zip(self.labels, map(float, spread[row]), strict=True))
         inside = outputs.get("in_distribution")
         record["in_distribution"] = None if inside is None else bool(inside[row])
         if "ood_score" in outputs:

@@ -61,7 +61,7 @@ class ExportSettings:
                 raise InvalidTypeError(f"{name}={value!r} must be a whole number")
         if self.allow_labels < 0 or (self.allow_labels and self.precision == "fp32"):
             raise InvalidValueError(
-                f"allow_labels={self.allow_labels} must be at least 0, and is for fp16 and int8: in fp32 no label differs"
+                f"allow_labels={self.allow_labels} must be at least 0, and is for fp16 and int8 alone"
             )
         if self.with_runner and self.format != "onnx":
             raise InvalidValueError(f"with_runner is for format='onnx', which the runner reads; found {self.format!r}")

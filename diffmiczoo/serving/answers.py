@@ -37,6 +37,7 @@ class PictureAnswer:
         label: the class; for several labels a list of those that reach their threshold.
         probs: class → probability in [0, 1].
         uncertainty: 0 = sure, 1 = knows nothing.
+        spread: class → standard deviation of its score over the runs of the sampler; null with one run.
         set: classes that cannot be ruled out at the level .1; null where the weights have no sets.
         ood_score: above 1 unlike the training pictures; null where the weights have no gate, as `in_distribution`.
         height, width: of the upright picture in pixels.
@@ -50,6 +51,7 @@ class PictureAnswer:
     label: str | list[str] | None = None
     probs: dict[str, float] | None = None
     uncertainty: float | None = None
+    spread: dict[str, float] | None = None
     set: list[str] | None = None
     ood_score: float | None = None
     in_distribution: bool | None = None
@@ -140,12 +142,14 @@ def _answered(prediction: Prediction) -> list[PictureAnswer]:
         prediction.names, prediction.labels, prediction.probs.tolist(), prediction.uncertainty.tolist(), strict=True
     )
     attention = prediction.roi_attention.tolist()
+    spread = None if prediction.spread is None else prediction.spread.tolist()
     return [
         PictureAnswer(
             name=name,
             label=label if isinstance(label, str) else list(label),
             probs=dict(zip(names, probs, strict=True)),
             uncertainty=uncertainty,
+            spread=None if spread is None else dict(zip(names, spread[row], strict=True)),
             set=limits[row]["set"],
             ood_score=limits[row]["ood_score"],
             in_distribution=limits[row]["in_distribution"],

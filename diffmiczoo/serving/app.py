@@ -13,6 +13,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import Response as Bare
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from diffmiczoo._version import __version__
 from diffmiczoo.errors import DiffMICError, InvalidValueError
@@ -108,16 +111,27 @@ def create_app(worker: Worker, model: ServedModel, settings: ServerSettings, giv
 def _add_routes(app: FastAPI, batcher: Batcher, settings: ServerSettings) -> None:
     start = "/page" if settings.page else "/docs"
 
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail, **_who(batcher.model)}, error.status_code, error.headers)
+
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:
         return RedirectResponse(start)
 
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Bare:  # browsers ask by themselves
+        return Bare(status_code=204)
+
+    @app.head("/health", include_in_schema=False, response_model=None)
     @app.get("/health", summary="Whether pictures are answered", response_model=None)
     async def health() -> JSONResponse:
         state = "ok" if batcher.healthy else "starting again"
         content = {"status": state, "waiting": batcher.waiting, **_who(batcher.model)}
         return JSONResponse(content, 200 if batcher.healthy else 503)
 
+    @app.head("/info", include_in_schema=False, response_model=None)
     @app.get("/info", summary="The weights: labels, hash, licence, card", response_model=ServedModel)
     async def info() -> JSONResponse:
         return JSONResponse(dataclasses.asdict(batcher.model))
@@ -126,6 +140,7 @@ def _add_routes(app: FastAPI, batcher: Batcher, settings: ServerSettings) -> Non
     async def predict(request: Request) -> JSONResponse:
         return await _predicted(request, batcher, settings)
 
+    @app.head("/docs", include_in_schema=False)
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(docs_page(app.openapi()))
@@ -135,6 +150,8 @@ async def _predicted(request: Request, batcher: Batcher, settings: ServerSetting
     try:
         uploads = await uploads_of(request, settings.max_images)
         found = iter(await batcher.submit(uploads.pictures))
+    except ClientDisconnect:
+        return _error(batcher, 400, "the client left while it sent")
     except TooManyError as error:
         return _error(batcher, 413, error)
     except InvalidValueError as error:

@@ -91,7 +91,8 @@ def _of_json(body: bytes) -> list[Upload | PictureAnswer]:
 def _of_entry(entry: Any, row: int) -> Upload | PictureAnswer:
     fields = entry if isinstance(entry, dict) else {"base64": entry}
     name = fields.get("name")
-    name = name if isinstance(name, str) and name else f"images[{row}]"
+    # JSON can name half of a character, which no answer can carry.
+    name = name.encode("utf-8", "replace").decode() if isinstance(name, str) and name else f"images[{row}]"
     text = fields.get("base64")
     if not isinstance(text, str):
         return unusable(name, 'has no text "base64"; send the content of the file, paths and addresses are not opened')

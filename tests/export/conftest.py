@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from factories import small_model
 
+from diffmiczoo.export import formats
+from diffmiczoo.export.graph import ExportedModel
 from diffmiczoo.inference.certificate import Certificate
 from diffmiczoo.inference.limits import settings_of
 from diffmiczoo.model import DiffMICv2
@@ -46,13 +50,29 @@ class Exported:
     model: DiffMICv2
     path: Path
     certificate: Certificate
+    traced: bytes
+    program: torch.export.ExportedProgram
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A model with all that a file can hold, its file and its certificate."""
+    """A model with all that a file can hold, its file, its certificate, and what it was made from."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model, path = trusting_model(), tmp_path_factory.mktemp("exported") / "small.onnx"
-    certificate = model.export(path, defer_error=0.05, verify=list(pictures()), with_runner=True)
-    return Exported(model, path, certificate)
+    programs, capture = [], formats._captured
+    traced, finish = [], formats.without_traces
+
+    def captured(graph: ExportedModel) -> torch.export.ExportedProgram:
+        programs.append(capture(graph))
+        return programs[0]
+
+    def finished(proto: Any) -> None:
+        traced.append(proto.SerializeToString())
+        finish(proto)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(formats, "_captured", captured)
+        patch.setattr(formats, "without_traces", finished)
+        certificate = model.export(path, defer_error=0.05, verify=list(pictures()), with_runner=True)
+    return Exported(model, path, certificate, traced[0], programs[0])

@@ -50,6 +50,16 @@ def test_a_label_that_another_rounding_may_turn_is_a_tie_and_no_other():
     assert certify.compare(known(), [changed(labels=turned)], 1e-4).labels_differ == 1
 
 
+def test_in_less_precision_another_label_is_no_tie_but_other_decisions_near_their_limit_are():
+    outputs = known().outputs
+    turned, sets, gate = (outputs[name].copy() for name in ("labels", "sets", "in_distribution"))
+    turned[2] = [False, True, False]
+    sets[1, 0, 2], gate[1] = True, False  # 0.05 below its limit, and 0.0001 below 1
+    rois = known(roi_ties=np.zeros(3, bool))
+    found = certify.compare(rois, [changed(labels=turned, sets=sets, in_distribution=gate)], 0.06)
+    assert (found.labels_differ, found.label_ties, found.others_differ, found.other_ties_differ) == (1, 1, 0, 2)
+
+
 def test_other_rois_are_a_fault_unless_two_windows_tie():
     rois = known().outputs["rois"].copy()
     rois[2] += 4

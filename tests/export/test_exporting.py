@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -57,6 +58,14 @@ def test_the_file_says_what_it_is(exported):
     assert not any(each.data_location for each in proto.graph.initializer)  # nothing lies in another file
 
 
+def test_the_file_holds_no_paths_of_this_machine_and_no_rows_that_are_not_used(exported):
+    proto = onnx.load(exported.path)
+    assert b"stack_trace" in exported.traced and b".py" not in exported.path.read_bytes()
+    assert not any(each.metadata_props for each in (*proto.graph.node, *proto.graph.value_info))
+    steps = exported.model.config.num_train_timesteps
+    assert not any(steps <= size <= steps + 1 for each in proto.graph.initializer for size in each.dims)
+
+
 def test_the_certificate_lies_beside_the_file(exported):
     found = json.loads(exported.path.with_name("small.onnx.certificate.json").read_text())
     assert found["passed"] and found["images"] == 9 and found["batch_sizes"] == [1, 2, 7]
@@ -74,8 +83,8 @@ def test_the_unets_softplus_is_quick_and_that_of_the_probabilities_exact(exporte
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_reduced_precisions_touch_what_predict_computes_in_them(exported, full_content, precision):
-    proto = onnx.load_from_string(full_content)
+def test_reduced_precisions_touch_what_predict_computes_in_them(exported, precision):
+    proto = onnx.load_from_string(exported.traced)
     reduce_precision(proto, precision)
     answers = formats.onnx_answers(proto.SerializeToString())
     found = answers(pictures())
@@ -113,6 +122,14 @@ def test_a_file_that_answers_otherwise_is_not_written(exported, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_other_labels_pass_where_they_are_allowed_and_are_told(exported):
+    found = dataclasses.replace(exported.certificate, precision="int8", labels_differ=2)
+    assert not found.passed
+    found = dataclasses.replace(found, allowed_labels=2)
+    assert found.passed and "gives OTHER LABELS than the model, as was allowed" in found.summary()
+    assert not dataclasses.replace(found, rois_differ=1).passed
+
+
 def test_nothing_is_replaced_unasked(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "onnx_content", Other(exported.path.read_bytes()))
     target = tmp_path / "a.onnx"
@@ -133,6 +150,8 @@ def test_nothing_is_replaced_unasked(exported, tmp_path, monkeypatch):
         ({"format": "pt2", "precision": "fp16"}, InvalidValueError, "format='pt2' is fp32 alone"),
         ({"format": "pt2", "with_runner": True}, InvalidValueError, "with_runner is for format='onnx'"),
         ({"format": "openvino"}, InvalidValueError, "OpenVINO's files end in .xml"),
+        ({"allow_labels": 1}, InvalidValueError, "allow_labels=1 must be at least 0, and is for fp16 and int8"),
+        ({"allow_labels": -1, "precision": "int8"}, InvalidValueError, "allow_labels=-1 must be at least 0"),
         ({"steps": 2.5}, InvalidTypeError, "steps=2.5 must be a whole number"),
         ({"steps": 0}, InvalidValueError, "steps=0 must be within 1"),
         ({"num_samples": 0}, InvalidValueError, "num_samples=0 must be at least 1"),

@@ -181,6 +181,10 @@ def test_it_runs_without_torch_and_answers_as_the_model(exported, tmp_path):
         assert list(record["probs"]) == ["cat", "dog", "eel"]
         np.testing.assert_allclose(list(record["probs"].values()), known.probs[row], atol=1e-6)
         assert record["uncertainty"] == pytest.approx(float(known.uncertainty[row]), abs=1e-6)
+        np.testing.assert_allclose(list(record["spread"].values()), known.spread[row], atol=1e-5)
+        assert [roi["box"] for roi in record["rois"]] == known.rois[row].tolist()
+        attention = [roi["attention"] for roi in record["rois"]]
+        np.testing.assert_allclose(attention, known.roi_attention[row], atol=1e-5)
         assert record["in_distribution"] == bool(known.in_distribution[row])
         assert record["deferred"] == bool(known.deferred[row])
 
@@ -198,8 +202,10 @@ def test_several_labels_are_listed():
     fake = runner.Model.__new__(runner.Model)
     fake.labels, fake.facts = ["a", "b"], {"task": "multilabel", "alphas": []}
     outputs = {"labels": np.array([[False, True]]), "probs": np.array([[0.2, 0.8]]), "uncertainty": np.array([0.4])}
+    outputs |= {"rois": np.array([[[0, 1, 2, 3]]]), "attention": np.array([[1.0]])}
     record = fake._record(outputs, 0)
-    assert record == {"labels": ["b"], "probs": {"a": 0.2, "b": 0.8}, "uncertainty": 0.4, "in_distribution": None}
+    known = {"labels": ["b"], "probs": {"a": 0.2, "b": 0.8}, "uncertainty": 0.4, "spread": None}
+    assert record == known | {"in_distribution": None, "rois": [{"box": [0, 1, 2, 3], "attention": 1.0}]}
 
 
 def test_files_of_others_are_refused(tmp_path):

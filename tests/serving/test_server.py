@@ -198,6 +198,44 @@ def test_short_keys_and_unknown_hosts_are_refused(weights) -> None:
     assert result.exit_code == 2 and "--host no.such.host.invalid is no address that is known" in result.stderr
 
 
+def test_methods_and_places_that_programs_try_by_themselves(server) -> None:
+    with server.client() as client:
+        for path in ("/health", "/info", "/docs"):
+            assert client.head(path).status_code == 200 and not client.head(path).content
+        assert client.get("/favicon.ico").status_code == 204
+        for method, path, status in [("GET", "/nowhere", 404), ("OPTIONS", "/predict", 405), ("GET", "/predict", 405)]:
+            refused = client.request(method, path)
+            assert refused.status_code == status and refused.json()["error"] and refused.json()["weights_sha256"]
+        assert client.request("PUT", "/predict").headers["allow"] == "POST"
+
+
+def test_any_name_is_answered(server, contents) -> None:
+    names = ["L\u00e4sion 1 \u4e2d.png", "../../etc/passwd", "a\0b", "\ud800.png", ""]  # the fourth is half a character
+    images = [{"name": name, "base64": base64.b64encode(contents[0]).decode()} for name in names]
+    with server.client() as client:
+        content, headers = json.dumps({"images": images}), {"content-type": "application/json"}
+        response = client.post("/predict", content=content, headers=headers)
+    assert response.status_code == 200
+    assert [image["name"] for image in response.json()["images"]] == [*names[:3], "?.png", "images[4]"]
+
+
+def test_spread_is_that_of_the_prediction(server, weights, contents) -> None:
+    known = diffmiczoo.create_model(weights, pretrained=True).predict([contents[0]])
+    with server.client() as client:
+        (answer,) = client.post("/predict", **form(("a.png", contents[0]))).json()["images"]
+    spread = None if known.spread is None else pytest.approx(known.spread[0].tolist(), abs=1e-6)
+    assert (None if answer["spread"] is None else list(answer["spread"].values())) == spread
+
+
+def test_a_client_that_leaves_while_it_sends_takes_nothing_down(server) -> None:
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        connection.sendall(head.encode())
+        time.sleep(0.2)
+    server.until_healthy()  # that no traceback is left is seen where the server ends
+
+
 def test_requests_are_answered_before_it_ends(server, contents, expected) -> None:
     """The last one: it ends the server."""
     worker = server.worker()
@@ -217,3 +255,4 @@ def test_requests_are_answered_before_it_ends(server, contents, expected) -> Non
         assert list(image["probs"].values()) == expected[image["sha256"]]
     assert server.process.wait(20) == -signal.SIGTERM
     assert not os.path.exists(f"/proc/{worker}")
+    assert "ClientDisconnect" not in server.process.stdout.read()
