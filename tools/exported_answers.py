@@ -84,7 +84,7 @@ def ties_of(known: Prediction) -> np.ndarray:
         ties |= np.abs(known.ood_score.numpy() - 1) <= certify.GATE_TIE
     if known.shown_sets is not None and known.trust is not None and known.trust.sets is not None:
         rule = next(each for each in known.trust.sets.rules if each.alpha == 0.1)
-        lowest = np.array([low or 0.0 for low in rule.by_class])
+        lowest = np.array([-1.0 if low is None else low for low in rule.by_class])
         ties |= (np.abs(known.probs.numpy() - lowest) <= TOLERANCES["fp32"]).any(1)
     return ties
 

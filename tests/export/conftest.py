@@ -38,7 +38,8 @@ def pictures(count: int = 9, size: int = 32) -> np.ndarray:
 def trusting_model() -> DiffMICv2:
     """A model that is calibrated and has a gate, sets and deferral."""
     # OpenVINO halves no map of one pixel, which the last stage on ROIs of 16 pixels does.
-    model = small_model(trained=True, class_names=("cat", "dog", "eel"), roi_out_index=-2, **SMALL)
+    early = {"roi_out_index": 3, "local_out_index": 3}
+    model = small_model(trained=True, class_names=("cat", "dog", "eel"), **early, **SMALL)
     model.config = model.config.replace(temperature=0.7, prior_weight=(0.4, 0.2), class_offsets=(0.1, 0.0, -0.1))
     features = model.embed(list(pictures(40)[:-1])).numpy()
     deferral = Deferral((Step(0.6, 300, 2), Step(0.9, 600, 300)), 700)

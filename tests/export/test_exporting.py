@@ -96,8 +96,6 @@ def test_reduced_precisions_touch_what_predict_computes_in_them(exported, precis
     assert (onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.UINT8) in types
     if precision == "int8":  # the ranges are of rows: no picture's answer depends on the others
         np.testing.assert_allclose(answers(pictures()[-1:])["probs"], found["probs"][-1:], atol=1e-6)
-        own = exported.model.predict(list(pictures()), precision="int8")
-        np.testing.assert_allclose(found["probs"], own.probs, atol=2e-3)
 
 
 class Other:
