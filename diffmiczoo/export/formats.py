@@ -118,8 +118,11 @@ def _moved(node: Any, given: list[np.ndarray]) -> np.ndarray:
 def pt2_content(graph: ExportedModel, metadata: Mapping[str, str]) -> bytes:
     """Returns a model as the file of `torch.export.save`, its metadata beside it in the archive."""
     with _quiet(), torch.no_grad():
-        program = _captured(graph)
-        file = io.BytesIO()
+        program, file = _captured(graph), io.BytesIO()
+        for module in program.graph_module.modules():
+            for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+                # Where in the source files of this machine it comes from.
+                node.meta.pop("stack_trace", None)
         torch.export.save(program, file, extra_files=dict(metadata))
     return file.getvalue()
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 from export.conftest import Exported, pictures
@@ -27,6 +28,9 @@ def test_a_program_of_torch_export(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "_captured", lambda graph: exported.program)
     path = tmp_path / "small.pt2"
     found = exported.model.export(path, format="pt2", verify=list(pictures()), defer_error=0.05)
+    with zipfile.ZipFile(path) as archive:  # nobody is to learn where the package lay
+        folder = str(Path(formats.__file__).parent).encode()
+        assert not any(folder in archive.read(name) for name in archive.namelist())
     check(found, exported)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() and found.size == path.stat().st_size
     with zipfile.ZipFile(path) as archive:
