@@ -121,8 +121,8 @@ def predict(
 
     What cannot be read is listed on the standard error, and the exit status is then 1. With --output, csv and jsonl are
     written batch by batch to FILE.partial, so that memory does not grow with the number of images; FILE is replaced at
-    the end, and FILE.run.json says what made it. --precision auto takes the fastest here that gives fp32's answers,
-    timed once and remembered: on some processors int8 is slower than bf16.
+    the end, and FILE.run.json says what made it. --precision auto takes the fastest here that gives eight made
+    pictures fp32's labels, timed once and remembered; one of yours may still get another label than in fp32.
     """
     output = None if output == Path("-") else output
     style = style or format_of(output)

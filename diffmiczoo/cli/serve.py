@@ -57,8 +57,8 @@ def serve(name: str, host: str, port: int, api_key: str | None, **options: Any) 
     """Answer pictures over HTTP with the weights NAME: POST /predict, GET /info, /health, /docs.
 
     Nothing is fetched from elsewhere once the weights are here, and clients cannot name files. Ends on SIGTERM or
-    Ctrl-C, when the requests that came before are answered. --precision auto takes the fastest here that gives fp32's
-    answers, timed once and remembered.
+    Ctrl-C, when the requests that came before are answered. --precision auto takes the fastest here that gives eight
+    made pictures fp32's labels, timed once and remembered; one of yours may still get another label than in fp32.
     """
     if api_key is not None and len(api_key) < 8:
         raise InvalidValueError(f"the API key has {len(api_key)} characters; give at least 8")

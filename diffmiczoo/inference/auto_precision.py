@@ -1,4 +1,4 @@
-"""`precision="auto"`: the fastest precision of this machine that gives a model's own answers, found out by trying."""
+"""`precision="auto"`: the fastest precision of this machine that keeps a model's labels on made pictures, by trying."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Probe:
 def auto_precision(
     model: nn.Module, config: DiffMICConfig, device: torch.device, batch_size: int, settings: str, predict_in: PredictIn
 ) -> str:
-    """Returns the fastest precision that this machine has and whose answers are the model's own.
+    """Returns the fastest precision that this machine has and whose answers on made pictures are the model's own.
 
     What is found is remembered: in this process while no weight changes, and in a file of this machine. The choice is a
     measurement, so that two machines may choose otherwise; what is computed in a precision is the same whoever chose.

@@ -134,8 +134,8 @@ class ImageClassifier:
                 twice as fast for the paper's size where the processor has them. The DCG, small encoders on CPUs and
                 the sampler's state stay in fp32. "int8" (on CPUs) is "bf16" with 8-bit integers in the U-Net's two
                 hidden layers, for large ones as the paper's: on some processors faster, on others slower. "auto" times
-                them once on this machine for batches of `batch_size` and takes the fastest whose answers are those of
-                fp32, see `inference.auto_precision`; `Prediction.precision` says which.
+                them once on this machine for batches of `batch_size` and takes the fastest whose labels are fp32's on
+                eight made pictures (others may differ), see `inference.auto_precision`; `Prediction.precision` says it.
             progress: show a bar; by default where the standard error is a terminal.
             tta: views of each picture to average, see `inference.views.mean_over_views`: "none", "hflip" (2, and twice
                 the time), "flips" (4) or "rotations" (8, quarter turns too); the config's `tta` by default, with which
