@@ -11,7 +11,6 @@ weight are fitted on the validation split for the stored float16 file, and the m
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
@@ -44,7 +43,6 @@ from diffmiczoo.metrics.decisions import fit_decision
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
-from diffmiczoo.training.trainer import HISTORY_FILE
 from diffmiczoo.zoo.weights import INDEX, INTENDED_USE, WEIGHTS, WEIGHTS_DIRECTORY
 
 
@@ -77,7 +75,7 @@ def _candidate(run: Path, directory: Path, entry: str, data: Path, fields: tuple
     manifest = read_manifest(data, class_names=model.config.class_names, task=model.config.task)
     model.save_pretrained(directory, dtype=torch.float16)
     stored = DiffMICv2.from_pretrained(directory)
-    recipe = _recipe(run)
+    recipe = recipe_of(run)
     stored.config = _calibrated(stored.config, stored, manifest.split("val"), recipe.get("balance_labels", 0.0))
     stored.save_pretrained(directory, dtype=torch.float16)
     report = {split: predict_with_dcg(stored, manifest.split(split)).report().to_dict() for split in ("val", "test")}
@@ -104,41 +102,14 @@ def _ablation(directory: Path, data: Path) -> dict[str, Any]:
     return {"ablation": ablate(config, val, test, manifest.split("test"), logistic=logistic).to_dict()}
 
 
-def _opponent(runs: tuple[Path, ...], own: Path, data: Path) -> dict[str, Any]:
-    """Returns what plain classifiers reach on the same test images, for metrics.json; nothing without their runs."""
-    if not runs:
-        return {}
-    model = DiffMICv2.from_pretrained(own)
-    manifest = read_manifest(data, class_names=model.config.class_names, task=model.config.task).split("test")
-    found = {run: DiffMICv2.from_pretrained(run / "best") for run in runs}
-    names = {each.config.dcg_encoder for each in found.values() if each.config.predictor == "classifier"}
-    if len(names) != 1:
-        raise click.ClickException(f"--plain: expected runs of one plain classifier, found {sorted(names) or 'none'}")
-    predicted = {run: predict_with_dcg(each, manifest).model for run, each in found.items()}
-    best = max(runs, key=_validated)
-    difference = predict_with_dcg(model, manifest).model.difference(predicted[best])
-    seeds = {str(_recipe(run)["seed"]): predicted[run].metrics(bootstrap=0).values for run in runs}
-    opponent = {"name": f"timm/{names.pop()}", "seeds": seeds, "differences": difference}
-    return {"opponent": opponent}
-
-
-def _recipe(run: Path) -> dict[str, Any]:
+def recipe_of(run: Path) -> dict[str, Any]:
+    """Returns the recipe that a run was trained with."""
     recipe: dict[str, Any] = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     return recipe
 
 
-def _validated(run: Path) -> float:
-    """Returns how good a run is on the validation split, by the metric that its recipe selects epochs with."""
-    name = _recipe(run)["select"]
-    with (run / HISTORY_FILE).open(newline="") as file:
-        values = [find_metric(name).quality(float(row[name])) for row in csv.DictReader(file) if row.get(name)]
-    return max(values)
-
-
-def _release_command(
-    runs: tuple[Path, ...], entry: str, data: Path, facts: Path, fields: tuple[str, ...], plain: tuple[Path, ...]
-) -> str:
-    options = "".join(f" --config {text}" for text in fields) + "".join(f" --plain runs/{run.name}" for run in plain)
+def _release_command(runs: tuple[Path, ...], entry: str, data: Path, facts: Path, fields: tuple[str, ...]) -> str:
+    options = "".join(f" --config {text}" for text in fields)
     shown = f"{' '.join(f'runs/{run.name}' for run in runs)} {entry} {data.name} {facts}"
     return f"python tools/release_weights.py {shown} --commands COMMANDS.txt{options}"
 
@@ -178,7 +149,6 @@ def write_index(directory: Path, entry: str) -> None:
 @click.argument("facts", type=click.Path(exists=True, path_type=Path))
 @click.option("--commands", required=True, type=click.Path(exists=True, path_type=Path), help="What made the RUNs.")
 @click.option("--commit", help="Of the code that made the RUNs; the current one by default.")
-@click.option("--plain", multiple=True, type=click.Path(exists=True, path_type=Path), help="Runs of the opponent.")
 @click.option("--config", "fields", multiple=True, metavar="FIELD=JSON", help="Change how the entry samples.")
 def main(
     runs: tuple[Path, ...],
@@ -187,7 +157,6 @@ def main(
     facts: Path,
     commands: Path,
     commit: str | None,
-    plain: tuple[Path, ...],
     fields: tuple[str, ...],
 ) -> None:
     """Releases the best of RUNS as the weights ENTRY, measured on the test split of DATA."""
@@ -199,7 +168,6 @@ def main(
         manifest = read_manifest(data)
         best.report["test"] |= _ablation(best.directory, data)
         report = best.report | ({"seeds": _seeds(candidates)} if len(candidates) > 1 else {})
-        report |= _opponent(plain, best.directory, data)
         (best.directory / METRICS_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         known = {
             "description": WEIGHTS[entry].description,
@@ -210,7 +178,7 @@ def main(
             "counts": {split: len(manifest.split(split)) for split in ("train", "val", "test")},
             "commands": [
                 *commands.read_text(encoding="utf-8").strip().splitlines(),
-                _release_command(runs, entry, data, facts, fields, plain),
+                _release_command(runs, entry, data, facts, fields),
                 f"diffmiczoo predict {data.name}/labels.csv --split test --model {entry} --format csv",
             ],
             "commit": commit or git("rev-parse", "HEAD"),
