@@ -39,6 +39,7 @@ PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])
 TINY = {
     "image_size": 64,
     "roi_size": 32,
+    "roi_source_size": None,
     "num_rois": 2,
     "num_points": 3,
     "latent_dim": 8,

@@ -33,7 +33,7 @@ def test_shapes_at_full_size(name: str) -> None:
     config = get_config(name)
     with torch.device("meta"):
         model = DiffMICv2(config).eval()
-        images = torch.empty(2, 3, config.image_size, config.image_size)
+        images = torch.empty(2, 3, config.input_size, config.input_size)
     condition = model.condition(images)
     classes, points, rois, size = config.num_classes, config.num_points, config.num_rois, config.roi_size
     assert condition.guidance_map.shape == (2, classes, points, points)

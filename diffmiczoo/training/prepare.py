@@ -16,7 +16,11 @@ from diffmiczoo.training.plan import Plan, check_recipe, plan_run, training_mani
 from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import Rank
+from diffmiczoo.zoo.architectures import ablation_fields
 from diffmiczoo.zoo.factory import create_model, get_config
+
+#: Config fields that decide which stages a model has, and how large they are.
+_STAGES = ("predictor", "latent_dim", "feature_loss_weight", "dcg_trunk", "dcg_out_index")
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ def prepare(
     plan_config = own.uncalibrated().replace(**fitted)
     plan = plan_run(plan_config, manifest, validation, settings.seed)
     if recipe is None:
-        preset = finetune_recipe if pretrained else preset_recipe
-        settings = preset(own, len(plan.train)).replace(**(changes or {}))
+        overrides = {**(ablation_fields(ablation) if ablation else {}), **fields}
+        settings = _preset(own, overrides, pretrained, changes or {}, len(plan.train))
     check_recipe(settings, plan_config, plan.train, Rank(), torch.device(device))
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
@@ -100,6 +104,22 @@ def prepare(
         )
         adapt_classes(model, names, manifest.task, ordinal)
     return Prepared(model, plan, settings)
+
+
+def _preset(
+    own: DiffMICConfig,
+    overrides: dict[str, Any],
+    pretrained: bool,
+    changes: Mapping[str, Any],
+    images: int,
+) -> Recipe:
+    """Returns the recipe for a model as it is asked for, with the fields that were given."""
+    preset = finetune_recipe if pretrained else preset_recipe
+    stages = {name: overrides[name] for name in _STAGES if name in overrides}
+    recipe = preset(own.uncalibrated().replace(**stages), images)
+    if changes.get("freeze") == "backbones":
+        recipe = recipe.replace(encoder_start="given")
+    return recipe.replace(**changes)
 
 
 def _asked(own: DiffMICConfig, ordinal: bool | None) -> DiffMICConfig:

@@ -43,8 +43,9 @@ PAPER_FINETUNE = Recipe(
     precision="bf16",
 )
 
-#: Training images below a number → batch size, epochs of the DCG, epochs of the diffusion; some 700 steps or more each.
-_NANO_SIZES = ((250, 8, 30, 40), (1500, 16, 20, 25), (4000, 32, 10, 12), (10**9, 64, 10, 12))
+#: Training images below a number → batch size, epochs of each of the DCG's streams, epochs of the diffusion. Longer
+#: training learns the images by heart, see docs/experiments/gpu.md.
+_NANO_SIZES = ((250, 8, 30, 40), (1500, 32, 16, 10), (4000, 32, 14, 12), (10**9, 64, 12, 6))
 
 
 #: Parameters from which on a plain classifier is fine-tuned with the low rates of paper-sized models.
@@ -56,8 +57,9 @@ def preset_recipe(config: DiffMICConfig, images: int = 10**6) -> Recipe:
 
     Args:
         config: the model's; small ones (H below 2048) get a short recipe, others the paper's for this kind of task. A
-            plain classifier is trained as a small model is, for as many epochs as both of its stages have together;
+            plain classifier is trained as a small model is, for as many epochs as all of its stages have together;
             a large one (from 30 million parameters on) at the low rates of `finetune_recipe` for paper-sized models.
+            In small models the DCG's streams learn one after the other (`encoder_start="trained"`).
         images: number of training images: few ones need smaller batches and more epochs.
     """
     plain = config.predictor == "classifier"
@@ -66,9 +68,11 @@ def preset_recipe(config: DiffMICConfig, images: int = 10**6) -> Recipe:
     if not plain and config.latent_dim >= PAPER_LATENT_DIM:
         return _filled(PAPER_CHEST if config.task == "multilabel" else PAPER, images)
     batch, dcg, diffusion = next(row[1:] for row in _NANO_SIZES if images < row[0])
-    if plain:
-        dcg, diffusion = dcg + diffusion, 0
     recipe = _filled(NANO.replace(batch_size=batch), images).replace(dcg_epochs=dcg, diffusion_epochs=diffusion)
+    if plain:
+        recipe = recipe.replace(dcg_epochs=2 * dcg + diffusion, diffusion_epochs=0)
+    if config.predictor in ("diffusion", "dcg"):
+        recipe = recipe.replace(encoder_start="trained")
     # Smaller batches give noisier gradients.
     return recipe if batch >= 32 else recipe.replace(diffusion_lr=1e-2)
 
@@ -80,7 +84,8 @@ def finetune_recipe(config: DiffMICConfig, images: int = 10**6) -> Recipe:
         config: the model's.
         images: number of training images.
     """
-    recipe = preset_recipe(config, images)
+    # Its encoders have learned already, each for its own task.
+    recipe = preset_recipe(config, images).replace(encoder_start="given")
     if recipe.encoder_lr == NANO.encoder_lr:
         return recipe.replace(dcg_lr=5e-4, diffusion_lr=recipe.diffusion_lr / 2, encoder_lr=2e-4)
     return _filled(PAPER_FINETUNE, images)

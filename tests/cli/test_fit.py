@@ -37,7 +37,7 @@ def test_fit_and_predict(image_folder, tmp_path, weights) -> None:
     report = json.loads((tmp_path / "run" / "report-val" / "report.json").read_text())
     saved = json.loads((tmp_path / "run" / "best" / "metrics.json").read_text())["val"]["model"]
     assert report["quality"]["model"]["values"] == pytest.approx(saved["values"]) and report["data"]["split"] == "val"
-    assert list(report["training"]["stages"]) == ["dcg", "diffusion"]
+    assert list(report["training"]["stages"]) == ["global", "local", "diffusion"]
     result = run_command("predict", image_folder, "--model", f"local-dir:{tmp_path}/run/best", "--format", "csv")
     answers = {Path(row["name"]): row["label"] for row in csv.DictReader(io.StringIO(result.stdout))}
     assert all(label in ("dark", "light") for label in answers.values()) and len(answers) == 12

@@ -82,3 +82,18 @@ def test_some_of_the_classes_of_weights_keep_their_rows(manifest_csv, tmp_path) 
     assert prepared.model.config.class_names == ("light", "dark")
     kept = prepared.model.dcg.local_classifier.weight
     assert torch.equal(kept, model.dcg.local_classifier.weight[[0, 2]])
+
+
+def test_the_preset_is_that_of_the_model_that_was_asked_for(manifest_csv) -> None:
+    for config, ablation, changes, start in (
+        ({}, None, {}, "trained"),
+        ({}, None, {"freeze": "backbones"}, "given"),
+        ({"predictor": "global"}, None, {}, "given"),
+        ({}, "c1", {}, "given"),
+        ({}, "dcg", {}, "trained"),
+        ({}, "c3", {"encoder_start": "given"}, "given"),
+    ):
+        prepared = prepare(
+            "diffmicv2_nano", manifest_csv, changes=changes, ablation=ablation, config={**SMALL, **config}
+        )
+        assert prepared.recipe.encoder_start == start, (config, ablation, changes)

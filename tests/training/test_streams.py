@@ -10,7 +10,7 @@ from factories import BRIEF, OnStep, tiny_model
 
 import diffmiczoo
 from diffmiczoo.training.plan import check_recipe
-from diffmiczoo.training.presets import preset_recipe
+from diffmiczoo.training.presets import finetune_recipe, preset_recipe
 from diffmiczoo.training.stages import create_stages, parameter_groups
 from diffmiczoo.training.streams import start_from_trained, stream_loss
 
@@ -114,7 +114,9 @@ def test_one_encoder_has_none_to_start_from(common_manifest) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             check_recipe(recipe, config, plan.train, rank, device)
-    assert preset_recipe(tiny_model().config).encoder_start == "given"
+    assert preset_recipe(tiny_model().config).encoder_start == "trained"
+    assert preset_recipe(tiny_model(predictor="global").config).encoder_start == "given"
+    assert finetune_recipe(tiny_model().config).encoder_start == "given"
 
 
 def test_encoders_start_from_a_trunk_as_from_a_feature_map() -> None:

@@ -118,12 +118,13 @@ def test_classes_can_change(tmp_path: Path) -> None:
         diffmiczoo.create_model("timm/test_vit", num_classes=3, image_size=32).load_state_dict(model.state_dict())
 
 
-def test_small_ones_train_as_the_small_model_does_for_both_of_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_ones_train_as_the_small_model_does_for_all_of_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     config = get_config("timm/test_resnet")
     for images in (200, 10_000):
         nano = preset_recipe(get_config("diffmicv2_nano"), images)
         plain = preset_recipe(config, images)
-        assert plain == nano.replace(dcg_epochs=nano.dcg_epochs + nano.diffusion_epochs, diffusion_epochs=0)
+        both = 2 * nano.dcg_epochs + nano.diffusion_epochs
+        assert plain == nano.replace(dcg_epochs=both, diffusion_epochs=0, encoder_start="given")
         assert finetune_recipe(config, images).encoder_lr == 2e-4
     monkeypatch.setattr(presets, "LARGE", 1000)
     assert preset_recipe(config).encoder_lr == finetune_recipe(config).encoder_lr == 5e-5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffmiczoo.reporting.reproduction.execution import BASES
+from diffmiczoo.reporting.reproduction.execution import AS_PUBLISHED, BASES
 from diffmiczoo.reporting.reproduction.ledger import Ledger
 from diffmiczoo.reporting.reproduction.reproduce import Plan
 from diffmiczoo.reporting.reproduction.variants import Run
@@ -62,7 +62,7 @@ def _seconds(run: Run, pictures: int, device: str) -> float:
     fields = {} if run.ablation is None else ablation_fields(run.ablation)
     config = config.replace(**{**fields, **run.config})
     trained = int(_TRAIN * pictures)
-    recipe = (BASES[run.base] or preset_recipe(config, trained)).replace(**run.recipe)
+    recipe = (BASES[run.base] or preset_recipe(config, trained)).replace(**{**AS_PUBLISHED, **run.recipe})
     macs = count_macs(config)
     each = {"dcg": macs["dcg"] * _PASSES}
     each["diffusion"] = macs["dcg"] + (macs["feature_prior"] + macs["unet"]) * _PASSES

@@ -34,6 +34,9 @@ from diffmiczoo.zoo.factory import create_model
 #: What a run's `base` stands for; None for the preset of model and data.
 BASES: dict[str, Recipe | None] = {"preset": None, "paper": PAPER, "paper_chest": PAPER_CHEST}
 
+#: The paper's DCG learns both streams at once.
+AS_PUBLISHED = {"encoder_start": "given"}
+
 #: Digits of the probabilities that are stored.
 _DIGITS = 5
 
@@ -127,7 +130,7 @@ def _prepared(job: Job) -> Prepared:
         run.model,
         seen,
         recipe=base,
-        changes={**run.recipe, "seed": run.seed},
+        changes={**AS_PUBLISHED, **run.recipe, "seed": run.seed},
         task=job.split.task,
         pretrained_backbones=run.imagenet,
         ablation=run.ablation,
