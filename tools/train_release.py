@@ -1,4 +1,4 @@
-"""Trains what weights entries are released from: seeds of the model, and of what it has to beat.
+"""Trains what weights entries are, or will be, released from: seeds of the model, and of what it has to beat.
 
     python tools/train_release.py diffmicv2_nano.busi --data ../shared/data --output runs --jobs 2
     python tools/train_release.py diffmicv2_nano.busi diffmicv2_nano.aptos2019 --data … --output runs \
@@ -59,8 +59,8 @@ class Release:
         return 2 * self.epochs[0] + self.epochs[1]
 
 
-#: Four ROIs of two sevenths of the side through four stages, see docs/experiments/local-stream.md; H = 128 keeps the
-#: model below 5 million parameters.
+#: Four ROIs up to a stride of 16, see docs/experiments/local-stream.md; H = 128 keeps the model below 5 million
+#: parameters. `diffmicv2_nano` has these since.
 FIELDS = (
     "num_rois=4",
     "local_out_index=3",

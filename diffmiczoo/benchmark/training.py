@@ -89,7 +89,8 @@ def benchmark_training(
     rows: list[TrainVariant] | None = None,
     progress: bool | None = None,
 ) -> list[TrainTiming]:
-    """Times forward, backward and optimiser of both stages on random images; the model is left as it is.
+    """Times forward, backward and optimiser of both stages on random images; the model is left as it is. The
+    streams of the DCG learn at once here.
 
     Args:
         model: on its device.

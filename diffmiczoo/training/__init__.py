@@ -1,1 +1,1 @@
-"""Training in two stages: the DCG model, then the diffusion with the DCG frozen."""
+"""Training: the DCG, or its two streams one after the other, then the diffusion with the DCG frozen."""

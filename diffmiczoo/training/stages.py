@@ -1,4 +1,4 @@
-"""The two stages: what each trains, on which loss, and which scores it is validated by."""
+"""The stages: what each trains, on which loss, and which scores it is validated by."""
 
 from __future__ import annotations
 

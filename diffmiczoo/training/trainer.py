@@ -1,4 +1,4 @@
-"""`Trainer`: both stages, from the first batch or from a checkpoint, to the best weights of each."""
+"""`Trainer`: all stages, from the first batch or from a checkpoint, to the best weights of each."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class Trainer:
         self._resumed = checkpoint
 
     def train(self) -> None:
-        """Trains what is left of both stages, and leaves the best weights of each in the model.
+        """Trains what is left of all stages, and leaves the best weights of each in the model.
 
         Raises:
             ValueError: the loss or a gradient became NaN or infinite.

@@ -65,8 +65,8 @@ def diffmicv2_densenet169() -> DiffMICConfig:
 def diffmicv2_nano() -> DiffMICConfig:
     """DiffMIC-v2 for CPUs, under 5 million parameters: EfficientNet-Lite0 encoders, 192 pixels, H = 128.
 
-    The global stream is EfficientNet-Lite0 up to a stride of 16, which keeps ROIs precise. Four ROIs of two sevenths of
-    the side lie where the most probable class has its evidence; they pass through as much of it in the DCG, and up to a
+    The global stream is EfficientNet-Lite0 up to a stride of 16, which keeps ROIs precise. Four ROIs of 56 pixels
+    lie where the most probable class has its evidence; they pass through as much of it in the DCG, and up to a
     stride of 8 in F, which sees the whole image by a full EfficientNet-Lite0.
     """
     return DiffMICConfig(

@@ -116,7 +116,8 @@ def describe(name: str) -> str:
         "on the Hub": f"weights are on the Hub, {weights.repository}",
         "not published": "weights are not published yet",
     }[weights_state(name)]
-    return f"{weights.description} Entry {weights.name}: {state}.\n\n    {text}"
+    own = "The architecture as it is now; what the weights are is in `config`:"
+    return f"{weights.description} Entry {weights.name}: {state}. {own}\n\n    {text}"
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
