@@ -87,7 +87,7 @@ def fit(
     with_report: bool,
     **options: Any,
 ) -> None:
-    """Train a model on your images, the DCG and then the diffusion; continues an interrupted run. Its second name is `train`.
+    """Train a model on your images, first the DCG and then the diffusion; continues a run. Also called `train`.
 
     Without --recipe the settings are the preset for the model and the number of images, with --pretrained that for
     fine-tuning.
