@@ -73,10 +73,21 @@ def plain_config(name: str) -> DiffMICConfig:
 
 
 def fitting_rois(config: DiffMICConfig, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Adds to the fields that are changed of a plain classifier's config an ROI size that goes with the image size."""
-    if config.predictor != "classifier" or "roi_size" in overrides or not isinstance(overrides.get("image_size"), int):
+    """Adds to the fields that are changed of a config an ROI size that goes with another image size.
+
+    Of models with the published rule for ROIs the size is published too, and stays.
+    """
+    size = overrides.get("image_size")
+    if "roi_size" in overrides or not isinstance(size, int):
         return overrides
-    return {**overrides, "roi_size": _roi_size(overrides["image_size"])}
+    if config.predictor == "classifier":
+        return {**overrides, "roi_size": _roi_size(size)}
+    if config.roi_saliency == "sum":
+        return overrides
+    source = overrides.get("roi_source_size", config.roi_source_size) or size
+    if not isinstance(source, int):
+        return overrides
+    return {**overrides, "roi_size": max(4, round(config.roi_size * source / config.input_size))}
 
 
 def check_stays_plain(config: DiffMICConfig, overrides: dict[str, Any], ablation: str | None) -> None:

@@ -42,6 +42,30 @@ def test_overrides_reach_the_config() -> None:
         diffmiczoo.create_model("diffmicv2_ham10000", pretrained=True, pretrained_backbones=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "roi_size"),
+    [
+        ("diffmicv2_nano", {"image_size": 64}, 19),
+        ("diffmicv2_nano", {"image_size": 384}, 112),
+        ("diffmicv2_nano", {"image_size": 96, "roi_source_size": 192}, 56),
+        ("diffmicv2_nano", {"image_size": 96, "roi_size": 40}, 40),
+        ("diffmicv2_nano.aptos2019", {"image_size": 160}, 64),  # cut from 224 pixels, which stay
+        ("diffmicv2_resnet18", {"image_size": 96}, 32),  # the paper's
+    ],
+)
+def test_regions_keep_their_share_of_another_image_size(name: str, fields: dict, roi_size: int) -> None:
+    with torch.device("meta"):
+        config = diffmiczoo.create_model(name, **fields).config
+    assert (config.roi_size, config.image_size) == (roi_size, fields["image_size"])
+
+
+def test_small_pictures_have_regions_that_differ() -> None:
+    model = diffmiczoo.create_model("diffmicv2_nano", num_classes=3, image_size=64)
+    model.trained = True
+    rois = model.predict(np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)).rois[0]
+    assert len({tuple(each) for each in rois.tolist()}) == len(rois) == 4
+
+
 def test_local_directory(saved) -> None:
     model = diffmiczoo.create_model(f"local-dir:{saved}", pretrained=True, device="cpu", dtype=torch.float64)
     assert model.trained and next(model.parameters()).dtype == torch.float64
