@@ -30,7 +30,7 @@ from diffmiczoo.zoo.factory import get_config
 PLAIN = "timm/tf_efficientnet_lite0"
 
 #: What all are trained with on every set.
-COMMON = ("select=nll", "balance_labels=0.01")
+COMMON = ("select=nll", "balance_labels=0.01", "degrade=0.3")
 
 #: What is trained: the model, the plain classifier, and the model's global stream alone.
 KINDS = ("model", "plain", "global")
