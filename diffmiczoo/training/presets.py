@@ -45,7 +45,7 @@ PAPER_FINETUNE = Recipe(
 
 #: Training images below a number → batch size, epochs of each of the DCG's streams, epochs of the diffusion. Longer
 #: training learns the images by heart, see docs/experiments/gpu.md.
-_NANO_SIZES = ((250, 8, 30, 40), (1500, 32, 16, 10), (4000, 32, 14, 12), (10**9, 64, 12, 6))
+_NANO_SIZES = ((450, 8, 30, 40), (1500, 32, 16, 10), (4000, 32, 14, 12), (10**9, 64, 12, 6))
 
 
 #: Parameters from which on a plain classifier is fine-tuned with the low rates of paper-sized models.
