@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffmiczoo.data import batch_degradation
+
 # Rec. 601, as torchvision turns colours into grey.
 _GREY = (0.2989, 0.587, 0.114)
 
@@ -27,7 +29,7 @@ _NUMBERS = 10
 
 @dataclass(frozen=True)
 class BatchAugmentation:
-    """Crop, flips, rotation and colours, of every picture of a batch by a seed of its own.
+    """Crop, flips, rotation, colours and degradation, of every picture of a batch by a seed of its own.
 
     Attributes:
         hflip, vflip: probabilities, 0..1.
@@ -35,6 +37,7 @@ class BatchAugmentation:
         min_scale: smallest share of the area that a crop keeps, 1 for no crop.
         fill: what shows beyond the picture's edges, "black" or "reflect".
         color_jitter: largest relative change of brightness, contrast and saturation.
+        degrade: probability of JPEG artefacts, noise or blur.
     """
 
     hflip: float = 0.5
@@ -43,6 +46,7 @@ class BatchAugmentation:
     min_scale: float = 1.0
     fill: str = "black"
     color_jitter: float = 0.0
+    degrade: float = 0.0
 
     def __call__(self, pictures: Tensor, seeds: list[int]) -> Tensor:
         """Maps pictures (B, 3, S, S), uint8, to changed ones in [0, 1], float32, on their device.
@@ -51,14 +55,18 @@ class BatchAugmentation:
             pictures: uint8.
             seeds: B numbers ≥ 0; equal ones give equal changes, whatever else is in the batch.
         """
-        numbers = uniform_numbers(seeds, _NUMBERS)
+        numbers = uniform_numbers(seeds, _NUMBERS + batch_degradation.NUMBERS)
         values = pictures.float() / 255
         if self.hflip or self.vflip or self.rotation or self.min_scale < 1:
             values = self._warped(values, self.matrices(numbers))
-        return self._recoloured(values, numbers[:, 7:]) if self.color_jitter else values
+        if self.color_jitter:
+            values = self._recoloured(values, numbers[:, 7:_NUMBERS])
+        if self.degrade:
+            values = batch_degradation.degraded(values, self.degrade, numbers[:, _NUMBERS:], seeds)
+        return values
 
     def matrices(self, numbers: np.ndarray) -> Tensor:
-        """Returns where each place of a new picture lies in the old one, (B, 2, 3) in -1..1, from (B, 10) in [0, 1)."""
+        """Returns where each place of a new picture lies in the old one, (B, 2, 3) in -1..1, by seven numbers."""
         area = self.min_scale + (1 - self.min_scale) * numbers[:, 0]
         most = math.log(_RATIO) if self.min_scale < 1 else 0.0
         ratio = np.exp((2 * numbers[:, 1] - 1) * most)

@@ -22,9 +22,6 @@ from diffmiczoo.training.sampler import BatchSampler
 #: Share of the GPU's free memory that pictures may take.
 _SHARE = 0.3
 
-#: What changes one picture after the other, on the CPU.
-_ONE_BY_ONE = ("rand_augment", "degrade")
-
 
 @dataclass(frozen=True)
 class ResidentImages:
@@ -78,7 +75,7 @@ class ResidentBatches:
 
 def can_be_resident(recipe: Recipe, device: torch.device, *images: ImageDataset) -> bool:
     """Whether a recipe's augmentation can be computed on the device, and its memory holds the pictures."""
-    if device.type != "cuda" or any(getattr(recipe, name) for name in _ONE_BY_ONE):
+    if device.type != "cuda" or recipe.rand_augment:
         return False
     needed = sum(each.squares.numel() for each in images)
     return needed <= _SHARE * torch.cuda.mem_get_info(device)[0]
@@ -87,5 +84,11 @@ def can_be_resident(recipe: Recipe, device: torch.device, *images: ImageDataset)
 def augmentation_of(recipe: Recipe) -> BatchAugmentation:
     """Returns what a recipe asks for."""
     return BatchAugmentation(
-        recipe.hflip, recipe.vflip, recipe.rotation, recipe.min_scale, recipe.fill, recipe.color_jitter
+        recipe.hflip,
+        recipe.vflip,
+        recipe.rotation,
+        recipe.min_scale,
+        recipe.fill,
+        recipe.color_jitter,
+        recipe.degrade,
     )

@@ -21,7 +21,7 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.devices import as_device
 from diffmiczoo.zoo.architectures import ablation_fields, architectures
 from diffmiczoo.zoo.encoder_weights import fetch_backbones, fetch_efficientsam
-from diffmiczoo.zoo.plain import check_stays_plain, fitting_rois, is_plain, plain_config
+from diffmiczoo.zoo.plain import check_stays_plain, is_plain, plain_config, plain_roi_size
 from diffmiczoo.zoo.registry import list_models, pretrained_weights, resolve
 from diffmiczoo.zoo.timm_arguments import check_numbers, config_fields
 from diffmiczoo.zoo.weights import Weights
@@ -107,12 +107,30 @@ def create_model(
     own = get_config(name, revision=revision, options=options).uncalibrated()
     check_stays_plain(own, overrides, ablation)
     # At once: a label_adjustment, for example, has as many values as there are classes.
-    config = own.replace(**(_class_fields(own, num_classes, class_names) | fitting_rois(own, overrides)))
+    config = own.replace(**(_class_fields(own, num_classes, class_names) | _fitting_rois(own, overrides)))
     if not pretrained_backbones:
         return DiffMICv2(config).to(device=device and as_device(device), dtype=dtype).eval()
     model = DiffMICv2(config, pretrained_backbones=fetch_backbones(config, options))
     fetch_efficientsam(model, options)
     return model.to(device=device and as_device(device), dtype=dtype).eval()
+
+
+def _fitting_rois(config: DiffMICConfig, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Adds to the fields that are changed of a config an ROI size that goes with another image size.
+
+    Of models with the published rule for ROIs the size is published too, and stays.
+    """
+    size = overrides.get("image_size")
+    if "roi_size" in overrides or not isinstance(size, int):
+        return overrides
+    if config.predictor == "classifier":
+        return {**overrides, "roi_size": plain_roi_size(size)}
+    if config.roi_saliency == "sum":
+        return overrides
+    source = overrides.get("roi_source_size", config.roi_source_size) or size
+    if not isinstance(source, int):
+        return overrides
+    return {**overrides, "roi_size": max(4, round(config.roi_size * source / config.input_size))}
 
 
 def get_config(

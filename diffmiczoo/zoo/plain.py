@@ -62,7 +62,7 @@ def plain_config(name: str) -> DiffMICConfig:
         predictor="classifier",
         dcg_encoder=timm_name,
         image_size=height,
-        roi_size=_roi_size(height),
+        roi_size=plain_roi_size(height),
         mean=_colours(published.mean),
         std=_colours(published.std),
         roi_saliency="probability",
@@ -70,24 +70,6 @@ def plain_config(name: str) -> DiffMICConfig:
         num_points=1,  # of a diffusion, which there is none of
         sampling_steps=1,
     )
-
-
-def fitting_rois(config: DiffMICConfig, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Adds to the fields that are changed of a config an ROI size that goes with another image size.
-
-    Of models with the published rule for ROIs the size is published too, and stays.
-    """
-    size = overrides.get("image_size")
-    if "roi_size" in overrides or not isinstance(size, int):
-        return overrides
-    if config.predictor == "classifier":
-        return {**overrides, "roi_size": _roi_size(size)}
-    if config.roi_saliency == "sum":
-        return overrides
-    source = overrides.get("roi_source_size", config.roi_source_size) or size
-    if not isinstance(source, int):
-        return overrides
-    return {**overrides, "roi_size": max(4, round(config.roi_size * source / config.input_size))}
 
 
 def check_stays_plain(config: DiffMICConfig, overrides: dict[str, Any], ablation: str | None) -> None:
@@ -110,5 +92,6 @@ def _colours(values: tuple[float, ...]) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _roi_size(image_size: int) -> int:
+def plain_roi_size(image_size: int) -> int:
+    """Returns the side of a plain classifier's ROIs in pixels."""
     return max(4, round(image_size / _ROIS_PER_SIDE))

@@ -18,7 +18,7 @@ def pictures(count: int = 4, size: int = 32) -> torch.Tensor:
 
 
 def test_a_seed_decides_the_change_whatever_else_is_in_the_batch() -> None:
-    change = BatchAugmentation(vflip=0.5, rotation=180, min_scale=0.5, color_jitter=0.2)
+    change = BatchAugmentation(vflip=0.5, rotation=180, min_scale=0.5, color_jitter=0.2, degrade=1.0)
     images = pictures()
     together = change(images, [3, 5, 7, 9])
     assert together.dtype == torch.float32

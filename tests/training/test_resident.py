@@ -38,7 +38,7 @@ def test_what_changes_pictures_one_by_one_keeps_them_on_the_cpu(monkeypatch: pyt
     assert can_be_resident(RECIPE, gpu, images)
     assert not can_be_resident(RECIPE, gpu, images, large)
     assert not can_be_resident(RECIPE, torch.device("cpu"), images)
-    assert not can_be_resident(RECIPE.replace(degrade=0.1), gpu, images)
+    assert not can_be_resident(RECIPE.replace(rand_augment=9.0), gpu, images)
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_pictures(
