@@ -19,6 +19,8 @@ from train_release import PLAIN, run_all
 #: Row → the recipe's fields that differ from the first.
 ROWS = {
     "base": (),
+    "base_1": ("seed=1",),
+    "base_2": ("seed=2",),
     "cutmix": ("cutmix=1.0",),
     "mixup": ("mixup=0.2",),
     "label_smoothing": ("label_smoothing=0.1",),
@@ -32,7 +34,15 @@ ROWS = {
     "average": ("ema_decay=0.998",),
     "batch64": ("batch_size=64",),
     "slow_mixup": ("encoder_lr=0.00025", "dcg_lr=0.0005", "mixup=0.2", "ema_decay=0.998"),
+    "rand_augment": ("rand_augment=9",),
+    "grades": ("ordinal_smoothing=0.5",),
+    "degrade": ("degrade=0.3",),
+    "small_first": ("start_size=96",),
+    "squash": (),
 }
+
+#: Row → the model's fields that differ from the first.
+CONFIGS = {"squash": ("crop_mode=squash",)}
 
 _COLUMNS = ("nll", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
 
@@ -84,7 +94,8 @@ def main(
     common = ("select=nll", f"dcg_epochs={epochs}", "batch_size=32", *settings)
     commands = []
     for name in rows:
-        fields = [f"--config={each}" for each in config] + [f"--set={each}" for each in (*common, *ROWS[name])]
+        fields = [f"--config={each}" for each in (*config, *CONFIGS.get(name, ()))]
+        fields += [f"--set={each}" for each in (*common, *ROWS[name])]
         where = ["--train", str(data), "--output", str(output / name), "--device", device]
         commands.append(["fit", "--pretrained-backbones", "--model", model, *where, *fields])
     failed = run_all(commands, jobs, seconds)

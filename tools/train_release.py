@@ -79,8 +79,8 @@ RELEASES = {
     "diffmicv2_nano.ham10000": Release(
         "ham10000",
         ("image_size=192", "crop_mode=squash", "roi_size=56", *TRUNK, *FIELDS),
-        (*TURNED, "batch_size=64"),
-        (10, 4),
+        (*TURNED, "batch_size=64", "start_size=144"),
+        (7, 3),
     ),
     "diffmicv2_nano.aptos2019": Release(
         "aptos2019",
