@@ -297,6 +297,8 @@ def build_without_memory(build: Callable[[DiffMICConfig], Model], config: DiffMI
 def _require_safetensors(directory: Path) -> None:
     if (directory / WEIGHTS_FILE).is_file():
         return
+    if (directory / "best" / WEIGHTS_FILE).is_file():
+        raise MissingFileError(f"{directory} is a training run; its weights are in {directory / 'best'}")
     pickles = sorted(path.name for path in directory.glob("*") if path.suffix in PICKLES)
     if pickles:
         raise InvalidValueError(

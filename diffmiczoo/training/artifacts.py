@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -15,7 +17,7 @@ from diffmiczoo.data.trained_on import PictureSet
 from diffmiczoo.errors import warn
 from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
 from diffmiczoo.evaluation.evaluate import collect_scores, scores_and_members
-from diffmiczoo.files import write_text
+from diffmiczoo.files import read_json_object, write_text
 from diffmiczoo.hub.card_facts import CARD_FILE, METRICS_FILE, RECIPE_FILE
 from diffmiczoo.inference.decisions import decide
 from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
@@ -29,6 +31,8 @@ from diffmiczoo.training.limits import limits_of_run
 from diffmiczoo.training.plan import Plan
 from diffmiczoo.training.trainer import Trainer
 
+PICTURES = ("curves.png", "confusion.png")
+
 
 def write_artifacts(trainer: Trainer, plan: Plan, report: DataReport) -> Metrics | None:
     """Writes weights, pictures and pages of a finished run, and returns the best weights' metrics on validation data.
@@ -37,6 +41,8 @@ def write_artifacts(trainer: Trainer, plan: Plan, report: DataReport) -> Metrics
     the weights know about their limits.
     """
     _remember_pictures(trainer)
+    for name in PICTURES:  # of an older run, where this one draws none
+        (trainer.settings.output / name).unlink(missing_ok=True)
     measured = _measure(trainer) if trainer.model.trained else None
     _save_weights(trainer, plan, measured)
     _write_page(trainer, plan, report, measured)
@@ -104,9 +110,11 @@ def _save_weights(trainer: Trainer, plan: Plan, measured: _Measured | None) -> N
     if measured is not None:
         values = {"val": measured.report.to_dict()}
         write_text(best / METRICS_FILE, json.dumps(values, indent=1) + "\n")
-    if not (best / CARD_FILE).exists():
-        write_text(best / CARD_FILE, json.dumps(_card_facts(plan), indent=1) + "\n")
+    else:
+        (best / METRICS_FILE).unlink(missing_ok=True)
+    _save_card(best / CARD_FILE, plan)
     if trainer.last is None:
+        shutil.rmtree(output / "last", ignore_errors=True)
         return
     weights, trust = {name: tensor.clone() for name, tensor in model.state_dict().items()}, model.trust
     model.load_state_dict(trainer.last)
@@ -115,6 +123,21 @@ def _save_weights(trainer: Trainer, plan: Plan, measured: _Measured | None) -> N
     model.save_pretrained(output / "last")
     model.load_state_dict(weights)
     model.trust = trust
+
+
+def _save_card(path: Path, plan: Plan) -> None:
+    """Writes what a run knows for a card; what people wrote stays, and all of it where the data are the same."""
+    facts = _card_facts(plan)
+    if path.exists():
+        try:
+            found = read_json_object(path)
+        except ValueError as error:
+            warn(f"{error}; it is left as it is")
+            return
+        same = all(found.get(name) == facts[name] for name in ("dataset", "counts"))
+        of_data = () if same else ("dataset", "counts", "training_data", "split")
+        facts |= {name: value for name, value in found.items() if name not in of_data}
+    write_text(path, json.dumps(facts, indent=1) + "\n")
 
 
 def _card_facts(plan: Plan) -> dict[str, Any]:
@@ -177,7 +200,7 @@ def _validation(trainer: Trainer, measured: _Measured | None) -> str:
             "The epoch, the calibration and the rule for labels were chosen on these images, so metrics on new images "
             "will be a little worse: see `diffmiczoo evaluate` for test images."
         ]
-    pictures = [picture for picture in ("curves.png", "confusion.png") if (trainer.settings.output / picture).is_file()]
+    pictures = [picture for picture in PICTURES if (trainer.settings.output / picture).is_file()]
     return "\n\n".join([*lines, *(f"![{picture}]({picture})" for picture in pictures)])
 
 

@@ -67,12 +67,16 @@ def average_weights(
     first, seen = models[0], [model.training_pictures for model in models if model.training_pictures is not None]
     for source, model in zip(sources, models, strict=True):
         _check_same(first.config, model.config, sources[0], source)
+        if not model.trained:
+            raise InvalidValueError(f"{source}: only its DCG was trained; a mean needs runs whose stages all were")
     first.training_pictures = reduce(PictureSet.union, seen) if seen else None
     states = [model.state_dict() for model in models]
     first.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
     first.config = first.config.uncalibrated()
     first.weights_name = first.loaded_from = first.trust = first.recalibration = None
     manifest = evaluation_split(first.config, data, split or "train")
+    if len(manifest) < 2:
+        raise InvalidValueError(f"{manifest.name}: found 1 image; BatchNorm's statistics need at least two")
     loader = DataLoader(
         ImageDataset(manifest, first.config, progress=progress),
         batch_size,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -40,8 +42,6 @@ def training_batches(
         workers: processes that augment; 0 for none.
         pin: put batches into memory that a GPU reads directly.
 
-    Raises:
-        WorkerError: a worker was killed, or gave nothing for minutes.
     """
     loader = DataLoader(
         dataset,
@@ -51,15 +51,34 @@ def training_batches(
         prefetch_factor=_AHEAD if workers else None,
         timeout=_PATIENCE if workers else 0,
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        worker_init_fn=_outlive_one_signal,
     )
+    yield from loader
+
+
+def _outlive_one_signal(worker: int) -> None:
+    """Lets a worker pass over its first SIGTERM: what ends a batch job signals all of its processes at once.
+
+    Without its workers the run could not finish its step. A worker that is asked again ends, and all end with the run.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+
+
+@contextmanager
+def worker_errors(workers: int) -> Iterator[None]:
+    """Says within the context what to do where a worker ended: torch raises that wherever the process is just then.
+
+    Raises:
+        WorkerError: a worker was killed, or gave nothing for minutes.
+    """
     try:
-        yield from loader
+        yield
     except RuntimeError as error:
         if not workers or "DataLoader" not in str(error):
             raise
         found = " ".join(str(error).split())
         raise WorkerError(
-            f"{found} Start again with fewer workers: num_workers={workers // 2} in the recipe"
+            f"{found} Go on with fewer workers: num_workers={workers // 2} in the recipe, and the same output"
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import pickle
+import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         with replaced(path) as file:
             torch.save({"format": _FORMAT, **checkpoint.to_dict()}, file)
     except (OSError, RuntimeError) as error:
+        before = "the one before it is intact" if path.exists() else "there is none before it"
+        free = f"{shutil.disk_usage(path.parent).free / 2**20:,.0f} MiB are free"
         raise UnusableFileError(
-            f"{path}: the checkpoint could not be written ({error}); the one before it is intact"
+            f"{path}: the checkpoint could not be written ({error}; {free}, two checkpoints have to fit); {before}"
         ) from error
 
 
@@ -111,9 +113,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except Exception as error:  # a broken file can be any program of pickle's, and its errors are any
         raise InvalidValueError(
-            f"{path}: not a checkpoint of diffmiczoo ({error}); delete it to start again"
+            f"{path}: not a checkpoint of diffmiczoo ({type(error).__name__}: {error}); delete it to start again"
         ) from error
     if not isinstance(values, dict):
         raise InvalidValueError(f"{path}: not a checkpoint of diffmiczoo; delete it to start again")
@@ -123,7 +125,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: written by another version of diffmiczoo (format {found}, expected {_FORMAT}); "
             "finish the run with that version, or start again with resume='never'"
         )
-    return Checkpoint.from_dict(values)
+    try:
+        return Checkpoint.from_dict(values)
+    except (KeyError, TypeError) as error:
+        raise InvalidValueError(
+            f"{path}: a checkpoint that lacks or has more than this version knows ({error}); delete it to start again"
+        ) from error
 
 
 def remove_partial_checkpoints(path: Path) -> None:

@@ -40,6 +40,9 @@ from diffmiczoo.training.recipe import Recipe, seed_of
 from diffmiczoo.training.signals import StopOnSignal
 from diffmiczoo.training.stages import create_stages
 from diffmiczoo.training.trainer import RunSettings, Trainer, TrainingData
+from diffmiczoo.training.validation import check_selectable
+
+REPORT_FILE, SPLIT_FILE = "data_report.json", "split.csv"
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,7 +141,7 @@ def fit(
         OSError: the disk is full; the last checkpoint is intact.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
-    settings = RunSettings(Path(output), resume, checkpoint_minutes, progress)
+    settings = RunSettings(_named(output), resume, checkpoint_minutes, progress)
     log_every = log_interval(log_every, progress)
     check_directory(settings.output)
     processes = Processes(model.default_noise.device)
@@ -155,7 +158,7 @@ def fit(
     with exclusive(settings.output, processes.rank.rank), torch.random.fork_rng(), _quiet_surroundings(model):
         data = _decoded(model, recipe, plan, settings.output, progress if processes.is_main else False)
         processes.check_same("images, labels or splits", data.digest, "give all machines the same data")
-        report = _checked(plan, data, settings.output, processes, progress if processes.is_main else False)
+        report = _checked(plan, data, settings, recipe, processes.is_main)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if tensorboard and processes.is_main:
             callbacks = [*callbacks, TensorBoardCallback(settings.output / "tensorboard")]
@@ -163,10 +166,16 @@ def fit(
             callbacks = [*callbacks, EpochLog(create_stages(recipe, model.config), recipe.select, log_every)]
         with keep_memory(), StopOnSignal() as stop:
             trainer = Trainer(model, recipe, data, processes, settings, stop, callbacks)
-            _train(trainer)
+            _train(trainer, plan, report)
         metrics = write_artifacts(trainer, plan, report) if processes.is_main else None
     processes.barrier()
     return TrainingResult(model, trainer.history, settings.output, metrics)
+
+
+def _named(output: str | os.PathLike[str]) -> Path:
+    if not os.fspath(output):
+        raise InvalidValueError("output='' names no directory; output='.' is the one that you are in")
+    return Path(output)
 
 
 @contextmanager
@@ -176,7 +185,7 @@ def _quiet_surroundings(model: DiffMICv2) -> Iterator[None]:
         yield
 
 
-def _train(trainer: Trainer) -> None:
+def _train(trainer: Trainer, plan: Plan, report: DataReport) -> None:
     model, recipe, settings = trainer.model, trainer.recipe, trainer.settings
     # What is trained is no longer what was loaded, nor has it the limits that were fitted to that.
     model.weights_name = model.loaded_from = model.trust = model.recalibration = None
@@ -192,7 +201,12 @@ def _train(trainer: Trainer) -> None:
             warn(f"{settings.output} holds this run, finished: nothing is left to train; resume='never' starts again")
     if trainer.processes.is_main:
         remove_partial_checkpoints(settings.checkpoint)
+        # Not before: a run that is refused leaves the files of the run that is there.
         recipe.save(settings.output / "recipe.json")
+        report.save(settings.output / REPORT_FILE)
+        # A table of an older run's data would be taken for this one's.
+        if plan.made or (settings.output / SPLIT_FILE).exists():
+            write_split(plan.whole, settings.output / SPLIT_FILE)
     trainer.train()
     final = next(stage for stage in create_stages(recipe, model.config) if stage.is_final)
     model.trained = final.epochs > 0 or model.trained
@@ -240,7 +254,7 @@ def finetune(
         ValueError, ImageError, OSError, KeyboardInterrupt: as `fit` does.
     """
     # Before the model is touched: what these refuse would leave it with other classes.
-    RunSettings(Path(output), resume, checkpoint_minutes, progress)
+    RunSettings(_named(output), resume, checkpoint_minutes, progress)
     log_interval(log_every, progress)
     check_directory(Path(output))
     manifest = training_manifest(train, model.config, None, class_names, classes)
@@ -295,17 +309,18 @@ def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progres
     return TrainingData(training, validation, digest)
 
 
-def _checked(plan: Plan, data: TrainingData, output: Path, processes: Processes, progress: bool | None) -> DataReport:
-    """Writes the report on the data, warns of what is odd and refuses what is wrong."""
+def _checked(plan: Plan, data: TrainingData, settings: RunSettings, recipe: Recipe, is_main: bool) -> DataReport:
+    """Returns the report on the data, warns of what is odd and refuses what is wrong."""
+    progress = settings.progress if is_main else False
     report = check_data({"train": data.train, "val": data.val}, plan.whole, made=plan.made, progress=progress)
-    if processes.is_main:
-        report.save(output / "data_report.json")
-        if plan.made:
-            write_split(plan.whole, output / "split.csv")
     if report.problems:
-        problems = "; ".join(report.problems)
-        raise InvalidValueError(f"{plan.train.name}: {problems} (see {output / 'data_report.json'})")
+        see = ""
+        if is_main and not settings.checkpoint.exists():
+            report.save(settings.output / REPORT_FILE)
+            see = f" (see {settings.output / REPORT_FILE})"
+        raise InvalidValueError(f"{plan.train.name}: {'; '.join(report.problems)}{see}")
+    unselectable = check_selectable(recipe, data.val.targets, data.val.config)
     few = [calibration_sentence(plan.val.counts, len(plan.val))] if len(plan.val) < ENOUGH_IMAGES else []
-    for sentence in [*report.warnings, *few] if processes.is_main else []:
+    for sentence in [*report.warnings, *unselectable, *few] if is_main else []:
         warn(f"{plan.train.name}: {sentence}")
     return report

@@ -264,6 +264,19 @@ def _check_combinations(recipe: Recipe, config: DiffMICConfig) -> None:
             f"drop_path={recipe.drop_path} skips blocks of encoders that learn, and freeze='backbones' keeps them as "
             "they are; leave out one of them"
         )
+    if recipe.loss is not None and config.predictor != "diffusion":
+        raise InvalidValueError(
+            f"loss={recipe.loss!r} is that of a diffusion, and predictor={config.predictor!r} has none; leave it out"
+        )
+    if recipe.hard_share != Recipe().hard_share and recipe.dcg_loss != "ohem":
+        raise InvalidValueError(
+            f"hard_share={recipe.hard_share} is for dcg_loss='ohem', not {recipe.dcg_loss!r}; leave out one of them"
+        )
+    if recipe.start_size is not None and recipe.dcg_epochs < 2:
+        raise InvalidValueError(
+            f"start_size={recipe.start_size} is for the first two thirds of the DCG's epochs, and dcg_epochs="
+            f"{recipe.dcg_epochs} leaves none; set at least 2"
+        )
     if recipe.start_size is not None and recipe.patience:
         raise InvalidValueError(
             f"start_size={recipe.start_size} needs the last third of the epochs for pictures of the full size, and "

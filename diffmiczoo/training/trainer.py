@@ -20,7 +20,7 @@ from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.busy import BusyWatch
 from diffmiczoo.runtime.progress import progress_bar
-from diffmiczoo.training.batches import possible_workers, training_batches
+from diffmiczoo.training.batches import possible_workers, training_batches, worker_errors
 from diffmiczoo.training.callbacks import Callback
 from diffmiczoo.training.checkpoint import Best, Checkpoint, Progress, save_checkpoint
 from diffmiczoo.training.distributed import Processes
@@ -37,6 +37,9 @@ from diffmiczoo.training.validation import validate
 
 CHECKPOINT_FILE = "checkpoint.pt"
 HISTORY_FILE = "metrics.csv"
+
+#: Fields of a recipe that change how fast a run is, and not what comes of it.
+_WITHOUT_EFFECT = ("num_workers",)
 
 
 @dataclass(frozen=True)
@@ -144,13 +147,13 @@ class Trainer:
             "config": (DiffMICConfig.from_dict(checkpoint.config, source=str(path)).to_dict(), self._config()),
         }
         for what, (theirs, mine) in pairs.items():
-            changed = sorted(key for key in mine if theirs[key] != mine[key])
+            changed = sorted(key for key in mine if theirs[key] != mine[key] and key not in _WITHOUT_EFFECT)
             if changed:
                 raise InvalidValueError(f"{path}: was made with another {what} (fields {changed}); {again}")
         if checkpoint.data != self.data.digest:
             raise InvalidValueError(
-                f"{path}: was made with other images, labels or splits (files of the same names count as others where "
-                f"their pixels are others); {again}"
+                f"{path}: was made with other images, labels or splits, or the same in another order (files of "
+                f"the same names count as others where their pixels are others); {again}"
             )
         if checkpoint.world_size != self.processes.rank.world_size:
             raise InvalidValueError(
@@ -201,7 +204,9 @@ class Trainer:
             self._load_best(run, run.best.weights)
 
     def _out_of_patience(self, run: _StageRun) -> bool:
-        return bool(self.recipe.patience) and run.progress.epoch - run.best.improved >= self.recipe.patience
+        """Whether a stage ends early, which only an epoch that was validated can tell."""
+        epoch, patience = run.progress.epoch, self.recipe.patience
+        return 0 < patience <= epoch - run.best.improved and epoch % self.recipe.validate_every == 0
 
     def _train_epoch(self, run: _StageRun) -> None:
         """Trains on the batches of an epoch that are not done yet."""
@@ -209,7 +214,8 @@ class Trainer:
         started = time.monotonic() - progress.seconds
         size = self.recipe.batch_size * self.processes.rank.world_size
         title = f"{name} {progress.epoch + 1}/{run.stage.epochs}"
-        with progress_bar(run.batches * size, title, "img", self.progress, initial=progress.batch * size) as bar:
+        bar = progress_bar(run.batches * size, title, "img", self.progress, initial=progress.batch * size)
+        with worker_errors(self._workers), bar:
             for images, targets in self._batches(run):
                 for callback in self.callbacks:
                     callback.on_step(name, progress.epoch, progress.batch)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.evaluation.evaluate import Batches, collect_scores
 from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
 from diffmiczoo.metrics.calibration import fit_calibration, fit_temperature
 from diffmiczoo.metrics.classification import compute_metrics
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.runtime.modes import seeded_generator
 from diffmiczoo.training.distributed import Processes
+from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.resident import ResidentBatches, ResidentImages
 from diffmiczoo.training.stages import Stage
 
@@ -59,6 +64,29 @@ def validate(
     names, ordinal = config.labels, config.ordinal
     metrics = compute_metrics(probs, targets, task=config.task, class_names=names, ordinal=ordinal, bootstrap=0)
     return Validated(metrics, calibration)
+
+
+def check_selectable(recipe: Recipe, targets: Tensor, config: DiffMICConfig) -> list[str]:
+    """Returns what to say of validation images that do not define the metric by which epochs are selected.
+
+    Raises:
+        ValueError: such a metric would end stages early.
+    """
+    # Any probabilities do: whether a metric is defined depends on the labels.
+    probs = torch.rand(len(targets), config.num_classes, generator=seeded_generator(0)) + 0.1
+    if config.task == "multiclass":
+        probs = probs / probs.sum(1, keepdim=True)
+    names, ordinal = config.labels, config.ordinal
+    found = compute_metrics(probs, targets, task=config.task, class_names=names, ordinal=ordinal, bootstrap=0)
+    if math.isfinite(found.values[recipe.select]):
+        return []
+    what = f"the validation images do not define select={recipe.select!r}, which needs images with and without a class"
+    if recipe.patience:
+        raise InvalidValueError(
+            f"{what}: patience={recipe.patience} would end stages by chance; add such images, take select='nll', or "
+            "patience=0"
+        )
+    return [f"{what}: the last epoch of each stage is taken for the best one; select='nll' can tell"]
 
 
 def _batches(images: ImageDataset | ResidentImages, shard: range, batch_size: int) -> Batches:

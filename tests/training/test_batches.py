@@ -15,23 +15,23 @@ from torch.utils.data import Dataset
 
 from diffmiczoo.errors import DiffMICError
 from diffmiczoo.training import batches
-from diffmiczoo.training.batches import possible_workers, training_batches
+from diffmiczoo.training.batches import possible_workers, training_batches, worker_errors
 
 Usage = namedtuple("Usage", "total used free")
 
 
 class Numbers(Dataset):
-    """Item n is (n, n); at one of them its process is killed, as the system does where memory runs out."""
+    """Item n is (n, n); at one of them its process gets a signal, such as SIGKILL where memory runs out."""
 
-    def __init__(self, dies_at: int | None = None) -> None:
-        self.dies_at, self.parent = dies_at, os.getpid()
+    def __init__(self, dies_at: int | None = None, number: int = signal.SIGKILL) -> None:
+        self.dies_at, self.number, self.parent = dies_at, number, os.getpid()
 
     def __len__(self) -> int:
         return 8
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if index == self.dies_at and os.getpid() != self.parent:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
         return torch.tensor(index), torch.tensor(index)
 
 
@@ -46,8 +46,23 @@ def test_batches_come_in_order(workers: int) -> None:
 
 
 def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(DiffMICError, match=r"exited unexpectedly.*Start again with fewer workers: num_workers=1"):
+    with (
+        pytest.raises(DiffMICError, match=r"exited unexpectedly.*Go on with fewer workers: num_workers=1"),
+        worker_errors(2),
+    ):
         list(training_batches(Numbers(dies_at=3), PAIRS, 2, pin=False))
+
+
+def test_other_errors_are_left_as_they_are() -> None:
+    with pytest.raises(RuntimeError, match=r"^something else$"), worker_errors(2):
+        raise RuntimeError("something else")
+
+
+def test_the_end_of_a_batch_job_leaves_workers_until_the_run_has_stopped() -> None:
+    """Its SIGTERM is for every process of the job."""
+    found = [images.tolist() for images, _ in training_batches(Numbers(3, signal.SIGTERM), PAIRS, 1, pin=False)]
+    assert found == PAIRS
+    assert not multiprocessing.active_children()
 
 
 def test_no_workers_within_a_process_of_a_pool(monkeypatch) -> None:

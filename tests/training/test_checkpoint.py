@@ -21,7 +21,18 @@ def test_checkpoints_are_replaced_whole_or_not_at_all(tmp_path) -> None:
     with pytest.raises(OSError, match="the one before it is intact"):
         save_checkpoint(tiny_checkpoint(stage=1, optimization={"x": Unwritable()}), path)
     assert load_checkpoint(path) == first and list(tmp_path.iterdir()) == [path]
-    path.write_bytes(b"not a checkpoint")
+    path.unlink()
+    with pytest.raises(OSError, match=r"MiB are free, two checkpoints have to fit\); there is none before it"):
+        save_checkpoint(tiny_checkpoint(stage=1, optimization={"x": Unwritable()}), path)
+    for content in (b"not a checkpoint", b"a text, which pickle reads as numbers of its memo\n", b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="delete it to start again"):
+            load_checkpoint(path)
+    torch.save({"format": 3, "recipe": {}}, path)
+    with pytest.raises(ValueError, match="delete it to start again"):
+        load_checkpoint(path)
+    path.unlink()
+    path.mkdir()
     with pytest.raises(ValueError, match="delete it to start again"):
         load_checkpoint(path)
 

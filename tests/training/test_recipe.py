@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from factories import QUICK, tiny_model
+from factories import QUICK, edited, tiny_model
 
 import diffmiczoo
 from diffmiczoo.training.recipe import Recipe
@@ -53,6 +53,43 @@ def test_patience_ends_a_stage_early(manifest_csv, tmp_path) -> None:
     result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
     assert len(result.history) == 4, "the first epoch is better than none, and three more are not better"
     assert [row["epoch"] for row in result.history if row["best"]] == [4]
+
+
+def test_patience_waits_for_a_validation(manifest_csv, tmp_path) -> None:
+    recipe = QUICK.replace(
+        dcg_epochs=9, diffusion_epochs=0, dcg_lr=0.0, patience=2, validate_every=3, freeze="backbones"
+    )
+    recipe = recipe.replace(ema_decay=0.0)
+    result = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
+    assert [row["epoch"] for row in result.history if "nll" in row] == [3, 6]
+    assert len(result.history) == 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "config", "message"),
+    [
+        ({"loss": "focal"}, {"predictor": "dcg"}, "loss='focal' is that of a diffusion, and predictor='dcg' has none"),
+        ({"hard_share": 0.2}, {}, "hard_share=0.2 is for dcg_loss='ohem', not 'cross_entropy'"),
+        ({"start_size": 32, "dcg_epochs": 1}, {}, "dcg_epochs=1 leaves none; set at least 2"),
+    ],
+)
+def test_fields_that_would_do_nothing_are_refused(manifest_csv, tmp_path, fields, config, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        diffmiczoo.fit(tiny_model(**config), manifest_csv, recipe=QUICK.replace(**fields), output=tmp_path / "run")
+
+
+def test_a_metric_that_the_validation_images_do_not_define(manifest_csv, tmp_path) -> None:
+    one = edited(manifest_csv, lambda lines: [line for line in lines if "light" not in line or ",val" not in line])
+    recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0, select="auroc")
+    with pytest.warns(UserWarning, match=r"do not define select='auroc'.*the last epoch of each stage is taken"):
+        diffmiczoo.fit(tiny_model(), one, recipe=recipe, output=tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="patience=2 would end stages by chance"):
+        diffmiczoo.fit(tiny_model(), one, recipe=recipe.replace(patience=2), output=tmp_path / "other", progress=False)
+
+
+def test_an_output_without_a_name_is_refused(manifest_csv) -> None:
+    with pytest.raises(ValueError, match="output='' names no directory"):
+        diffmiczoo.fit(tiny_model(), manifest_csv, output="")
 
 
 def test_half_precision_fp16_is_for_gpus(manifest_csv, tmp_path) -> None:

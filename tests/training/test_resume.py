@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -61,6 +62,45 @@ def test_other_data_in_the_same_output_are_refused(manifest_csv, tmp_path) -> No
     swapped = edited(manifest_csv, lambda lines: [lines[0], lines[1].replace("dark", "light"), *lines[2:]])
     with pytest.raises(ValueError, match="was made with other images, labels or splits"):
         diffmiczoo.fit(tiny_model(), swapped, recipe=recipe, output=tmp_path / "run", progress=False)
+
+
+def test_a_run_that_is_refused_leaves_the_files_of_the_one_that_is_there(manifest_csv, tmp_path) -> None:
+    """Its table of splits would otherwise call pictures test pictures that the weights were trained on."""
+    without_splits = edited(manifest_csv, lambda lines: [",".join(line.split(",")[:2]) for line in lines])
+    recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0)
+    output = tmp_path / "run"
+    diffmiczoo.fit(tiny_model(), without_splits, recipe=recipe, output=output, progress=False)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert output / "split.csv" in before
+    with pytest.raises(ValueError, match=r"another recipe \(fields \['seed'\]\)"):
+        diffmiczoo.fit(tiny_model(), without_splits, recipe=recipe.replace(seed=7), output=output, progress=False)
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_goes_on_with_another_number_of_workers(manifest_csv, tmp_path) -> None:
+    recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0)
+    run = {"output": tmp_path / "run", "progress": False}
+    first = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, **run)
+    again = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe.replace(num_workers=1), **run)
+    assert again.history == first.history
+
+
+def test_a_run_that_starts_anew_leaves_nothing_of_the_one_before(manifest_csv, tmp_path) -> None:
+    output, recipe = tmp_path / "run", QUICK.replace(dcg_epochs=1, diffusion_epochs=1)
+    without_splits = edited(manifest_csv, lambda lines: [",".join(line.split(",")[:2]) for line in lines])
+    diffmiczoo.fit(tiny_model(), without_splits, recipe=recipe, output=output, progress=False)
+    card = json.loads((output / "best" / "card.json").read_text())
+    (output / "best" / "card.json").write_text(json.dumps(card | {"license": "apache-2.0"}))
+    given = edited(manifest_csv, lambda lines: lines[:-1])
+    anew = {"output": output, "progress": False, "resume": "never"}
+    diffmiczoo.fit(tiny_model(), given, recipe=recipe.replace(diffusion_epochs=0), **anew)
+    new = json.loads((output / "best" / "card.json").read_text())
+    assert new["license"] == "apache-2.0"
+    assert new["counts"] != card["counts"] and new["split"] != card["split"]
+    assert not (output / "last").exists() and not (output / "best" / "metrics.json").exists()
+    assert not (output / "confusion.png").exists()
+    splits = [line.split(",")[2] for line in (output / "split.csv").read_text().splitlines()[1:]]
+    assert splits.count("train") == new["counts"]["train"]
 
 
 def test_other_pixels_under_the_same_names_are_refused(quick_run, common_manifest, tmp_path) -> None:
