@@ -20,8 +20,31 @@ from diffmiczoo.errors import InvalidValueError, MissingExtraError
 from diffmiczoo.export.graph import INPUT, ExportedModel
 from diffmiczoo.export.softplus import with_quick_softplus
 
+#: What torch.onnx translates the graph with, together with the extra's onnxscript.
+LEAST_TORCH = (2, 10)
+
 #: Squares (B, S, S, 3) → name of an output → its values.
 Answers = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+def has_new_torch() -> bool:
+    """Whether PyTorch can write ONNX files of these models."""
+    major, minor = torch.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= LEAST_TORCH
+
+
+def check_torch() -> None:
+    """Raises where PyTorch is too old to write ONNX files of these models.
+
+    Raises:
+        ValueError: names both versions.
+    """
+    if not has_new_torch():
+        least = ".".join(map(str, LEAST_TORCH))
+        raise InvalidValueError(
+            f"ONNX files need PyTorch {least} or later, this is {torch.__version__}: pip install -U torch torchvision "
+            "'diffmiczoo[onnx]'; format='pt2' may work without"
+        )
 
 
 def onnx_content(graph: ExportedModel, metadata: Mapping[str, str], precision: str) -> bytes:
@@ -29,7 +52,9 @@ def onnx_content(graph: ExportedModel, metadata: Mapping[str, str], precision: s
 
     Raises:
         ImportError: the extra is not installed.
+        ValueError: PyTorch is too old.
     """
+    check_torch()
     with needs("onnx"):
         import onnx
         import onnxruntime  # noqa: F401
@@ -64,7 +89,9 @@ def _captured(graph: ExportedModel) -> torch.export.ExportedProgram:
     size = graph.model.config.input_size
     # From two pictures: with one, the size of the batch would become part of the program.
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    return torch.export.export(graph, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    # PyTorch 2.6 takes no size without a bound.
+    batch = torch.export.Dim("batch", max=2**31 - 1)
+    return torch.export.export(graph, (example,), dynamic_shapes=({0: batch},))
 
 
 def _name_batch(proto: Any) -> None:

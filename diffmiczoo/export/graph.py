@@ -153,8 +153,8 @@ class ExportedModel(nn.Module):
             "rois": torch.cat([left_top, left_top + config.roi_size], dim=-1),
             "attention": priors.roi_attention,
             "saliency": priors.saliency,
+            **self._limits(answer, labels, probs, unsure),
         }
-        found |= self._limits(answer, labels, probs, unsure)
         # An input or a constant cannot be an output twice, nor one output another.
         return tuple(found[name].clone() for name in self.names)
 

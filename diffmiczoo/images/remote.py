@@ -111,7 +111,7 @@ def _listed(url: str) -> list[str]:
     fsspec = _fsspec(url)
     first, chain, rest = url.partition("::")
     try:
-        system, path = fsspec.url_to_fs(url)
+        system, path = fsspec.core.url_to_fs(url)
         matched = system.find(path) if first.endswith("/") else system.glob(path)
     except DiffMICError:
         raise

@@ -32,6 +32,10 @@ class Priors:
         return 0.5 * (self.global_prior + self.local_prior)
 
 
+#: Listed once: torch.export of PyTorch 2.6 cannot follow `fields`.
+_OF_PRIORS = tuple(field.name for field in fields(Priors))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Condition(Priors):
     """All that the denoiser knows of a batch of images; computed once, used in every sampling step.
@@ -49,7 +53,7 @@ class Condition(Priors):
         cls, priors: Priors, guidance_map: Tensor, feature_prior: Tensor, feature_logits: Tensor | None = None
     ) -> Condition:
         """Adds M, F and ŷ_F to the priors of the same images."""
-        known = {field.name: getattr(priors, field.name) for field in fields(Priors)}
+        known = {name: getattr(priors, name) for name in _OF_PRIORS}
         return cls(**known, guidance_map=guidance_map, feature_prior=feature_prior, feature_logits=feature_logits)
 
     def to(self, dtype: torch.dtype) -> Condition:

@@ -259,3 +259,12 @@ def test_overrides_do_not_give_weights_another_meaning(saved: Path, fields: dict
     named.save_pretrained(saved)
     with pytest.raises(ValueError, match=r"class_names=.* contradicts the weights"):
         DiffMICv2.from_pretrained(saved, class_names=["c", "b", "a"])
+
+
+def test_the_folder_of_a_run_is_told_from_its_weights(tmp_path) -> None:
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    for name in ("checkpoint.pt", "best/config.json", "best/model.safetensors"):
+        (tmp_path / "run" / name).write_bytes(b"{}")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"is a training run; its weights are in .*best"):
+        load_model(tmp_path / "run", DiffMICv2)

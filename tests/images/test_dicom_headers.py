@@ -414,4 +414,5 @@ def test_pydicoms_own_files():
         name: refused[name] for name in UNREADABLE
     }
     assert all(part in refused[name] for name, part in UNREADABLE.items())
-    assert (len(read), len(refused)) == (58, 20)
+    # Later versions of pydicom bring more of them.
+    assert len(read) >= 53 and len(refused) == 20
