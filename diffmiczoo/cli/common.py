@@ -101,7 +101,7 @@ class Assignment(click.ParamType):
 
 
 def assignments(texts: tuple[str, ...]) -> dict[str, Any]:
-    """Returns field → value of texts FIELD=VALUE; a value is JSON, or a text.
+    """Returns field → value of texts FIELD=VALUE; a value is JSON, None, or a text.
 
     Raises:
         ValueError: a text has no "=".
@@ -114,7 +114,7 @@ def assignments(texts: tuple[str, ...]) -> dict[str, Any]:
         try:
             values[field.strip()] = json.loads(value)
         except json.JSONDecodeError:
-            values[field.strip()] = value
+            values[field.strip()] = None if value == "None" else value
     return values
 
 

@@ -19,6 +19,7 @@ from diffmiczoo.cli.common import (
     threads_option,
 )
 from diffmiczoo.cli.report import report_run
+from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.files import check_directory
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def fit(
     from diffmiczoo.training.prepare import prepare
 
     check_directory(Path(output))
+    _check_places(options["changes"], options["config"])
     recipe = diffmiczoo.Recipe.load(recipe_file) if recipe_file else None
     tell(())  # the plan is told below
     prepared = prepare(name, data_source(train, choice), validation_source(val, choice), recipe, **options)
@@ -120,3 +122,20 @@ def fit(
     click.echo(result)
     if with_report and result.metrics is not None:
         report_run(result, prepared.plan, progress=False if quiet else None)
+
+
+def _check_places(changes: dict[str, Any], config: dict[str, Any]) -> None:
+    """Tells fields of the recipe from those of the model, where one stands for the other.
+
+    Raises:
+        ValueError: names the option that takes the field.
+    """
+    from diffmiczoo.config import DiffMICConfig
+    from diffmiczoo.config.settings import field_kinds
+    from diffmiczoo.training.recipe import Recipe
+
+    of_recipe, of_model = field_kinds(Recipe), field_kinds(DiffMICConfig)
+    wrong = [("--set", "--config", "model", name) for name in changes if name in of_model and name not in of_recipe]
+    wrong += [("--config", "--set", "recipe", name) for name in config if name in of_recipe and name not in of_model]
+    for given, right, what, name in wrong:
+        raise InvalidValueError(f"{given} {name}: {name} is a field of the {what}; give it as {right} {name}=…")

@@ -53,6 +53,9 @@ def test_fit_errors_are_one_line(image_folder, tmp_path) -> None:
         (["--model", "diffmicv2_nano", "--set", "epochs=3"], "did you mean dcg_epochs"),
         (["--model", "diffmicv2_nano", "--set", "seed"], "expected FIELD=VALUE"),
         (["--model", "diffmicv2_nano", "--config", "latent=3"], "did you mean latent_dim"),
+        (["--model", "diffmicv2_nano", "--set", "crop_mode=squash"], "give it as --config crop_mode=…"),
+        (["--model", "diffmicv2_nano", "--config", "dcg_lr=1"], "give it as --set dcg_lr=…"),
+        (["--model", "diffmicv2_nano", "--set", "start_size=None", "--set", "dcg_lr=x"], "dcg_lr"),
         (["--model", "diffmicv2_resnet18", "--pretrained"], "has no published weights"),
     ]:
         result = run_command(*common, *arguments)
