@@ -30,8 +30,8 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.nn.condition import Condition
 from diffmiczoo.runtime.settings import FAST, using
 
-#: t₀, steps; None is the start from noise alone, as published.
-STARTS = ((None, 5), (None, 1), (800, 4), (600, 4), (400, 4), (400, 2), (200, 4), (200, 2), (200, 1), (50, 2), (50, 1))
+#: t₀, steps; None is the start from noise alone, as published, of one step from the last timestep.
+STARTS = ((None, 5), (None, 1), (800, 5), (600, 4), (400, 3), (200, 2), (200, 1), (50, 1))
 DIVISIONS = 10
 
 
@@ -41,18 +41,19 @@ class Truncated(DDIM):
     first: int
 
     def timesteps(self, steps: int) -> list[int]:
-        """Returns `steps` timesteps from `first` down, evenly spaced, the last one above 0 as far as the first is."""
-        return [round(self.first * part / steps) for part in range(steps, 0, -1)]
+        """Returns `steps` timesteps from `first` down to 0, evenly spaced; of one step `first` alone."""
+        last = max(steps - 1, 1)
+        return [round(self.first * (1 - part / last)) for part in range(steps)]
 
 
 def scores_from(model: DiffMICv2, condition: Condition, start: tuple[int | None, int]) -> Tensor:
     """Returns the sampler's scores (B, C)."""
     first, steps = start
-    if first is None:
+    if first is None and steps > 1:
         return model.sample(condition, steps).mean((2, 3))
     sampler = Truncated(model.schedule)
-    sampler.first = first
-    kept = model.schedule.alphas_cumprod[first]
+    sampler.first = len(model.schedule.alphas_cumprod) - 1 if first is None else first
+    kept = 0.0 if first is None else model.schedule.alphas_cumprod[first]
     noise = model.sampling_noise(steps, model.config.num_samples, len(condition.guidance_map)).initial
     begin = kept**0.5 * condition.guidance_map + (1 - kept) ** 0.5 * noise
     once = points_share_bands(model.config, sampler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +101,8 @@ def report_run(result: TrainingResult, plan: Plan, progress: bool | None) -> Non
 
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
         return
-    options, splits = ReportOptions(run=result.output, progress=progress), _splits(plan)
-    if "test" not in splits:  # of an older run in the same folder
-        shutil.rmtree(result.output / "report-test", ignore_errors=True)
-    for split, manifest in splits.items():
+    options = ReportOptions(run=result.output, progress=progress)
+    for split, manifest in _splits(plan).items():
         directory = result.output / f"report-{split}"
         try:
             write_report(result.model, manifest, directory, options)

@@ -49,6 +49,8 @@ def export_model(model: DiffMICv2, path: str | os.PathLike[str], settings: Expor
     """Does what `DiffMICv2.export` says."""
     target = Path(path)
     _check_target(target, settings)
+    if settings.format != "pt2":
+        formats.check_torch()
     if model.default_noise.dtype != torch.float32:
         raise InvalidTypeError(
             f"export needs weights in float32, the model's are {model.default_noise.dtype}; create it without dtype, "

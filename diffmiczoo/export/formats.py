@@ -52,9 +52,7 @@ def onnx_content(graph: ExportedModel, metadata: Mapping[str, str], precision: s
 
     Raises:
         ImportError: the extra is not installed.
-        ValueError: PyTorch is too old.
     """
-    check_torch()
     with needs("onnx"):
         import onnx
         import onnxruntime  # noqa: F401

@@ -19,6 +19,7 @@ from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
 from diffmiczoo.evaluation.evaluate import collect_scores, scores_and_members
 from diffmiczoo.files import read_json_object, write_text
 from diffmiczoo.hub.card_facts import CARD_FILE, METRICS_FILE, RECIPE_FILE
+from diffmiczoo.hub.client import WEIGHTS_FILE
 from diffmiczoo.inference.decisions import decide
 from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
 from diffmiczoo.metrics.calibration import calibration_sentence
@@ -41,8 +42,6 @@ def write_artifacts(trainer: Trainer, plan: Plan, report: DataReport) -> Metrics
     the weights know about their limits.
     """
     _remember_pictures(trainer)
-    for name in PICTURES:  # of an older run, where this one draws none
-        (trainer.settings.output / name).unlink(missing_ok=True)
     measured = _measure(trainer) if trainer.model.trained else None
     _save_weights(trainer, plan, measured)
     _write_page(trainer, plan, report, measured)
@@ -50,6 +49,16 @@ def write_artifacts(trainer: Trainer, plan: Plan, report: DataReport) -> Metrics
         _draw(trainer, measured)
         _write_page(trainer, plan, report, measured)
     return None if measured is None else measured.report.model
+
+
+def remove_older(output: Path) -> None:
+    """Removes what a run that is replaced has left, and the new one may not write: pages, pictures, last weights."""
+    for name in PICTURES:
+        (output / name).unlink(missing_ok=True)
+    made = [output / f"report-{split}" / "report.json" for split in ("val", "test")] + [output / "last" / WEIGHTS_FILE]
+    for file in made:
+        if file.is_file():
+            shutil.rmtree(file.parent)
 
 
 def _remember_pictures(trainer: Trainer) -> None:
@@ -114,7 +123,6 @@ def _save_weights(trainer: Trainer, plan: Plan, measured: _Measured | None) -> N
         (best / METRICS_FILE).unlink(missing_ok=True)
     _save_card(best / CARD_FILE, plan)
     if trainer.last is None:
-        shutil.rmtree(output / "last", ignore_errors=True)
         return
     weights, trust = {name: tensor.clone() for name, tensor in model.state_dict().items()}, model.trust
     model.load_state_dict(trainer.last)

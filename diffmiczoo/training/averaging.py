@@ -50,7 +50,8 @@ def average_weights(
         progress: show a bar; by default where the standard error is a terminal.
 
     Raises:
-        ValueError: there is one source only, `batch_size` is 1, or the runs have other configs or classes.
+        ValueError: there is one source or one image only, `batch_size` is 1, a run's last stage was never trained, or
+            the runs have other configs or classes.
         FileNotFoundError, ImageError: as `from_pretrained` and `fit` do.
 
     Source: Wortsman et al., *Model Soups*, ICML 2022; Izmailov et al., *Averaging Weights Leads to Wider Optima*,
@@ -68,15 +69,17 @@ def average_weights(
     for source, model in zip(sources, models, strict=True):
         _check_same(first.config, model.config, sources[0], source)
         if not model.trained:
-            raise InvalidValueError(f"{source}: only its DCG was trained; a mean needs runs whose stages all were")
+            raise InvalidValueError(
+                f"{source}: its last stage was never trained; a mean needs runs that were trained to their end"
+            )
+    manifest = evaluation_split(first.config, data, split or "train")
+    if len(manifest) < 2:
+        raise InvalidValueError(f"{manifest.name}: found 1 image; BatchNorm's statistics need at least two")
     first.training_pictures = reduce(PictureSet.union, seen) if seen else None
     states = [model.state_dict() for model in models]
     first.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
     first.config = first.config.uncalibrated()
     first.weights_name = first.loaded_from = first.trust = first.recalibration = None
-    manifest = evaluation_split(first.config, data, split or "train")
-    if len(manifest) < 2:
-        raise InvalidValueError(f"{manifest.name}: found 1 image; BatchNorm's statistics need at least two")
     loader = DataLoader(
         ImageDataset(manifest, first.config, progress=progress),
         batch_size,

@@ -6,8 +6,9 @@ import multiprocessing
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from torch import Tensor
@@ -41,7 +42,6 @@ def training_batches(
         sampler: of the batches.
         workers: processes that augment; 0 for none.
         pin: put batches into memory that a GPU reads directly.
-
     """
     loader = DataLoader(
         dataset,
@@ -53,7 +53,20 @@ def training_batches(
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         worker_init_fn=_outlive_one_signal,
     )
-    yield from loader
+    batches = iter(loader)
+    try:
+        yield from batches
+    except RuntimeError:
+        _kill(getattr(batches, "_workers", ()))
+        raise
+
+
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    """Ends workers that may be stuck: one that passes over a signal would be waited for at the end of the program."""
+    for worker in workers:
+        with suppress(RuntimeError):  # torch raises where a worker ends
+            worker.kill()
+            worker.join()
 
 
 def _outlive_one_signal(worker: int) -> None:

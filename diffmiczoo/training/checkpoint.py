@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -99,9 +98,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             torch.save({"format": _FORMAT, **checkpoint.to_dict()}, file)
     except (OSError, RuntimeError) as error:
         before = "the one before it is intact" if path.exists() else "there is none before it"
-        free = f"{shutil.disk_usage(path.parent).free / 2**20:,.0f} MiB are free"
         raise UnusableFileError(
-            f"{path}: the checkpoint could not be written ({error}; {free}, two checkpoints have to fit); {before}"
+            f"{path}: the checkpoint could not be written ({error}); {before}; two of them have to fit on the disk"
         ) from error
 
 
@@ -110,9 +108,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         ValueError: the file is not such a checkpoint, or one of another version.
+        OSError: the file cannot be read.
     """
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError) as error:
+        raise UnusableFileError(f"{path}: cannot be read ({error}); it is left as it is") from error
     except Exception as error:  # a broken file can be any program of pickle's, and its errors are any
         raise InvalidValueError(
             f"{path}: not a checkpoint of diffmiczoo ({type(error).__name__}: {error}); delete it to start again"

@@ -25,7 +25,7 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import preserve_modes
 from diffmiczoo.runtime.settings import full_precision
-from diffmiczoo.training.artifacts import write_artifacts
+from diffmiczoo.training.artifacts import remove_older, write_artifacts
 from diffmiczoo.training.callbacks import Callback, TensorBoardCallback
 from diffmiczoo.training.checkpoint import load_checkpoint, remove_partial_checkpoints
 from diffmiczoo.training.distributed import Processes
@@ -166,7 +166,9 @@ def fit(
             callbacks = [*callbacks, EpochLog(create_stages(recipe, model.config), recipe.select, log_every)]
         with keep_memory(), StopOnSignal() as stop:
             trainer = Trainer(model, recipe, data, processes, settings, stop, callbacks)
-            _train(trainer, plan, report)
+            replaces = _train(trainer, plan, report)
+        if replaces and processes.is_main:
+            remove_older(settings.output)
         metrics = write_artifacts(trainer, plan, report) if processes.is_main else None
     processes.barrier()
     return TrainingResult(model, trainer.history, settings.output, metrics)
@@ -185,7 +187,8 @@ def _quiet_surroundings(model: DiffMICv2) -> Iterator[None]:
         yield
 
 
-def _train(trainer: Trainer, plan: Plan, report: DataReport) -> None:
+def _train(trainer: Trainer, plan: Plan, report: DataReport) -> bool:
+    """Trains what is left, and returns whether that replaces another run in the same directory."""
     model, recipe, settings = trainer.model, trainer.recipe, trainer.settings
     # What is trained is no longer what was loaded, nor has it the limits that were fitted to that.
     model.weights_name = model.loaded_from = model.trust = model.recalibration = None
@@ -210,6 +213,7 @@ def _train(trainer: Trainer, plan: Plan, report: DataReport) -> None:
     trainer.train()
     final = next(stage for stage in create_stages(recipe, model.config) if stage.is_final)
     model.trained = final.epochs > 0 or model.trained
+    return found and settings.resume == "never"
 
 
 @torch.inference_mode(False)
@@ -315,12 +319,13 @@ def _checked(plan: Plan, data: TrainingData, settings: RunSettings, recipe: Reci
     report = check_data({"train": data.train, "val": data.val}, plan.whole, made=plan.made, progress=progress)
     if report.problems:
         see = ""
-        if is_main and not settings.checkpoint.exists():
+        if is_main and not settings.checkpoint.exists() and not (settings.output / "best").exists():
             report.save(settings.output / REPORT_FILE)
             see = f" (see {settings.output / REPORT_FILE})"
         raise InvalidValueError(f"{plan.train.name}: {'; '.join(report.problems)}{see}")
-    unselectable = check_selectable(recipe, data.val.targets, data.val.config)
     few = [calibration_sentence(plan.val.counts, len(plan.val))] if len(plan.val) < ENOUGH_IMAGES else []
-    for sentence in [*report.warnings, *unselectable, *few] if is_main else []:
+    for sentence in [*report.warnings, *few] if is_main else []:
+        warn(f"{plan.train.name}: {sentence}")
+    for sentence in check_selectable(recipe, data.val.targets, data.val.config):
         warn(f"{plan.train.name}: {sentence}")
     return report

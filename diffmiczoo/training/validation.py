@@ -73,14 +73,14 @@ def check_selectable(recipe: Recipe, targets: Tensor, config: DiffMICConfig) -> 
         ValueError: such a metric would end stages early.
     """
     # Any probabilities do: whether a metric is defined depends on the labels.
-    probs = torch.rand(len(targets), config.num_classes, generator=seeded_generator(0)) + 0.1
+    probs = 0.1 + 0.8 * torch.rand(len(targets), config.num_classes, generator=seeded_generator(0))
     if config.task == "multiclass":
         probs = probs / probs.sum(1, keepdim=True)
     names, ordinal = config.labels, config.ordinal
     found = compute_metrics(probs, targets, task=config.task, class_names=names, ordinal=ordinal, bootstrap=0)
     if math.isfinite(found.values[recipe.select]):
         return []
-    what = f"the validation images do not define select={recipe.select!r}, which needs images with and without a class"
+    what = f"the validation images do not define select={recipe.select!r}, as where they all show one class"
     if recipe.patience:
         raise InvalidValueError(
             f"{what}: patience={recipe.patience} would end stages by chance; add such images, take select='nll', or "

@@ -11,7 +11,7 @@ import pytest
 from factories import SMALL_ENCODERS, TINY, run_command
 
 from diffmiczoo.cli import main
-from diffmiczoo.cli.common import Names
+from diffmiczoo.cli.common import Names, assignments
 from diffmiczoo.errors import warn
 
 
@@ -55,7 +55,6 @@ def test_fit_errors_are_one_line(image_folder, tmp_path) -> None:
         (["--model", "diffmicv2_nano", "--config", "latent=3"], "did you mean latent_dim"),
         (["--model", "diffmicv2_nano", "--set", "crop_mode=squash"], "give it as --config crop_mode=…"),
         (["--model", "diffmicv2_nano", "--config", "dcg_lr=1"], "give it as --set dcg_lr=…"),
-        (["--model", "diffmicv2_nano", "--set", "start_size=None", "--set", "dcg_lr=x"], "dcg_lr"),
         (["--model", "diffmicv2_resnet18", "--pretrained"], "has no published weights"),
     ]:
         result = run_command(*common, *arguments)
@@ -131,3 +130,7 @@ def test_warnings_are_a_line_and_threads_are_set(weights, monkeypatch) -> None:
     assert warn_line == "warning: a\nword\n"
     result = run_command("evaluate", "/no/such/data", "--model", "diffmicv2_nano", "--threads", "1")
     assert result.exit_code == 2 and counts == [1]
+
+
+def test_none_is_a_value() -> None:
+    assert assignments(("start_size=None", "tta=none", "seed=3")) == {"start_size": None, "tta": "none", "seed": 3}

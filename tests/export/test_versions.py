@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from factories import small_model
 
 from diffmiczoo.export.formats import check_torch, has_new_torch
 
@@ -20,3 +21,10 @@ def test_newer_ones_pass(monkeypatch, version: str) -> None:
     monkeypatch.setattr(torch, "__version__", version)
     assert has_new_torch()
     check_torch()
+
+
+def test_it_is_named_before_anything_is_computed(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.6.0")
+    model = small_model(trained=True)
+    with pytest.raises(ValueError, match=r"need PyTorch 2\.10 or later"):
+        model.export(tmp_path / "a.onnx", verify=tmp_path / "absent")

@@ -22,7 +22,7 @@ def test_checkpoints_are_replaced_whole_or_not_at_all(tmp_path) -> None:
         save_checkpoint(tiny_checkpoint(stage=1, optimization={"x": Unwritable()}), path)
     assert load_checkpoint(path) == first and list(tmp_path.iterdir()) == [path]
     path.unlink()
-    with pytest.raises(OSError, match=r"MiB are free, two checkpoints have to fit\); there is none before it"):
+    with pytest.raises(OSError, match="there is none before it; two of them have to fit on the disk"):
         save_checkpoint(tiny_checkpoint(stage=1, optimization={"x": Unwritable()}), path)
     for content in (b"not a checkpoint", b"a text, which pickle reads as numbers of its memo\n", b""):
         path.write_bytes(content)
@@ -33,7 +33,7 @@ def test_checkpoints_are_replaced_whole_or_not_at_all(tmp_path) -> None:
         load_checkpoint(path)
     path.unlink()
     path.mkdir()
-    with pytest.raises(ValueError, match="delete it to start again"):
+    with pytest.raises(OSError, match=r"cannot be read .* left as it is"):
         load_checkpoint(path)
 
 

@@ -10,6 +10,7 @@ from factories import QUICK, edited, tiny_model
 
 import diffmiczoo
 from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.validation import check_selectable
 
 
 def test_recipe_json_round_trip_and_errors(tmp_path) -> None:
@@ -106,3 +107,11 @@ def test_training_on_a_gpu(manifest_csv, tmp_path, precision: str) -> None:
     model = tiny_model().to("cuda")
     result = diffmiczoo.fit(model, manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
     assert result.model.default_noise.is_cuda and result.history[5]["auroc"] > 0.9
+
+
+def test_any_validation_images_can_be_asked_what_they_define() -> None:
+    config = tiny_model(task="multilabel", num_classes=3).config
+    targets = torch.zeros(400, 3)
+    assert len(check_selectable(QUICK.replace(select="auroc"), targets, config)) == 1
+    targets[::2] = 1
+    assert check_selectable(QUICK.replace(select="auroc"), targets, config) == []
