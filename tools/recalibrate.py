@@ -13,13 +13,14 @@ what the weights know about their limits.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 
 import click
 import torch
 from logistic import logistic_on_features
-from release_weights import write_card, write_index
+from release_weights import released_calibration, write_card, write_index
 from safetensors.torch import load_file
 from store_predictions import store
 
@@ -30,16 +31,12 @@ from diffmiczoo.evaluation.ablation import ablate
 from diffmiczoo.evaluation.dcg_report import PredictionsWithDcg
 from diffmiczoo.evaluation.members import MemberLogits, collect_members
 from diffmiczoo.hub.card_facts import CARD_FILE, METRICS_FILE
-from diffmiczoo.metrics.calibration import fit_calibration
 from diffmiczoo.metrics.decisions import fit_decision
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.weights import WEIGHTS, WEIGHTS_DIRECTORY
 
 #: Of runs whose weights are not kept.
-SEEDS_NOTE = (
-    "The runs were measured before ŷ_g and ŷ_l had a weight each, with one weight for their mean; their predictions "
-    "are not kept."
-)
+SEEDS_NOTE = "The runs were measured with the calibration that each had at first; their predictions are not kept."
 
 
 def kept_members(name: str, model: DiffMICv2, images: Manifest, split: str) -> MemberLogits:
@@ -66,8 +63,10 @@ def main(name: str, data: Path) -> None:
     images = {split: manifest.split(split) for split in ("train", "val", "test")}
     members = {split: kept_members(name, model, images[split], split) for split in images}
     before, val, config = model.config, members["val"], model.config.uncalibrated()
-    config = config.replace(**fit_calibration(val.scores, val.members, val.targets, config))
-    model.config = config = fit_decision(val.probs(config), val.targets, config)
+    config = config.replace(**released_calibration(val.scores, val.members, val.targets, config))
+    facts = json.loads((directory / CARD_FILE).read_text(encoding="utf-8"))
+    balance = re.search(r"balance_labels=([\d.]+)", " ".join(facts["commands"]))
+    model.config = config = fit_decision(val.probs(config), val.targets, config, float(balance[1]) if balance else 0.0)
     metrics = json.loads((directory / METRICS_FILE).read_text(encoding="utf-8"))
     if "seeds" in metrics:
         metrics.setdefault("seeds_note", SEEDS_NOTE)
@@ -88,7 +87,7 @@ def main(name: str, data: Path) -> None:
     if tensors.keys() != after.keys() or not all(torch.equal(tensors[key], after[key]) for key in tensors):
         raise click.ClickException(f"{name}: the tensors are not those from before; restore {directory}")
     (directory / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    write_card(directory, name, json.loads((directory / CARD_FILE).read_text(encoding="utf-8")))
+    write_card(directory, name, facts)
     write_index(directory, name)
     test = members["test"]
     store(name, images["test"], test.probs(config), test.dcg_probs(config))

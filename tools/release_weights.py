@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from logistic import logistic_on_features
+from torch import Tensor
 
 from diffmiczoo.cli.common import assignments
 from diffmiczoo.config import DiffMICConfig
@@ -38,20 +40,65 @@ from diffmiczoo.hub.checksums import sha256_of
 from diffmiczoo.hub.client import FILES
 from diffmiczoo.hub.licenses import LICENSE_FILE
 from diffmiczoo.inference.probabilities import scores_to_probs
-from diffmiczoo.metrics.calibration import fit_calibration
+from diffmiczoo.metrics.calibration import fit_calibration, pseudo_images
 from diffmiczoo.metrics.decisions import fit_decision
+from diffmiczoo.metrics.pool import TEMPERATURE_RANGE, fit_pool
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.zoo.weights import INDEX, INTENDED_USE, WEIGHTS, WEIGHTS_DIRECTORY
+
+#: Of the validation images into halves, for what a member of the pool is worth.
+_DIVISIONS = 10
 
 
 def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest, balance_labels: float) -> DiffMICConfig:
     """Returns the config with all that is fitted on validation images."""
     found = model.predict([record.item() for record in validation.records])
     targets = torch.from_numpy(validation.targets())
-    fitted = config.uncalibrated().replace(**fit_calibration(found.scores, found.members, targets, config))
+    fitted = config.uncalibrated().replace(**released_calibration(found.scores, found.members, targets, config))
     return fit_decision(scores_to_probs(found.scores, fitted, found.members), targets, fitted, balance_labels)
+
+
+def released_calibration(scores: Tensor, members: Tensor, targets: Tensor, config: DiffMICConfig) -> dict[str, Any]:
+    """Returns `fit_calibration`'s fields; the sampler has next to no say in them unless it is worth it.
+
+    It is where ŷ_g and ŷ_l with it are more likely than without on validation images that they were not fitted to, by
+    more than one standard error: the second stage has seen the training images as often as the priors have, and
+    errs with more certainty.
+    """
+    fitted = fit_calibration(scores, members, targets, config)
+    if config.predictor != "diffusion" or "prior_weight" not in fitted:
+        return fitted
+    gains = torch.zeros(len(targets), dtype=torch.float64)
+    for seed in range(_DIVISIONS):
+        halves = torch.from_numpy(np.random.default_rng(seed).permutation(len(targets)) % 2)
+        for half in (0, 1):
+            there, here = halves != half, halves == half
+            parts = (scores[there], members[there], targets[there])
+            both = (_without_sampler(*parts, config), fit_calibration(*parts, config))
+            losses = [
+                _losses(scores_to_probs(scores[here], config.replace(**each), members[here]), targets[here])
+                for each in both
+            ]
+            gains[here] += (losses[0] - losses[1]) / _DIVISIONS
+    mean, error = float(gains.mean()), float(gains.std() / len(gains) ** 0.5)
+    kept = mean > error
+    click.echo(f"the sampler gains {mean:+.4f} ± {error:.4f} in NLL on validation: {'kept' if kept else 'left out'}")
+    return fitted if kept else _without_sampler(scores, members, targets, config)
+
+
+def _without_sampler(scores: Tensor, members: Tensor, targets: Tensor, config: DiffMICConfig) -> dict[str, Any]:
+    pool = fit_pool(None, members[:, :2], targets, task=config.task, pseudo_images=pseudo_images(len(scores)))
+    return {"temperature": TEMPERATURE_RANGE[1], "prior_weight": pool.weights}
+
+
+def _losses(probs: Tensor, targets: Tensor) -> Tensor:
+    """Returns the negative log-likelihood of each image, (N,)."""
+    logs = probs.double().clamp_min(1e-12).log()
+    if targets.ndim == 1:
+        return -logs.gather(1, targets[:, None])[:, 0]
+    return -(targets * logs + (1 - targets) * (1 - probs.double()).clamp_min(1e-12).log()).sum(1)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ ROWS = {
     "feature": "ŷ_F alone, the classifier on F",
     "all_priors": "ŷ_g, ŷ_l and ŷ_F weighted",
     "sampler": "sampler alone",
-    "pool": "pool: sampler and all priors (this model)",
+    "pool": "pool: sampler and all priors",
 }
 
 #: Rows that the pool is compared with: what can be had without the diffusion.

@@ -151,13 +151,14 @@ def test_the_model_is_not_worse_than_its_own_dcg(name: str) -> None:
     metrics = json.loads((WEIGHTS_DIRECTORY / name / "metrics.json").read_text())["test"]
     model, dcg = metrics["model"]["values"], metrics["dcg"]["values"]
     # Below a thousand test images values differ by chance by more than these do.
+    adjusted = bool(get_config(name, pretrained=True).label_adjustment)
     if metrics["model"]["num_images"] > 1000:
-        for metric in ("accuracy", "balanced_accuracy", "macro_f1"):
+        # Adjusted labels have given up accuracy, see below.
+        for metric in ("balanced_accuracy", "macro_f1", *(() if adjusted else ("accuracy",))):
             assert model[metric] >= dcg[metric], metric
         for metric in ("ece", "brier", "nll"):
             assert model[metric] <= dcg[metric], metric
     multilabel = WEIGHTS[name].dataset.task == "multilabel"
-    adjusted = bool(get_config(name, pretrained=True).label_adjustment)
     for metric, (difference, low, high) in metrics["difference"].items():
         if multilabel and metric == "accuracy":
             continue  # thresholds for the best F1 give more labels, which most decisions, a "no", pay for
