@@ -264,6 +264,22 @@ def _check_combinations(recipe: Recipe, config: DiffMICConfig) -> None:
             f"drop_path={recipe.drop_path} skips blocks of encoders that learn, and freeze='backbones' keeps them as "
             "they are; leave out one of them"
         )
+    _check_effects(recipe, config)
+    if recipe.dcg_loss == "ldam" and config.task != "multiclass":
+        raise InvalidValueError(
+            "dcg_loss='ldam' gives each class a margin over the others, and images of this multilabel model may have "
+            "several; take 'cross_entropy' or 'ohem'"
+        )
+    check_balance(recipe.balance_labels, config.task)
+    if recipe.ordinal_smoothing and not config.ordinal:
+        raise InvalidValueError(
+            f"ordinal_smoothing={recipe.ordinal_smoothing} is for classes that are grades in order, which those of "
+            f"this {config.task} model are not; ordinal=True (--config ordinal=true) says so of a model"
+        )
+
+
+def _check_effects(recipe: Recipe, config: DiffMICConfig) -> None:
+    """Refuses fields that would do nothing, or not what they are for."""
     if recipe.loss is not None and config.predictor != "diffusion":
         raise InvalidValueError(
             f"loss={recipe.loss!r} is that of a diffusion, and predictor={config.predictor!r} has none; leave it out"
@@ -281,15 +297,4 @@ def _check_combinations(recipe: Recipe, config: DiffMICConfig) -> None:
         raise InvalidValueError(
             f"start_size={recipe.start_size} needs the last third of the epochs for pictures of the full size, and "
             f"patience={recipe.patience} may end before them; leave out one of them"
-        )
-    if recipe.dcg_loss == "ldam" and config.task != "multiclass":
-        raise InvalidValueError(
-            "dcg_loss='ldam' gives each class a margin over the others, and images of this multilabel model may have "
-            "several; take 'cross_entropy' or 'ohem'"
-        )
-    check_balance(recipe.balance_labels, config.task)
-    if recipe.ordinal_smoothing and not config.ordinal:
-        raise InvalidValueError(
-            f"ordinal_smoothing={recipe.ordinal_smoothing} is for classes that are grades in order, which those of "
-            f"this {config.task} model are not; ordinal=True (--config ordinal=true) says so of a model"
         )

@@ -33,7 +33,11 @@ def test_model_and_its_opponents_have_the_same_budget(entry: str, tmp_path: Path
     for kind in ("model", "global", "plain"):
         arguments = tool.command(entry, tool.RELEASES[entry], tmp_path, tmp_path / "runs", 1, kind)
         name = arguments[arguments.index("--model") + 1]
-        config = get_config(name).replace(num_classes=5, class_names=(), thresholds=(), **parsed(arguments, "config"))
+        config = (
+            get_config(name)
+            .uncalibrated()
+            .replace(num_classes=5, class_names=(), thresholds=(), **parsed(arguments, "config"))
+        )
         recipe = preset_recipe(config, 2000).replace(**parsed(arguments, "set"))
         budgets.append(budget_of(recipe, config, 2000))
         configs.append(config)
