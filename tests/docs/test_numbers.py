@@ -19,7 +19,7 @@ PLAIN = json.loads((ROOT / "tools" / "facts" / "plain_baselines.json").read_text
 #: What README says that the model adds to its DCG.
 ADDED = {
     "aptos2019": ("accuracy",),
-    "ham10000": ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece", "nll", "brier"),
+    "ham10000": ("balanced_accuracy",),
     "busi": (),
 }
 
