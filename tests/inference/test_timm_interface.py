@@ -50,7 +50,7 @@ def test_timms_transform_is_the_models(crop_mode: str, interpolation: str, size:
 def test_shipped_weights_say_what_they_want() -> None:
     model = diffmiczoo.create_model("diffmicv2_ham10000", pretrained=True)
     data = timm.data.resolve_data_config({}, model=model)
-    assert data["input_size"] == (3, 128, 128) and data["interpolation"] == "bilinear" and data["mean"][0] == 0.498
+    assert data["input_size"] == (3, 192, 192) and data["interpolation"] == "bilinear" and data["mean"][0] == 0.498
     cfg = model.pretrained_cfg
     assert (cfg["architecture"], cfg["tag"], cfg["num_classes"]) == ("diffmicv2_nano", "ham10000", 7)
     assert cfg["label_names"] == model.config.labels and model.default_cfg == cfg

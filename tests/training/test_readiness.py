@@ -38,7 +38,7 @@ def gradients(model: DiffMICv2) -> list[torch.Tensor]:
 def test_the_caller_s_surroundings_have_no_say_in_training(common_manifest, tmp_path, monkeypatch, learn) -> None:
     """Where the steps are made, the same ones are made as in no surroundings at all."""
     found: list[list[torch.Tensor]] = []
-    monkeypatch.setattr(fit_module, "_train", lambda trainer: found.append(gradients(trainer.model)))
+    monkeypatch.setattr(fit_module, "_train", lambda trainer, *_: found.append(gradients(trainer.model)))
     monkeypatch.setattr(fit_module, "write_artifacts", lambda *_: None)
     classes = {"class_names": ("dark", "light")}  # those of the pictures, so that no layer begins anew
     wanted = gradients(tiny_model(**classes))

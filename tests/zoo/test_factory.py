@@ -180,7 +180,7 @@ def test_weights_are_not_given_another_meaning() -> None:
 
 def test_a_model_without_weights_has_no_temperature() -> None:
     model = diffmiczoo.create_model(NANO)
-    assert not model.trained and model.config.temperature is None and model.config.image_size == 128
+    assert not model.trained and model.config.temperature is None and model.config.image_size == 192
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
