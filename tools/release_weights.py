@@ -56,7 +56,8 @@ def _calibrated(config: DiffMICConfig, model: DiffMICv2, validation: Manifest, b
     """Returns the config with all that is fitted on validation images."""
     found = model.predict([record.item() for record in validation.records])
     targets = torch.from_numpy(validation.targets())
-    fitted = config.uncalibrated().replace(**released_calibration(found.scores, found.members, targets, config))
+    base = config.uncalibrated()
+    fitted = base.replace(**released_calibration(found.scores, found.members, targets, base))
     return fit_decision(scores_to_probs(found.scores, fitted, found.members), targets, fitted, balance_labels)
 
 

@@ -326,6 +326,7 @@ def _checked(plan: Plan, data: TrainingData, settings: RunSettings, recipe: Reci
     few = [calibration_sentence(plan.val.counts, len(plan.val))] if len(plan.val) < ENOUGH_IMAGES else []
     for sentence in [*report.warnings, *few] if is_main else []:
         warn(f"{plan.train.name}: {sentence}")
-    for sentence in check_selectable(recipe, data.val.targets, data.val.config):
+    unselectable = check_selectable(recipe, data.val.targets, data.val.config)
+    for sentence in unselectable if is_main else []:
         warn(f"{plan.train.name}: {sentence}")
     return report

@@ -150,11 +150,12 @@ def _decisions(probs: torch.Tensor, config: DiffMICConfig) -> torch.Tensor:
 def test_the_model_is_not_worse_than_its_own_dcg(name: str) -> None:
     metrics = json.loads((WEIGHTS_DIRECTORY / name / "metrics.json").read_text())["test"]
     model, dcg = metrics["model"]["values"], metrics["dcg"]["values"]
-    # Below a thousand test images values differ by chance by more than these do.
     adjusted = bool(get_config(name, pretrained=True).label_adjustment)
+    # Below a thousand test images values differ by chance by more than these do.
     if metrics["model"]["num_images"] > 1000:
-        # Adjusted labels have given up accuracy, see below.
-        for metric in ("balanced_accuracy", "macro_f1", *(() if adjusted else ("accuracy",))):
+        # Adjusted labels may give up a point on the validation images, which is two at most on others.
+        assert model["accuracy"] >= dcg["accuracy"] - (0.02 if adjusted else 0)
+        for metric in ("balanced_accuracy", "macro_f1"):
             assert model[metric] >= dcg[metric], metric
         for metric in ("ece", "brier", "nll"):
             assert model[metric] <= dcg[metric], metric
