@@ -16,6 +16,9 @@ from pathlib import Path
 import click
 from train_release import PLAIN, run_all
 
+#: Teachers of the last rows: the first row with its two other seeds, of the same OUTPUT.
+SEEDS = json.dumps([f"OUTPUT/{name}/best" for name in ("base", "base_1", "base_2")])
+
 #: Row → the recipe's fields that differ from the first.
 ROWS = {
     "base": (),
@@ -39,6 +42,9 @@ ROWS = {
     "degrade": ("degrade=0.3",),
     "small_first": ("start_size=96",),
     "squash": (),
+    "teachers": (f"teachers={SEEDS}",),
+    "teachers_alone": (f"teachers={SEEDS}", "teacher_share=1.0"),
+    "teachers_mixup": (f"teachers={SEEDS}", "teacher_share=1.0", "mixup=0.2"),
 }
 
 #: Row → the model's fields that differ from the first.
@@ -95,7 +101,7 @@ def main(
     commands = []
     for name in rows:
         fields = [f"--config={each}" for each in (*config, *CONFIGS.get(name, ()))]
-        fields += [f"--set={each}" for each in (*common, *ROWS[name])]
+        fields += [f"--set={each}".replace("OUTPUT", str(output)) for each in (*common, *ROWS[name])]
         where = ["--train", str(data), "--output", str(output / name), "--device", device]
         commands.append(["fit", "--pretrained-backbones", "--model", model, *where, *fields])
     failed = run_all(commands, jobs, seconds)

@@ -86,7 +86,7 @@ def predict_members(
         if hook is not None:
             hook.remove()
     if wanted and not rows:
-        rows = [model.embed(items, batch_size=batch_size)]
+        rows = [model.embed(items, batch_size=batch_size, progress=progress)]
     nothing = torch.zeros(len(items), 0)
     members = MemberLogits(
         found.scores,

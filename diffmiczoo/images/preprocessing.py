@@ -163,9 +163,19 @@ def normalize(batch: Tensor, config: DiffMICConfig) -> Tensor:
     if batch.dtype != torch.uint8 and not batch.is_floating_point():
         raise InvalidTypeError(f"expected uint8 or float pixels, found {batch.dtype}")
     values = batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
+    mean, std = _channel_statistics(batch, config)
+    return (values - mean) / std
+
+
+def denormalize(batch: Tensor, config: DiffMICConfig) -> Tensor:
+    """Returns the pixels (..., 3, S, S) in [0, 1], float, that `normalize` made these of."""
+    mean, std = _channel_statistics(batch, config)
+    return (batch * std + mean).clamp(0, 1)
+
+
+def _channel_statistics(batch: Tensor, config: DiffMICConfig) -> tuple[Tensor, Tensor]:
     mean, std = (torch.tensor(row, device=batch.device)[:, None, None] for row in (config.mean, config.std))
-    normal: Tensor = (values - mean) / std
-    return normal
+    return mean, std
 
 
 def preprocess(images: Any, config: DiffMICConfig) -> Tensor:

@@ -21,6 +21,8 @@ from diffmiczoo.inference.predictor import PredictOptions, Predictor, PredictSqu
 from diffmiczoo.inference.tensors import PredictionTensors
 from diffmiczoo.runtime.modes import eval_mode
 from diffmiczoo.runtime.precision import check_precision
+from diffmiczoo.runtime.progress import progress_bar
+from diffmiczoo.runtime.settings import FAST, using
 from diffmiczoo.trust.stored import Trust
 
 
@@ -82,21 +84,25 @@ class ImageClassifier:
         """
         return self.predict(images, batch_size=batch_size).probs.numpy()
 
-    def embed(self, images: Any, *, batch_size: int = 32) -> Tensor:
+    def embed(self, images: Any, *, batch_size: int = 32, progress: bool | None = None) -> Tensor:
         """Returns a vector of features per image, (N, H) float32 on the CPU: F of eq. 6, without the classes.
 
         Args:
             images: as `predict` takes them.
             batch_size: images computed at once.
+            progress: show a bar; by default where the standard error is a terminal.
 
         Raises:
             ImageError, ValueError, TypeError: as `predict` does.
         """
-        items, rows = as_items(images), []
-        with eval_mode(cast(nn.Module, self)), torch.inference_mode():
+        items, rows, device = as_items(images), [], self.default_noise.device
+        bar = progress_bar(len(items), "embed", "img", progress)
+        with eval_mode(cast(nn.Module, self)), torch.inference_mode(), using(FAST, device), bar:
             for start in range(0, len(items), batch_size):
                 batch = self.preprocess(items[start : start + batch_size]).to(self.default_noise)
+                batch = batch.contiguous(memory_format=torch.channels_last)
                 rows.append(self.forward_features(batch)[:, 0].float().cpu())
+                bar.update(len(batch))
         return torch.cat(rows)
 
     def predict(

@@ -14,7 +14,6 @@ from diffmiczoo.errors import InvalidValueError
 from diffmiczoo.nn.class_layers import CLASS_LAYERS
 from diffmiczoo.nn.condition import Condition, Priors
 from diffmiczoo.nn.guidance import build_guidance_map
-from diffmiczoo.nn.roi import whole_view
 
 #: What timm may ask for where only averages over positions exist.
 _POOLS = (None, "", "avg")
@@ -106,10 +105,9 @@ class TimmInterface(nn.Module):
             (B, 1 + n, H), n tokens for the 2 · C numbers of the priors.
         """
         priors = self.priors(images)
-        if self.config.predictor == "diffusion":
+        features = priors.features
+        if features is None:
             features = self.condition_from_priors(images, priors).feature_prior
-        else:
-            features = self.dcg.image_features(whole_view(images.expand(-1, 3, -1, -1), self.config))
         both = torch.cat([priors.global_prior, priors.local_prior], dim=1).to(features.dtype)
         filled = nn.functional.pad(both, (0, -both.shape[1] % features.shape[1]))
         return torch.cat([features[:, None], filled.unflatten(1, (-1, features.shape[1]))], dim=1)

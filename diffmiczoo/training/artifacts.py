@@ -30,6 +30,7 @@ from diffmiczoo.runtime.text import markdown_text
 from diffmiczoo.training.budget import budget_of
 from diffmiczoo.training.limits import limits_of_run
 from diffmiczoo.training.plan import Plan
+from diffmiczoo.training.teachers import shown_teachers
 from diffmiczoo.training.trainer import Trainer
 
 PICTURES = ("curves.png", "confusion.png")
@@ -115,7 +116,7 @@ def _save_weights(trainer: Trainer, plan: Plan, measured: _Measured | None) -> N
     model, output = trainer.model, trainer.settings.output
     best = output / "best"
     model.save_pretrained(best)
-    trainer.recipe.save(best / RECIPE_FILE)
+    shown_teachers(trainer.recipe).save(best / RECIPE_FILE)
     if measured is not None:
         values = {"val": measured.report.to_dict()}
         write_text(best / METRICS_FILE, json.dumps(values, indent=1) + "\n")

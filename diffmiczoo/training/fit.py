@@ -39,6 +39,7 @@ from diffmiczoo.training.readiness import make_trainable
 from diffmiczoo.training.recipe import Recipe, seed_of
 from diffmiczoo.training.signals import StopOnSignal
 from diffmiczoo.training.stages import create_stages
+from diffmiczoo.training.teachers import load_teachers
 from diffmiczoo.training.trainer import RunSettings, Trainer, TrainingData
 from diffmiczoo.training.validation import check_selectable
 
@@ -152,7 +153,9 @@ def fit(
     make_trainable(model, recipe)
     check_start_size(model, recipe)
     loss = model.config.loss if recipe.loss is None else recipe.loss
-    model.config = model.config.replace(class_names=plan.train.class_names, loss=loss)
+    config = model.config.replace(class_names=plan.train.class_names, loss=loss)
+    teachers = load_teachers(recipe, config, processes.device)
+    model.config = config
     settings.output.mkdir(parents=True, exist_ok=True)
     # DataLoaders draw a seed from the global generator at each pass.
     with exclusive(settings.output, processes.rank.rank), torch.random.fork_rng(), _quiet_surroundings(model):
@@ -165,7 +168,7 @@ def fit(
         if log_every and processes.is_main:
             callbacks = [*callbacks, EpochLog(create_stages(recipe, model.config), recipe.select, log_every)]
         with keep_memory(), StopOnSignal() as stop:
-            trainer = Trainer(model, recipe, data, processes, settings, stop, callbacks)
+            trainer = Trainer(model, recipe, data, processes, settings, stop, callbacks, teachers)
             replaces = _train(trainer, plan, report)
         if replaces and processes.is_main:
             remove_older(settings.output)

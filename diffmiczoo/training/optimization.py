@@ -27,6 +27,7 @@ from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.training.sampler import seed_of
 from diffmiczoo.training.soft_labels import SoftLabels
 from diffmiczoo.training.stages import Stage, StageLoss, parameter_groups, set_training
+from diffmiczoo.training.teachers import Teachers
 from diffmiczoo.training.weight_average import WeightAverage
 
 
@@ -44,6 +45,7 @@ class Optimization:
         targets: of all training images.
         batches: per epoch and process.
         processes: that train together.
+        teachers: whose answers the DCG learns beside the labels; None where there are none.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Optimization:
         targets: Tensor,
         batches: int,
         processes: Processes,
+        teachers: Teachers | None = None,
     ) -> None:
         self.model, self.stage, self.recipe, self.processes = model, stage, recipe, processes
         self.device, self.batches = processes.device, batches
@@ -71,7 +74,7 @@ class Optimization:
         self.updates = 0
         self.balance = Balance(targets, model.config) if recipe.class_weights == "balanced" else None
         self.mixing = create_mixing(recipe.mixup, recipe.cutmix)
-        self.soft_labels = SoftLabels(recipe, model.config) if stage.name != "diffusion" else None
+        self.soft_labels = SoftLabels(recipe, model.config, teachers) if stage.name != "diffusion" else None
         self.fast_kernels = _fast_kernels(model, recipe, self.device)
         class_loss = create_class_loss(recipe.dcg_loss, recipe.hard_share, targets, model.config)
         self.loss = processes.prepare(StageLoss(model, stage, class_loss))
@@ -156,7 +159,7 @@ class Optimization:
             images, labels = self.mixing(images, labels)
         weights = None if self.balance is None else self.balance(labels)
         if self.soft_labels is not None:
-            labels = self.soft_labels(labels)
+            labels = self.soft_labels(labels, images)
         # For all processes at once: two have the numbers that one has with the doubled batch.
         rank, count, generator = self.processes.rank, len(images), seeded_generator(seed_of(*seeds))
         noise = sample_training_noise(self.model.config, count * rank.world_size, generator)

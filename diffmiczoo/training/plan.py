@@ -288,6 +288,13 @@ def _check_effects(recipe: Recipe, config: DiffMICConfig) -> None:
         raise InvalidValueError(
             f"hard_share={recipe.hard_share} is for dcg_loss='ohem', not {recipe.dcg_loss!r}; leave out one of them"
         )
+    if not recipe.teachers and recipe.teacher_share != Recipe().teacher_share:
+        raise InvalidValueError(f"teacher_share={recipe.teacher_share} is for teachers, and there are none; name some")
+    if recipe.teachers and not (recipe.teacher_share and recipe.dcg_epochs):
+        raise InvalidValueError(
+            f"teachers are for the DCG's labels; teacher_share={recipe.teacher_share} with dcg_epochs="
+            f"{recipe.dcg_epochs} would never ask them"
+        )
     if recipe.start_size is not None and recipe.dcg_epochs < 2:
         raise InvalidValueError(
             f"start_size={recipe.start_size} is for the first two thirds of the DCG's epochs, and dcg_epochs="

@@ -67,6 +67,10 @@ class Recipe(Settings):
     label_smoothing: Annotated[float, Between(0.0, 0.5)] = 0.0
     ordinal_smoothing: Annotated[float, Between(0.0, 5.0)] = 0.0
     drop_path: Annotated[float, Between(0.0, 0.9)] = 0.0  # of the encoders: probability that the last block is skipped
+    # Trained models, directories or repositories, whose mean answer to each augmented picture is so large a share of
+    # the DCG's labels
+    teachers: tuple[str, ...] = ()
+    teacher_share: Unit = 0.5
 
     # Optimiser: AdamW (Adam for weight_decay = 0), linear warm-up, cosine to lr · min_lr_ratio
     accumulate: Annotated[int, Between(1, 65_536)] = 1  # batches whose gradients make one step

@@ -33,6 +33,7 @@ from diffmiczoo.training.signals import StopOnSignal
 from diffmiczoo.training.stages import Stage, create_stages, trainable
 from diffmiczoo.training.streams import start_from_trained
 from diffmiczoo.training.synced_norm import synced_norms
+from diffmiczoo.training.teachers import Teachers
 from diffmiczoo.training.validation import validate
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -104,6 +105,7 @@ class Trainer:
         settings: output directory, checkpoints and bars.
         stop: says whether a signal asked to stop.
         callbacks: called before steps and after epochs and checkpoints.
+        teachers: whose answers the DCG learns beside the labels; None where there are none.
 
     Attributes:
         history: a row per epoch.
@@ -119,9 +121,10 @@ class Trainer:
         settings: RunSettings,
         stop: StopOnSignal,
         callbacks: Sequence[Callback] = (),
+        teachers: Teachers | None = None,
     ) -> None:
         self.model, self.recipe, self.data, self.processes = model, recipe, data, processes
-        self.settings, self.stop, self.callbacks = settings, stop, callbacks
+        self.settings, self.stop, self.callbacks, self.teachers = settings, stop, callbacks, teachers
         self.progress = settings.progress if processes.is_main else False
         self.history: list[dict[str, Any]] = []
         self.last: dict[str, Tensor] | None = None
@@ -190,7 +193,8 @@ class Trainer:
         batches = batches_per_epoch(len(targets), self.recipe.batch_size, self.processes.rank)
         if self.recipe.encoder_start == "trained" and self._resumed is None and stage.epochs:
             start_from_trained(self.model, stage.name)
-        run = _StageRun(stage, Optimization(self.model, stage, self.recipe, targets, batches, self.processes), batches)
+        optimization = Optimization(self.model, stage, self.recipe, targets, batches, self.processes, self.teachers)
+        run = _StageRun(stage, optimization, batches)
         if self._resumed is not None:
             run.optimization.load_state_dict(self._resumed.optimization)
             run.progress, run.best = self._resumed.progress, self._resumed.best

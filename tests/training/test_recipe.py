@@ -71,6 +71,9 @@ def test_patience_waits_for_a_validation(manifest_csv, tmp_path) -> None:
     [
         ({"loss": "focal"}, {"predictor": "dcg"}, "loss='focal' is that of a diffusion, and predictor='dcg' has none"),
         ({"hard_share": 0.2}, {}, "hard_share=0.2 is for dcg_loss='ohem', not 'cross_entropy'"),
+        ({"teacher_share": 0.2}, {}, "teacher_share=0.2 is for teachers, and there are none"),
+        ({"teachers": ("runs/a/best",), "teacher_share": 0.0}, {}, "would never ask them"),
+        ({"teachers": ("runs/a/best",), "dcg_epochs": 0}, {}, "would never ask them"),
         ({"start_size": 32, "dcg_epochs": 1}, {}, "dcg_epochs=1 leaves none; set at least 2"),
     ],
 )

@@ -16,21 +16,24 @@ from diffmiczoo.training.plan import check_recipe
 from diffmiczoo.training.soft_labels import SoftLabels, grade_kernel
 from diffmiczoo.training.stages import create_stages, trainable
 
+#: Images, where no teacher looks at them.
+NOTHING = torch.empty(0)
+
 
 def test_smoothing_is_that_of_torchs_cross_entropy() -> None:
     logits, classes = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 3, 1])
     config = tiny_model(num_classes=4).config
-    soft = SoftLabels(QUICK.replace(label_smoothing=0.1), config)(torch.eye(4)[classes])
+    soft = SoftLabels(QUICK.replace(label_smoothing=0.1), config)(torch.eye(4)[classes], NOTHING)
     assert soft[0].tolist() == pytest.approx([0.925, 0.025, 0.025, 0.025])
     wanted = F.cross_entropy(logits, classes, label_smoothing=0.1)
     assert float(F.cross_entropy(logits, soft)) == pytest.approx(float(wanted), rel=1e-5)
     mixed = torch.tensor([[0.3, 0.7, 0.0, 0.0]])
-    assert SoftLabels(QUICK, config)(mixed) is mixed
+    assert SoftLabels(QUICK, config)(mixed, NOTHING) is mixed
 
 
 def test_smoothing_of_several_labels_is_between_yes_and_no() -> None:
     config = tiny_model(num_classes=3, task="multilabel").config
-    soft = SoftLabels(QUICK.replace(label_smoothing=0.2), config)(torch.tensor([[1.0, 0.0, 1.0]]))
+    soft = SoftLabels(QUICK.replace(label_smoothing=0.2), config)(torch.tensor([[1.0, 0.0, 1.0]]), NOTHING)
     assert soft[0].tolist() == pytest.approx([0.9, 0.1, 0.9])
 
 
@@ -41,7 +44,7 @@ def test_neighbouring_grades_share_a_label() -> None:
     assert kernel[2].tolist() == pytest.approx([far / whole, near / whole, 1 / whole, near / whole, far / whole])
     assert kernel.sum(1).tolist() == pytest.approx([1.0] * 5) and float(kernel[0, 0]) > float(kernel[2, 2])
     config = tiny_model(num_classes=5, ordinal=True).config
-    soft = SoftLabels(QUICK.replace(ordinal_smoothing=0.5, label_smoothing=0.1), config)(torch.eye(5)[[2]])
+    soft = SoftLabels(QUICK.replace(ordinal_smoothing=0.5, label_smoothing=0.1), config)(torch.eye(5)[[2]], NOTHING)
     assert soft[0].tolist() == pytest.approx([0.9 * float(value) + 0.02 for value in kernel[2]])
 
 
