@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +58,8 @@ def load_squares(
         return _mapped_cache(cache, shape, manifest, config, progress)
     # The system frees a file without a name when the last mapping of it goes, that is with the tensor.
     with tempfile.NamedTemporaryFile(prefix="diffmiczoo-") as file:
-        mapped = torch.from_numpy(np.memmap(file.name, np.uint8, "w+", shape=shape))
+        _reserve(file, shape)
+        mapped = torch.from_numpy(np.memmap(file.name, np.uint8, "r+", shape=shape))
         _fill(mapped, manifest, config, progress)
         return mapped
 
@@ -72,11 +77,33 @@ def _mapped_cache(
     path = cache / f"{_fingerprint(manifest, config)}.u8"
     if not path.exists():
         with replaced(path) as file:
-            mapped = np.memmap(file.name, np.uint8, "w+", shape=shape)
+            _reserve(file, shape)
+            mapped = np.memmap(file.name, np.uint8, "r+", shape=shape)
             _fill(torch.from_numpy(mapped), manifest, config, progress)
             mapped.flush()
     # Copy on write: nobody writes, and torch warns of arrays that it could not write to.
     return torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
+
+
+def _reserve(file: Any, shape: tuple[int, ...]) -> None:
+    """Makes a file as large as the squares need: a mapped file that finds no room later kills the process.
+
+    Raises:
+        OSError: the disk has not so much room; the message says how much it needs.
+    """
+    size = int(np.prod(shape, dtype=np.int64))
+    free = shutil.disk_usage(Path(file.name).parent).free
+    if free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"the decoded images need {size / 2**30:.1f} GiB and {free / 2**30:.1f} are free; make room, or choose "
+            "another directory",
+            str(Path(file.name).parent),
+        )
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)
 
 
 def _fingerprint(manifest: Manifest, config: DiffMICConfig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from diffmiczoo.data.cells import (
     whole_numbers,
 )
 from diffmiczoo.errors import InvalidValueError
+
+_BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])[-_]+(?=[^\W\d_])")
 
 #: What joins several labels besides `|`, if the labels themselves show that it does.
 _JOINING = (";", ",")
@@ -166,7 +169,7 @@ def _check_doubtful(labels: Sequence[tuple[str, str]]) -> None:
 def _spelled_alike(
     labels: Sequence[tuple[str, ...]], places: Sequence[str], known: frozenset[str]
 ) -> Sequence[tuple[str, ...]]:
-    """Refuses labels that differ in case or inner blanks only, unless they are known classes.
+    """Refuses labels that differ in how they are written only, see `spelling_key`, unless they are known classes.
 
     Raises:
         ValueError: the message names two places.
@@ -185,8 +188,13 @@ def _spelled_alike(
 
 
 def spelling_key(label: str) -> str:
-    """Returns what two spellings of a name have in common that differ in case and blanks only."""
-    return "".join(composed(label).split()).casefold()
+    """Returns what two spellings of a name have in common that differ in how they are written only.
+
+    That is in case and blanks, in `_` and `-` between letters (not beside digits or at an end: 1-2 is not 12, nor is
+    HER2- HER2), and in zeros before a number.
+    """
+    joined = _BETWEEN_LETTERS.sub("", "".join(composed(label).split()).casefold())
+    return str(int(joined)) if joined.isdecimal() else joined
 
 
 def _check_vectors(cells: Sequence[str], found: Sequence[tuple[str, ...] | None], where: Sequence[str]) -> None:

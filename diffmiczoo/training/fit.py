@@ -16,9 +16,11 @@ from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.checks import check_data
 from diffmiczoo.data.data_report import DataReport
 from diffmiczoo.data.dataset import ImageDataset
+from diffmiczoo.data.manifest import Manifest
 from diffmiczoo.data.split_table import write_split
 from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.files import check_directory
+from diffmiczoo.images.items import ImageError
 from diffmiczoo.metrics.calibration import ENOUGH_IMAGES, calibration_sentence
 from diffmiczoo.metrics.report import Metrics
 from diffmiczoo.model import DiffMICv2
@@ -169,9 +171,7 @@ def fit(
             callbacks = [*callbacks, EpochLog(create_stages(recipe, model.config), recipe.select, log_every)]
         with keep_memory(), StopOnSignal() as stop:
             trainer = Trainer(model, recipe, data, processes, settings, stop, callbacks, teachers)
-            replaces = _train(trainer, plan, report)
-        if replaces and processes.is_main:
-            remove_older(settings.output)
+            _train(trainer, plan, report)
         metrics = write_artifacts(trainer, plan, report) if processes.is_main else None
     processes.barrier()
     return TrainingResult(model, trainer.history, settings.output, metrics)
@@ -190,8 +190,8 @@ def _quiet_surroundings(model: DiffMICv2) -> Iterator[None]:
         yield
 
 
-def _train(trainer: Trainer, plan: Plan, report: DataReport) -> bool:
-    """Trains what is left, and returns whether that replaces another run in the same directory."""
+def _train(trainer: Trainer, plan: Plan, report: DataReport) -> None:
+    """Trains what is left; what another run in the same directory has left goes where that starts again."""
     model, recipe, settings = trainer.model, trainer.recipe, trainer.settings
     # What is trained is no longer what was loaded, nor has it the limits that were fitted to that.
     model.weights_name = model.loaded_from = model.trust = model.recalibration = None
@@ -208,6 +208,8 @@ def _train(trainer: Trainer, plan: Plan, report: DataReport) -> bool:
     if trainer.processes.is_main:
         remove_partial_checkpoints(settings.checkpoint)
         # Not before: a run that is refused leaves the files of the run that is there.
+        if found and settings.resume == "never":
+            remove_older(settings.output)
         recipe.save(settings.output / "recipe.json")
         report.save(settings.output / REPORT_FILE)
         # A table of an older run's data would be taken for this one's.
@@ -216,7 +218,6 @@ def _train(trainer: Trainer, plan: Plan, report: DataReport) -> bool:
     trainer.train()
     final = next(stage for stage in create_stages(recipe, model.config) if stage.is_final)
     model.trained = final.epochs > 0 or model.trained
-    return found and settings.resume == "never"
 
 
 @torch.inference_mode(False)
@@ -309,11 +310,24 @@ def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progres
         degrade=recipe.degrade,
     )
     cache = output / "cache"
-    training = ImageDataset(plan.train, model.config, augmentation, progress, cache)
-    validation = ImageDataset(plan.val, model.config, progress=progress, cache=cache)
+    found = [
+        _images_or_error(plan.train, model.config, augmentation, progress, cache),
+        _images_or_error(plan.val, model.config, None, progress, cache),
+    ]
+    # Of both splits at once: who mends pictures does not want to hear of the rest in the next start.
+    if errors := [each for each in found if isinstance(each, ImageError)]:
+        raise errors[0] if len(errors) == 1 else ImageError(plan.whole.name, "; ".join(map(str, errors)))
+    training, validation = (each for each in found if isinstance(each, ImageDataset))
     # The pixels as well: other files under the old names are other images, and squares are what is trained on.
     digest = plan.digest() + training.digest() + validation.digest()
     return TrainingData(training, validation, digest)
+
+
+def _images_or_error(manifest: Manifest, *options: Any) -> ImageDataset | ImageError:
+    try:
+        return ImageDataset(manifest, *options)
+    except ImageError as error:
+        return error
 
 
 def _checked(plan: Plan, data: TrainingData, settings: RunSettings, recipe: Recipe, is_main: bool) -> DataReport:

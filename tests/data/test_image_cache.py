@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+
 import pytest
 import torch
 from factories import TINY, write_images
@@ -51,6 +54,20 @@ def test_a_cache_holds_no_file_of_images_that_cannot_be_read(tmp_path, monkeypat
     monkeypatch.setattr(image_cache, "MEMORY_LIMIT", 1000)
     with pytest.raises(ImageError, match=r"1 of 2 images cannot be read; .*\n.*1\.png: is not an image"):
         load_squares(read_manifest(tmp_path / "d"), CONFIG, cache=tmp_path / "cache", progress=False)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_too_little_room_is_said_before_anything_is_decoded(tmp_path, monkeypatch) -> None:
+    write_images(tmp_path / "d", ["a/1.png", "b/2.png"])
+    manifest = read_manifest(tmp_path / "d")
+    monkeypatch.setattr(image_cache, "MEMORY_LIMIT", 1000)
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda path: real._replace(free=500))
+    monkeypatch.setattr(image_cache, "_fill", lambda *_: pytest.fail("decoded"))
+    for cache in (tmp_path / "cache", None):
+        with pytest.raises(OSError, match=r"need 0\.0 GiB and 0\.0 are free; make room") as error:
+            load_squares(manifest, CONFIG, cache=cache, progress=False)
+        assert error.value.errno == errno.ENOSPC
     assert not list((tmp_path / "cache").iterdir())
 
 

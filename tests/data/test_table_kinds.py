@@ -189,6 +189,9 @@ def test_several_labels_in_a_cell(folder, cells: list[str]) -> None:
         (['"[1, 0]"', '"[0, 1]"'], r"line 2: label '\[1, 0\]' may be a vector of 0 and 1 or a list of class numbers"),
         (['"[[1], [2]]"', "a"], "line 2: label .* is a list of lists"),
         (["Benign", "malignant", "benign"], "line 2 has the label 'Benign', .*line 4 'benign'; write a class"),
+        (["no_tumor", "tumor", "no-tumor"], "line 2 has the label 'no_tumor', .*line 4 'no-tumor'; write a class"),
+        (["No Tumor", "tumor", "no_tumor"], "line 2 has the label 'No Tumor', .*line 4 'no_tumor'; write a class"),
+        (["01", "2", "1"], "line 2 has the label '01', .*line 4 '1'; write a class"),
         (["a", "", "b"], r"line 3: img1\.png has no label; give it one, write NA for a row to be left out, or set the"),
         (["NA", "nan", "null"], "no row has a label"),
     ],
@@ -494,3 +497,9 @@ def test_lists_of_numbers_that_are_no_vectors(folder, first: str, second: str, c
     else:
         with pytest.raises(ValueError, match=r"line 2: label .* may be a vector of 0 and 1"):
             read(folder, text)
+
+
+def test_signs_and_dashes_that_tell_classes_apart_stay(folder) -> None:
+    """A dash at an end is a sign, and one between digits a range."""
+    for cells in (["HER2-", "HER2", "HER2+"], ["grade 1-2", "grade 12", "grade 3"], ["T-", "T", "T_1"]):
+        assert len(read(folder, rows(cells)).class_names) == 3

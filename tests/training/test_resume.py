@@ -19,6 +19,7 @@ from PIL import Image
 from processes import ForkedProcess, outputs, train
 
 import diffmiczoo
+from diffmiczoo.images.items import ImageError
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.callbacks import Callback
 from diffmiczoo.training.checkpoint import load_checkpoint
@@ -101,6 +102,32 @@ def test_a_run_that_starts_anew_leaves_nothing_of_the_one_before(manifest_csv, t
     assert not (output / "confusion.png").exists()
     splits = [line.split(",")[2] for line in (output / "split.csv").read_text().splitlines()[1:]]
     assert splits.count("train") == new["counts"]["train"]
+
+
+def test_nothing_of_the_one_before_is_left_where_the_new_one_was_interrupted(manifest_csv, tmp_path) -> None:
+    output, recipe = tmp_path / "run", QUICK.replace(dcg_epochs=2, diffusion_epochs=1)
+    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=output, progress=False)
+    assert (output / "confusion.png").exists() and (output / "last").exists()
+    options = {"recipe": recipe.replace(diffusion_epochs=0), "output": output, "progress": False}
+
+    def stop(stage: str, epoch: int, batch: int) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        diffmiczoo.fit(tiny_model(), manifest_csv, resume="never", callbacks=[OnStep(stop)], **options)
+    diffmiczoo.fit(tiny_model(), manifest_csv, **options)
+    assert not (output / "last").exists() and not (output / "confusion.png").exists()
+
+
+def test_broken_pictures_of_both_splits_are_named_at_once(manifest_csv, tmp_path) -> None:
+    lines = [line.split(",") for line in manifest_csv.read_text().splitlines()[1:]]
+    broken = [next(line[0] for line in lines if line[2] == split) for split in ("train", "val")]
+    for name in broken:
+        (manifest_csv.parent / name).write_bytes(b"no picture")
+    with pytest.raises(ImageError) as error:
+        diffmiczoo.fit(tiny_model(), manifest_csv, recipe=QUICK, output=tmp_path / "run", progress=False)
+    assert all(Path(name).name in str(error.value) for name in broken)
 
 
 def test_other_pixels_under_the_same_names_are_refused(quick_run, common_manifest, tmp_path) -> None:
