@@ -67,8 +67,8 @@ class Recipe(Settings):
     label_smoothing: Annotated[float, Between(0.0, 0.5)] = 0.0
     ordinal_smoothing: Annotated[float, Between(0.0, 5.0)] = 0.0
     drop_path: Annotated[float, Between(0.0, 0.9)] = 0.0  # of the encoders: probability that the last block is skipped
-    # Trained models, directories or repositories, whose mean answer to each augmented picture is so large a share of
-    # the DCG's labels
+    # Trained models (directories, repositories, names of weights) whose mean answer to each augmented picture is so
+    # large a share of the DCG's labels
     teachers: tuple[str, ...] = ()
     teacher_share: Unit = 0.5
 

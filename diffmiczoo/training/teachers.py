@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -15,6 +16,7 @@ from diffmiczoo.images.preprocessing import denormalize
 from diffmiczoo.inference.predictor import PredictOptions
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.zoo.factory import create_model
 
 
 class Teachers:
@@ -24,7 +26,7 @@ class Teachers:
     is a part of their answer, and no temperature is added.
 
     Args:
-        models: at least one, with the student's classes in its order.
+        models: at least one, with the student's classes in any order.
         config: the student's.
 
     Source: Hinton, Vinyals, Dean, *Distilling the Knowledge in a Neural Network*, 2015, section 2, with several
@@ -34,6 +36,7 @@ class Teachers:
 
     def __init__(self, models: Sequence[DiffMICv2], config: DiffMICConfig) -> None:
         self.config, self.sizes = config, [model.config.input_size for model in models]
+        self.orders = [[model.config.labels.index(name) for name in config.labels] for model in models]
         self.answers = [
             model.prediction_function(model.config.sampling_steps, model.config.num_samples, PredictOptions(seed=0))
             for model in models
@@ -43,11 +46,11 @@ class Teachers:
     def __call__(self, images: Tensor) -> Tensor:
         """Maps images (B, 3, S, S), normalised as the student's are, to probabilities (B, C) on their device."""
         squares, found = denormalize(images, self.config), []
-        for size, answer in zip(self.sizes, self.answers, strict=True):
+        for size, answer, order in zip(self.sizes, self.answers, self.orders, strict=True):
             # Of the square that the student sees, not of the file: the same augmented pixels.
             same = squares.shape[-1] == size
             seen = squares if same else F.resize(squares, [size, size], antialias=True).clamp(0, 1)
-            found.append(answer(seen).probs)
+            found.append(answer(seen).probs[:, order])
         # Cloned: tensors that were made in inference mode cannot take part in a gradient.
         return torch.stack(found).mean(0).clone().to(images)
 
@@ -56,7 +59,7 @@ def load_teachers(recipe: Recipe, config: DiffMICConfig, device: torch.device) -
     """Loads the recipe's teachers of a student; None where it has none.
 
     Args:
-        recipe: its `teachers`, as `DiffMICv2.from_pretrained` takes them, or names of shipped weights.
+        recipe: its `teachers`: directories, repositories "organisation/name", or what `create_model` takes.
         config: the student's, with its classes.
         device: where they answer.
 
@@ -66,10 +69,17 @@ def load_teachers(recipe: Recipe, config: DiffMICConfig, device: torch.device) -
     """
     if not recipe.teachers:
         return None
-    models = [DiffMICv2.from_pretrained(source, device=device) for source in recipe.teachers]
+    models = [_loaded(source, device) for source in recipe.teachers]
     for source, model in zip(recipe.teachers, models, strict=True):
         _check_teacher(model, config, source)
     return Teachers(models, config)
+
+
+def _loaded(source: str, device: torch.device) -> DiffMICv2:
+    is_name = ":" in source or "/" not in source
+    if is_name and not os.path.isdir(source):
+        return create_model(source, pretrained=True, device=device)
+    return DiffMICv2.from_pretrained(source, device=device)
 
 
 def _check_teacher(model: DiffMICv2, config: DiffMICConfig, source: str) -> None:
@@ -78,11 +88,11 @@ def _check_teacher(model: DiffMICv2, config: DiffMICConfig, source: str) -> None
         raise InvalidValueError(f"teacher {source}: its last stage was never trained")
     for field in ("task", "labels", "crop_mode"):
         found, wanted = getattr(theirs, field), getattr(config, field)
-        if found != wanted:
+        if found != wanted and not (field == "labels" and sorted(found) == sorted(wanted)):
             name = "the classes" if field == "labels" else field
             raise InvalidValueError(
                 f"teacher {source} has {name} {found!r}, the model that learns {wanted!r}; a teacher answers about the "
-                "same classes, in the same order, of the same part of a picture"
+                "same classes of the same part of a picture"
             )
 
 

@@ -64,6 +64,14 @@ def test_a_teacher_may_see_another_size_and_scale() -> None:
     assert not torch.allclose(found, first.predict([flat[0]]).probs[0], atol=1e-3)
 
 
+def test_classes_in_another_order_are_put_into_the_students() -> None:
+    one, other = teacher(0), teacher(0, class_names=NAMES[::-1])
+    student = tiny_model(class_names=NAMES)
+    images = torch.randn(4, 3, student.config.input_size, student.config.input_size)
+    found = Teachers([other], student.config)(images)
+    torch.testing.assert_close(found, Teachers([one], student.config)(images).flip(1))
+
+
 def test_pixels_come_back() -> None:
     config, squares = tiny_model().config, torch.rand(2, 3, 8, 8)
     torch.testing.assert_close(denormalize(normalize(squares, config), config), squares, rtol=0, atol=1e-6)
@@ -111,7 +119,7 @@ def test_a_run_with_teachers(saved, manifest_csv, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"class_names": ("light", "dark")}, r"teacher .* has the classes \('light', 'dark'\), the model that learns"),
+        ({"class_names": ("light", "grey")}, r"teacher .* has the classes \('light', 'grey'\), the model that learns"),
         ({"crop_mode": "squash"}, "has crop_mode 'squash', the model that learns 'center'"),
         ({"task": "multilabel"}, "has task 'multilabel', the model that learns 'multiclass'"),
     ],
@@ -130,6 +138,8 @@ def test_untrained_and_absent_teachers_are_refused(manifest_csv, tmp_path) -> No
     for source, error, message in (
         (tmp_path / "untrained", ValueError, "untrained: its last stage was never trained"),
         (tmp_path / "nothing", ValueError, "nothing"),
+        ("diffmicv2_nano.none", ValueError, "diffmicv2_nano.none"),
+        ("diffmicv2_nano.busi", ValueError, r"has the classes \('benign', 'malignant', 'normal'\)"),
     ):
         recipe = QUICK.replace(teachers=(str(source),))
         with pytest.raises(error, match=message):
