@@ -58,7 +58,7 @@ def _row(option: click.Option) -> str:
     words = [option.help or ""]
     if isinstance(option.type, click.Choice):
         words.append(", ".join(f"`{choice}`" for choice in option.type.choices) + ".")
-    if option.show_default is True:
+    if option.show_default is True and option.default is not None:
         words.append(f"Default: `{option.default}`.")
     variable = f" or `{option.envvar}` in the environment" if option.show_envvar else ""
     if option.required:
@@ -66,7 +66,7 @@ def _row(option: click.Option) -> str:
     elif variable:
         words.append(f"Also{variable.removeprefix(' or')}.")
     value = "" if option.is_flag else " " + _value(option)
-    return f"| `{', '.join(option.opts)}{value}` | {' '.join(filter(None, words))} |"
+    return f"| `{', '.join([*option.opts, *option.secondary_opts])}{value}` | {' '.join(filter(None, words))} |"
 
 
 def _value(option: click.Option) -> str:

@@ -20,6 +20,10 @@ from diffmiczoo.runtime.text import markdown_text
 
 #: What tells how often a model is right: of one class, of several labels.
 _RIGHT = ("balanced_accuracy", "auroc")
+_READINGS = {
+    "balanced_accuracy": "mean over the classes of how many of their images are found",
+    "auroc": "how often an image with a label gets a higher probability for it than one without; 0.5 is chance",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def key_figures(facts: CardFacts) -> str:
 def _usefulness(facts: CardFacts) -> list[KeyFigure]:
     name = next((name for name in _RIGHT if name in facts.metrics.values), "accuracy")
     label = find_metric(name).label
-    reading = "mean over the classes of how many of their images are found" if name == _RIGHT[0] else label
+    reading = _READINGS.get(name, label)
     right = KeyFigure("usefulness", "How often is it right?", f"{label} {cell(facts.metrics, name)}", reading)
     against = KeyFigure("usefulness", "Is it better than a plain classifier?")
     if facts.opponent is not None and name in facts.opponent.differences:
@@ -111,8 +115,16 @@ def _spoilt(found: Robustness | None) -> KeyFigure:
     question = "Does it hold on spoilt pictures?"
     if found is None:
         return KeyFigure("safety", question)
-    worst = min(found.worst(), key=lambda row: row.values["accuracy"])
-    name = f"{worst.corruption.replace('_', ' ')}, severity {worst.severity}"
-    clean, spoilt = (number_text(row.values["accuracy"]) for row in (found.clean, worst))
+    # With several labels most answers are no, so that accuracy hardly moves.
+    several = "auroc" in found.clean.values and "balanced_accuracy" not in found.clean.values
+    name = "auroc" if several else "accuracy"
+    worst = min(found.worst(), key=lambda row: row.values[name])
+    how = f"{worst.corruption.replace('_', ' ')}, severity {worst.severity}"
+    clean, spoilt = (number_text(row.values[name]) for row in (found.clean, worst))
     flagged = "" if worst.flagged is None else f", {percent(worst.flagged)} of them flagged"
-    return KeyFigure("safety", question, f"accuracy {clean} → {spoilt} with {name}{flagged}", "the worst of the eight")
+    return KeyFigure(
+        "safety",
+        question,
+        f"{find_metric(name).label} {clean} → {spoilt} with {how}{flagged}",
+        "the worst of the eight",
+    )

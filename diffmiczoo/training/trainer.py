@@ -15,8 +15,6 @@ from torch import Tensor
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.dataset import ImageDataset
 from diffmiczoo.errors import InvalidValueError, warn
-from diffmiczoo.metrics.report import Metrics
-from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.busy import BusyWatch
 from diffmiczoo.runtime.progress import progress_bar
@@ -34,7 +32,7 @@ from diffmiczoo.training.stages import Stage, create_stages, trainable
 from diffmiczoo.training.streams import start_from_trained
 from diffmiczoo.training.synced_norm import synced_norms
 from diffmiczoo.training.teachers import Teachers
-from diffmiczoo.training.validation import validate
+from diffmiczoo.training.validation import selection_value, validate
 
 CHECKPOINT_FILE = "checkpoint.pt"
 HISTORY_FILE = "metrics.csv"
@@ -337,17 +335,6 @@ class Trainer:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.history)
-
-
-def selection_value(metrics: Metrics, name: str) -> float:
-    """Returns what to maximise; a metric that the validation data do not define counts as the worst.
-
-    Raises:
-        ValueError: the task has no such metric.
-    """
-    if name not in metrics.values:
-        raise InvalidValueError(f"select={name!r} is not a metric of this task; it has {', '.join(metrics.values)}")
-    return find_metric(name).quality(metrics.values[name])
 
 
 def _cpu_copy(model: DiffMICv2) -> dict[str, Tensor]:

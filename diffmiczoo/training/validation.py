@@ -18,6 +18,7 @@ from diffmiczoo.inference.probabilities import logits_to_probs, scores_to_probs
 from diffmiczoo.metrics.calibration import fit_calibration, fit_temperature
 from diffmiczoo.metrics.classification import compute_metrics
 from diffmiczoo.metrics.report import Metrics
+from diffmiczoo.metrics.table import find_metric
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.modes import seeded_generator
 from diffmiczoo.training.distributed import Processes
@@ -103,3 +104,14 @@ def _calibrated(scores: Tensor, targets: Tensor, config: DiffMICConfig) -> tuple
     own, members = scores[:, 0], scores[:, 1:]
     fields = fit_calibration(own, members, targets, config)
     return scores_to_probs(own, config.uncalibrated().replace(**fields), members), fields
+
+
+def selection_value(metrics: Metrics, name: str) -> float:
+    """Returns what to maximise; a metric that the validation data do not define counts as the worst.
+
+    Raises:
+        ValueError: the task has no such metric.
+    """
+    if name not in metrics.values:
+        raise InvalidValueError(f"select={name!r} is not a metric of this task; it has {', '.join(metrics.values)}")
+    return find_metric(name).quality(metrics.values[name])

@@ -20,7 +20,7 @@ from diffmiczoo.metrics.definitions import recall_by_class
 from diffmiczoo.metrics.table import Metric, find_metric, metric_names
 from diffmiczoo.metrics.weighted import WeightedImages
 from diffmiczoo.training.recipe import Recipe
-from diffmiczoo.training.trainer import selection_value
+from diffmiczoo.training.validation import selection_value
 
 
 def _worst_miss(images: WeightedImages) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diffmiczoo.metrics.report import Metrics
-from diffmiczoo.training.trainer import selection_value
+from diffmiczoo.training.validation import selection_value
 
 
 def test_the_selection_metric_has_to_exist_and_may_be_undefined() -> None:
