@@ -85,7 +85,7 @@ RELEASES = {
     "diffmicv2_nano.aptos2019": Release(
         "aptos2019",
         ("image_size=192", "roi_source_size=224", "roi_size=64", *FIELDS),
-        (*TURNED, "batch_size=32", "precision=bf16", "start_size=144"),
+        (*TURNED, "batch_size=32", "precision=bf16"),
         (14, 12),
     ),
     "diffmicv2_nano.busi": Release(

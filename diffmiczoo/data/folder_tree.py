@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffmiczoo.data.label_cells import spelling_key
+from diffmiczoo.data.label_cells import case_key
 from diffmiczoo.data.manifest import Skipped
 from diffmiczoo.data.split_names import SKIP, split_of
 from diffmiczoo.images.listing import Listing
@@ -21,7 +21,7 @@ class FolderTree:
         root: the folder.
         listing: what lies in it.
         words: further names of splits.
-        known: `spelling_key` of the classes, where they are known.
+        known: `case_key` of the classes, where they are known.
         notes: what was decided.
         left: reason → what is left out for it.
     """
@@ -105,7 +105,7 @@ class FolderTree:
 
     def is_known(self, folder: Path) -> bool:
         """Whether a folder is called like a class that is known."""
-        return spelling_key(folder.name) in self.known
+        return case_key(folder.name) in self.known
 
     def has_splits(self, folder: Path) -> bool:
         """Whether a folder holds folders of splits."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffmiczoo.data.cells import composed
 from diffmiczoo.data.folder_tree import FolderTree
-from diffmiczoo.data.label_cells import spelling_key
+from diffmiczoo.data.label_cells import case_key, spelling_key
 from diffmiczoo.data.manifest import Reading, Record
 from diffmiczoo.data.rows import TABLE_EXTENSIONS
 from diffmiczoo.data.split_names import split_in
@@ -47,7 +47,7 @@ def folder_records(
         ImageError: there is no image.
         ValueError: there are not at least two classes, or what is a class and what a split cannot be told.
     """
-    known = frozenset(map(spelling_key, class_names or ()))
+    known = frozenset(map(case_key, class_names or ()))
     tree = FolderTree(folder, list_folder(folder, may_be_empty=True, follow_links=True), dict(map_split or {}), known)
     root = tree.unwrapped()
     inside = tree.with_images(root)
@@ -63,7 +63,7 @@ def folder_records(
     else:
         records = _of_classes(tree, root, inside, None)
         _check_outer(tree, inside)
-    records = _same_spelling(tree, records)
+    records = _same_spelling(tree, records, frozenset(class_names or ()))
     return Reading(tuple(_each_once(tree, records)), tuple(tree.notes), tree.skipped())
 
 
@@ -253,19 +253,23 @@ def _too_few(tree: FolderTree, root: Path, classes: Sequence[Path]) -> str:
     )
 
 
-def _same_spelling(tree: FolderTree, records: Sequence[Record]) -> list[Record]:
-    """Gives classes that differ in case and blanks between splits the spelling of the first; training goes first."""
+def _same_spelling(tree: FolderTree, records: Sequence[Record], known: frozenset[str]) -> list[Record]:
+    """Gives classes that differ in how they are written between splits the spelling of the first; training goes first.
+
+    Known classes are as many as they are.
+    """
     spelled: dict[str, dict[str, set[str | None]]] = defaultdict(lambda: defaultdict(set))
     for record in records:
-        spelled[spelling_key(record.labels[0])][record.labels[0]].add(record.split)
+        label = record.labels[0]
+        spelled[label if label in known else spelling_key(label)][label].add(record.split)
     names: dict[str, str] = {}
     for found in spelled.values():
         first, *others = sorted(found, key=lambda name: ("train" not in found[name], name))
         for other in others:
             if found[first] & found[other]:
                 raise InvalidValueError(
-                    f"{tree.root}: the folders {first!r} and {other!r} differ in case or blanks only; give them one "
-                    "name if they are one class, else names that differ more"
+                    f"{tree.root}: the folders {first!r} and {other!r} differ only in how they are written; give them "
+                    "one name if they are one class, else name both: class_names=[...]"
                 )
             tree.notes.append(f"the folders {first!r} and {other!r} of different splits are one class, {first!r}")
             names[other] = first

@@ -19,7 +19,9 @@ from diffmiczoo.data.cells import (
 )
 from diffmiczoo.errors import InvalidValueError
 
-_BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])[-_]+(?=[^\W\d_])")
+_DASHES = "[-_\N{EN DASH}]+"
+_BESIDE_A_LETTER = re.compile(rf"(?<=[^\W\d_]){_DASHES}(?=[^\W_])|(?<=[^\W_]){_DASHES}(?=[^\W\d_])")
+_BETWEEN_DIGITS = re.compile(rf"(?<=\d){_DASHES}(?=\d)")
 
 #: What joins several labels besides `|`, if the labels themselves show that it does.
 _JOINING = (";", ",")
@@ -182,7 +184,8 @@ def _spelled_alike(
         if len(found) > 1 and not known:
             (one, first), (other, second) = list(found.items())[:2]
             raise InvalidValueError(
-                f"{first} has the label {one!r}, {second} {other!r}; write a class everywhere in the same way"
+                f"{first} has the label {one!r}, {second} {other!r}; write a class everywhere in the same way, "
+                "or name both if they are two: class_names=[...]"
             )
     return labels
 
@@ -190,11 +193,16 @@ def _spelled_alike(
 def spelling_key(label: str) -> str:
     """Returns what two spellings of a name have in common that differ in how they are written only.
 
-    That is in case and blanks, in `_` and `-` between letters (not beside digits or at an end: 1-2 is not 12, nor is
-    HER2- HER2), and in zeros before a number.
+    That is in case and blanks, in `_` and `-` within it beside a letter (between digits they stay, and at an end: 1-2
+    is not 12, nor is HER2- HER2), and in zeros before a number.
     """
-    joined = _BETWEEN_LETTERS.sub("", "".join(composed(label).split()).casefold())
+    joined = _BETWEEN_DIGITS.sub("-", _BESIDE_A_LETTER.sub("", case_key(label)))
     return str(int(joined)) if joined.isdecimal() else joined
+
+
+def case_key(label: str) -> str:
+    """Returns what two spellings of a name have in common that differ in case and blanks only."""
+    return "".join(composed(label).split()).casefold()
 
 
 def _check_vectors(cells: Sequence[str], found: Sequence[tuple[str, ...] | None], where: Sequence[str]) -> None:

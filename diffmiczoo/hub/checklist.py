@@ -92,7 +92,10 @@ def _of_the_model(config: DiffMICConfig, facts: CardFacts) -> dict[str, str]:
     kind, members, shown = _KINDS[config.predictor]
     pooled = ", pooled with the priors of both streams" if any(config.prior_weight) else ""
     pool = f"mean over {config.num_samples} runs of the sampler{pooled}"
-    fit = ", ".join(f"{field} {value}" for field, value in facts.recipe.items() if not isinstance(value, (dict, list)))
+    settings = {field: value for field, value in facts.recipe.items() if not isinstance(value, (dict, list))}
+    if teachers := facts.recipe.get("teachers"):
+        settings["teachers"] = " and ".join(teachers)
+    fit = ", ".join(f"{field} {value}" for field, value in settings.items())
     classes = ", ".join(config.labels)
     among = "any" if config.task == "multilabel" else "one"
     select = facts.recipe.get("select")

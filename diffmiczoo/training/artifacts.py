@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,9 @@ def _remember_pictures(trainer: Trainer) -> None:
     """Adds what was trained on to what the weights were trained on before, for `evaluate` to tell."""
     if trainer.history:
         contents = (content_hash(square) for square in trainer.data.train.squares.numpy())
-        trainer.model.training_pictures = PictureSet.of(contents).union(trainer.model.training_pictures)
+        taught = [] if trainer.teachers is None else trainer.teachers.training_pictures
+        seen = PictureSet.of(contents).union(trainer.model.training_pictures)
+        trainer.model.training_pictures = reduce(PictureSet.union, taught, seen)
 
 
 def _draw(trainer: Trainer, measured: _Measured | None) -> None:

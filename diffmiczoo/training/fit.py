@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,19 +162,38 @@ def fit(
     # DataLoaders draw a seed from the global generator at each pass.
     with exclusive(settings.output, processes.rank.rank), torch.random.fork_rng(), _quiet_surroundings(model):
         data = _decoded(model, recipe, plan, settings.output, progress if processes.is_main else False)
-        processes.check_same("images, labels or splits", data.digest, "give all machines the same data")
+        if teachers is not None:
+            data = replace(data, digest=data.digest + teachers.digest)
+        processes.check_same("images, labels, splits or teachers", data.digest, "give all machines the same")
         report = _checked(plan, data, settings, recipe, processes.is_main)
+        if teachers is not None and processes.is_main:
+            teachers.check_held_back(plan.held_back(), progress)
         model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if tensorboard and processes.is_main:
             callbacks = [*callbacks, TensorBoardCallback(settings.output / "tensorboard")]
         if log_every and processes.is_main:
             callbacks = [*callbacks, EpochLog(create_stages(recipe, model.config), recipe.select, log_every)]
+        replaces = settings.resume == "never" and settings.checkpoint.exists()
+        if replaces and processes.is_main:
+            callbacks = [*callbacks, _Replacement(settings.output)]
         with keep_memory(), StopOnSignal() as stop:
             trainer = Trainer(model, recipe, data, processes, settings, stop, callbacks, teachers)
             _train(trainer, plan, report)
         metrics = write_artifacts(trainer, plan, report) if processes.is_main else None
     processes.barrier()
     return TrainingResult(model, trainer.history, settings.output, metrics)
+
+
+class _Replacement(Callback):
+    """Removes what an older run has left once its checkpoint is replaced: until then nothing of it is lost."""
+
+    def __init__(self, output: Path) -> None:
+        self.output, self.done = output, False
+
+    def on_checkpoint(self, path: Path) -> None:
+        if not self.done:
+            remove_older(self.output)
+            self.done = True
 
 
 def _named(output: str | os.PathLike[str]) -> Path:
@@ -191,7 +210,7 @@ def _quiet_surroundings(model: DiffMICv2) -> Iterator[None]:
 
 
 def _train(trainer: Trainer, plan: Plan, report: DataReport) -> None:
-    """Trains what is left; what another run in the same directory has left goes where that starts again."""
+    """Trains what is left."""
     model, recipe, settings = trainer.model, trainer.recipe, trainer.settings
     # What is trained is no longer what was loaded, nor has it the limits that were fitted to that.
     model.weights_name = model.loaded_from = model.trust = model.recalibration = None
@@ -208,8 +227,6 @@ def _train(trainer: Trainer, plan: Plan, report: DataReport) -> None:
     if trainer.processes.is_main:
         remove_partial_checkpoints(settings.checkpoint)
         # Not before: a run that is refused leaves the files of the run that is there.
-        if found and settings.resume == "never":
-            remove_older(settings.output)
         recipe.save(settings.output / "recipe.json")
         report.save(settings.output / REPORT_FILE)
         # A table of an older run's data would be taken for this one's.
@@ -327,7 +344,7 @@ def _images_or_error(manifest: Manifest, *options: Any) -> ImageDataset | ImageE
     try:
         return ImageDataset(manifest, *options)
     except ImageError as error:
-        return error
+        return error.with_traceback(None)  # its frames hold all squares
 
 
 def _checked(plan: Plan, data: TrainingData, settings: RunSettings, recipe: Recipe, is_main: bool) -> DataReport:

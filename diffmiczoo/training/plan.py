@@ -43,6 +43,10 @@ class Plan:
         told = dict.fromkeys([*reading_lines(self.whole), *reading_lines(self.val)])
         return [*count_lines(self.whole), *([self.made] if self.made else []), *told]
 
+    def held_back(self) -> Manifest:
+        """Returns the images for validation and test."""
+        return self.whole.with_records(record for record in self.whole.records if record.split in ("val", "test"))
+
     def digest(self) -> str:
         """Returns a hash of the images, their labels and splits."""
         return self.train.digest() + self.val.digest()

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from diffmiczoo.config import DiffMICConfig
-from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.data.known_pictures import count_known
+from diffmiczoo.data.labels import is_bare
+from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.data.trained_on import PictureSet
+from diffmiczoo.errors import DiffMICError, InvalidValueError, warn
+from diffmiczoo.hub.companions import weights_digest
 from diffmiczoo.images.preprocessing import denormalize
 from diffmiczoo.inference.predictor import PredictOptions
 from diffmiczoo.model import DiffMICv2
 from diffmiczoo.training.recipe import Recipe
 from diffmiczoo.zoo.factory import create_model
+
+#: What stands for the folders of this machine in a recipe beside weights; no source begins so.
+_SOMEWHERE = "…/"
 
 
 class Teachers:
@@ -26,7 +35,7 @@ class Teachers:
     is a part of their answer, and no temperature is added.
 
     Args:
-        models: at least one, with the student's classes in any order.
+        models: source → model, at least one, with the student's classes in any order.
         config: the student's.
 
     Source: Hinton, Vinyals, Dean, *Distilling the Knowledge in a Neural Network*, 2015, section 2, with several
@@ -34,25 +43,65 @@ class Teachers:
     same view.
     """
 
-    def __init__(self, models: Sequence[DiffMICv2], config: DiffMICConfig) -> None:
-        self.config, self.sizes = config, [model.config.input_size for model in models]
-        self.orders = [[model.config.labels.index(name) for name in config.labels] for model in models]
+    def __init__(self, models: Sequence[tuple[str, DiffMICv2]], config: DiffMICConfig) -> None:
+        self.models, self.config = models, config
+        self.orders = [[model.config.labels.index(name) for name in config.labels] for _, model in models]
         self.answers = [
             model.prediction_function(model.config.sampling_steps, model.config.num_samples, PredictOptions(seed=0))
-            for model in models
+            for _, model in models
         ]
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Maps images (B, 3, S, S), normalised as the student's are, to probabilities (B, C) on their device."""
+        """Maps images (B, 3, S, S), normalised as the student's are, to probabilities (B, C) on their device.
+
+        Raises:
+            ValueError: one answers with NaN or infinity.
+        """
         squares, found = denormalize(images, self.config), []
-        for size, answer, order in zip(self.sizes, self.answers, self.orders, strict=True):
+        for (source, model), answer, order in zip(self.models, self.answers, self.orders, strict=True):
+            size = model.config.input_size
             # Of the square that the student sees, not of the file: the same augmented pixels.
             same = squares.shape[-1] == size
             seen = squares if same else F.resize(squares, [size, size], antialias=True).clamp(0, 1)
-            found.append(answer(seen).probs[:, order])
+            probs = answer(seen).probs[:, order]
+            if not bool(torch.isfinite(probs).all()):
+                raise InvalidValueError(f"teacher {source} answers with NaN or infinity; leave it out")
+            found.append(probs)
         # Cloned: tensors that were made in inference mode cannot take part in a gradient.
         return torch.stack(found).mean(0).clone().to(images)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that their answers depend on."""
+        parts = [f"{model.config.to_dict()} {weights_digest(model)}" for _, model in self.models]
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+    @property
+    def training_pictures(self) -> list[PictureSet]:
+        """What each of them was trained on, where that is known and they see the same squares as their student."""
+        models = [model for _, model in self.models if model.config.input_size == self.config.input_size]
+        return [model.training_pictures for model in models if model.training_pictures is not None]
+
+    def check_held_back(self, held_back: Manifest, progress: bool | None = None) -> None:
+        """Warns where teachers were trained on pictures that their student is to be measured on.
+
+        Args:
+            held_back: images for validation and test.
+            progress: show bars; by default where the standard error is a terminal.
+
+        Warns:
+            UserWarning: names the teacher and how many it has seen.
+        """
+        for source, model in self.models:
+            if model.training_pictures is None:
+                continue
+            if count := count_known(model.training_pictures, held_back, model.config, progress):
+                warn(
+                    f"teacher {source} was trained on {count:,} of the {len(held_back):,} images that are held back "
+                    "for validation and test: they choose the epoch, calibrate and measure as if they were new, and "
+                    "are not. Train all seeds on one table of splits, such as the split.csv of the first run"
+                )
 
 
 def load_teachers(recipe: Recipe, config: DiffMICConfig, device: torch.device) -> Teachers | None:
@@ -64,22 +113,35 @@ def load_teachers(recipe: Recipe, config: DiffMICConfig, device: torch.device) -
         device: where they answer.
 
     Raises:
-        ValueError: one was never trained, or has another task, other classes or another crop.
-        FileNotFoundError, HubError: the weights are not there.
+        ValueError: one cannot be loaded, was never trained, or has another task, other classes or another crop.
+
+    Warns:
+        UserWarning: classes are numbers without names, which may stand for others.
     """
     if not recipe.teachers:
         return None
-    models = [_loaded(source, device) for source in recipe.teachers]
-    for source, model in zip(recipe.teachers, models, strict=True):
+    models = [(source, _loaded(source, device)) for source in recipe.teachers]
+    for source, model in models:
         _check_teacher(model, config, source)
     return Teachers(models, config)
 
 
 def _loaded(source: str, device: torch.device) -> DiffMICv2:
-    is_name = ":" in source or "/" not in source
-    if is_name and not os.path.isdir(source):
-        return create_model(source, pretrained=True, device=device)
-    return DiffMICv2.from_pretrained(source, device=device)
+    if source.startswith(_SOMEWHERE):
+        raise InvalidValueError(
+            f"teacher {source}: a recipe beside weights does not say in which folders the teachers were; give "
+            "teachers=[...] anew"
+        )
+    place = os.path.expanduser(source)
+    is_name = ":" in source or "/" not in source or source.startswith("timm/")
+    try:
+        if is_name and not os.path.isdir(place):
+            return create_model(source, pretrained=True, device=device)
+        if not os.path.isdir(place) and source.count("/") != 1:
+            raise InvalidValueError("there is no such directory")
+        return DiffMICv2.from_pretrained(place, device=device)
+    except DiffMICError as error:
+        raise InvalidValueError(f"teacher {source}: {error}") from error
 
 
 def _check_teacher(model: DiffMICv2, config: DiffMICConfig, source: str) -> None:
@@ -94,8 +156,17 @@ def _check_teacher(model: DiffMICv2, config: DiffMICConfig, source: str) -> None
                 f"teacher {source} has {name} {found!r}, the model that learns {wanted!r}; a teacher answers about the "
                 "same classes of the same part of a picture"
             )
+    if is_bare(config.labels):
+        warn(
+            f"teacher {source} and the model that learns have class numbers without names; they are taken for the "
+            "same classes, which may be wrong: class_names=[...] says what they stand for"
+        )
 
 
 def shown_teachers(recipe: Recipe) -> Recipe:
-    """Returns a recipe in which teachers are called by the last two parts of their paths: what may be published."""
-    return recipe.replace(teachers=tuple("/".join(PurePath(source).parts[-2:]) for source in recipe.teachers))
+    """Returns a recipe without the folders in which teachers were: what may be published."""
+    shown = [
+        _SOMEWHERE + "/".join(Path(source).parts[-2:]) if os.path.isdir(os.path.expanduser(source)) else source
+        for source in recipe.teachers
+    ]
+    return recipe.replace(teachers=tuple(shown))

@@ -153,8 +153,8 @@ class Trainer:
                 raise InvalidValueError(f"{path}: was made with another {what} (fields {changed}); {again}")
         if checkpoint.data != self.data.digest:
             raise InvalidValueError(
-                f"{path}: was made with other images, labels or splits, or the same in another order (files of "
-                f"the same names count as others where their pixels are others); {again}"
+                f"{path}: was made with other images, labels, splits or teachers, or the same in another order (files "
+                f"of the same names count as others where their pixels, or weights, are others); {again}"
             )
         if checkpoint.world_size != self.processes.rank.world_size:
             raise InvalidValueError(

@@ -189,8 +189,8 @@ def test_a_class_that_only_the_test_split_has_is_a_class(tmp_path) -> None:
         (("a/train/1.png", "a/2.png", "b/train/1.png"), r"b/ holds split folders, a/ holds other images|a/ holds"),
         (("x/train/a/1.png", "x/train/b/1.png", "y/train/a/1.png", "y/train/b/1.png"), "x/ and y/ are data sets"),
         (("fold_1/a/1.png", "fold_1/b/1.png", "fold_2/a/1.png"), "fold_1/ is named like a fold of cross-validation"),
-        (("a/1.png", "A/1.png"), "the folders 'A' and 'a' differ in case or blanks only"),
-        (("train/a/1.png", "train/a /2.png"), "the folders 'a' and 'a ' differ in case"),
+        (("a/1.png", "A/1.png"), "the folders 'A' and 'a' differ only in how they are written"),
+        (("train/a/1.png", "train/a /2.png"), "the folders 'a' and 'a ' differ only in how"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_refused(tmp_path, names, message: str) -> None:

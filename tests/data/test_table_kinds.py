@@ -191,6 +191,7 @@ def test_several_labels_in_a_cell(folder, cells: list[str]) -> None:
         (["Benign", "malignant", "benign"], "line 2 has the label 'Benign', .*line 4 'benign'; write a class"),
         (["no_tumor", "tumor", "no-tumor"], "line 2 has the label 'no_tumor', .*line 4 'no-tumor'; write a class"),
         (["No Tumor", "tumor", "no_tumor"], "line 2 has the label 'No Tumor', .*line 4 'no_tumor'; write a class"),
+        (["COVID-19", "normal", "COVID_19"], "line 2 has the label 'COVID-19', .*or name both if they are two"),
         (["01", "2", "1"], "line 2 has the label '01', .*line 4 '1'; write a class"),
         (["a", "", "b"], r"line 3: img1\.png has no label; give it one, write NA for a row to be left out, or set the"),
         (["NA", "nan", "null"], "no row has a label"),
@@ -501,5 +502,10 @@ def test_lists_of_numbers_that_are_no_vectors(folder, first: str, second: str, c
 
 def test_signs_and_dashes_that_tell_classes_apart_stay(folder) -> None:
     """A dash at an end is a sign, and one between digits a range."""
-    for cells in (["HER2-", "HER2", "HER2+"], ["grade 1-2", "grade 12", "grade 3"], ["T-", "T", "T_1"]):
+    for cells in (
+        ["HER2-", "HER2", "HER2+"],
+        ["grade 1-2", "grade 12", "grade 3"],
+        ["T-", "T", "T_1"],
+        ["4-3", "43", "4+3"],
+    ):
         assert len(read(folder, rows(cells)).class_names) == 3

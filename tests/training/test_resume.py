@@ -61,7 +61,7 @@ def test_other_data_in_the_same_output_are_refused(manifest_csv, tmp_path) -> No
     recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0)
     diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
     swapped = edited(manifest_csv, lambda lines: [lines[0], lines[1].replace("dark", "light"), *lines[2:]])
-    with pytest.raises(ValueError, match="was made with other images, labels or splits"):
+    with pytest.raises(ValueError, match="was made with other images, labels, splits or teachers"):
         diffmiczoo.fit(tiny_model(), swapped, recipe=recipe, output=tmp_path / "run", progress=False)
 
 
@@ -111,9 +111,14 @@ def test_nothing_of_the_one_before_is_left_where_the_new_one_was_interrupted(man
     options = {"recipe": recipe.replace(diffusion_epochs=0), "output": output, "progress": False}
 
     def stop(stage: str, epoch: int, batch: int) -> None:
-        if epoch == 1:
+        if epoch == stop_in:
             raise KeyboardInterrupt
 
+    stop_in = 0
+    with pytest.raises(KeyboardInterrupt):
+        diffmiczoo.fit(tiny_model(), manifest_csv, resume="never", callbacks=[OnStep(stop)], **options)
+    assert (output / "last").exists() and (output / "confusion.png").exists(), "no checkpoint of its own yet"
+    stop_in = 1
     with pytest.raises(KeyboardInterrupt):
         diffmiczoo.fit(tiny_model(), manifest_csv, resume="never", callbacks=[OnStep(stop)], **options)
     diffmiczoo.fit(tiny_model(), manifest_csv, **options)
