@@ -16,8 +16,8 @@ from pathlib import Path
 import click
 from train_release import PLAIN, run_all
 
-#: Teachers of the last rows: the first row with its two other seeds, of the same OUTPUT.
-SEEDS = json.dumps([f"OUTPUT/{name}/best" for name in ("base", "base_1", "base_2")])
+#: Teachers of the rows that have some: the first row and its two other seeds, of the same OUTPUT.
+TEACHERS = ("base", "base_1", "base_2")
 
 #: Row → the recipe's fields that differ from the first.
 ROWS = {
@@ -42,9 +42,9 @@ ROWS = {
     "degrade": ("degrade=0.3",),
     "small_first": ("start_size=96",),
     "squash": (),
-    "teachers": (f"teachers={SEEDS}",),
-    "teachers_alone": (f"teachers={SEEDS}", "teacher_share=1.0"),
-    "teachers_mixup": (f"teachers={SEEDS}", "teacher_share=1.0", "mixup=0.2"),
+    "teachers": (),
+    "teachers_alone": ("teacher_share=1.0",),
+    "teachers_mixup": ("teacher_share=1.0", "mixup=0.2"),
 }
 
 #: Row → the model's fields that differ from the first.
@@ -98,13 +98,16 @@ def main(
     output.mkdir(parents=True, exist_ok=True)
     rows = list(names or ROWS)
     common = ("select=nll", f"dcg_epochs={epochs}", "batch_size=32", *settings)
-    commands = []
+    commands: dict[bool, list[list[str]]] = {False: [], True: []}
     for name in rows:
         fields = [f"--config={each}" for each in (*config, *CONFIGS.get(name, ()))]
-        fields += [f"--set={each}".replace("OUTPUT", str(output)) for each in (*common, *ROWS[name])]
+        taught = name.startswith("teachers")
+        teachers = (f"teachers={json.dumps([str(output / each / 'best') for each in TEACHERS])}",) if taught else ()
+        fields += [f"--set={each}" for each in (*common, *ROWS[name], *teachers)]
         where = ["--train", str(data), "--output", str(output / name), "--device", device]
-        commands.append(["fit", "--pretrained-backbones", "--model", model, *where, *fields])
-    failed = run_all(commands, jobs, seconds)
+        commands[taught].append(["fit", "--pretrained-backbones", "--model", model, *where, *fields])
+    # Who is taught comes after those who teach.
+    failed = [log for taught in (False, True) for log in run_all(commands[taught], jobs, seconds)]
     text = table(output, rows)
     (output / "table.md").write_text(text, encoding="utf-8")
     click.echo(text)
