@@ -28,6 +28,7 @@ from diffmiczoo.metrics.report import Metrics, number_text
 from diffmiczoo.metrics.table import overall_metrics
 from diffmiczoo.runtime.text import markdown_text
 from diffmiczoo.training.budget import budget_of
+from diffmiczoo.training.callbacks import Callback
 from diffmiczoo.training.limits import limits_of_run
 from diffmiczoo.training.plan import Plan
 from diffmiczoo.training.teachers import shown_teachers
@@ -60,6 +61,19 @@ def remove_older(output: Path) -> None:
     for file in made:
         if file.is_file():
             shutil.rmtree(file.parent)
+
+
+class Replacement(Callback):
+    """Removes what an older run has left once its checkpoint is replaced: until then nothing of it is lost."""
+
+    def __init__(self, output: Path) -> None:
+        self.output, self.done = output, False
+
+    def on_checkpoint(self, path: Path) -> None:
+        """Runs after every checkpoint; removes after the first."""
+        if not self.done:
+            remove_older(self.output)
+            self.done = True
 
 
 def _remember_pictures(trainer: Trainer) -> None:

@@ -27,7 +27,7 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import preserve_modes
 from diffmiczoo.runtime.settings import full_precision
-from diffmiczoo.training.artifacts import remove_older, write_artifacts
+from diffmiczoo.training.artifacts import Replacement, write_artifacts
 from diffmiczoo.training.callbacks import Callback, TensorBoardCallback
 from diffmiczoo.training.checkpoint import load_checkpoint, remove_partial_checkpoints
 from diffmiczoo.training.distributed import Processes
@@ -175,25 +175,13 @@ def fit(
             callbacks = [*callbacks, EpochLog(create_stages(recipe, model.config), recipe.select, log_every)]
         replaces = settings.resume == "never" and settings.checkpoint.exists()
         if replaces and processes.is_main:
-            callbacks = [*callbacks, _Replacement(settings.output)]
+            callbacks = [*callbacks, Replacement(settings.output)]
         with keep_memory(), StopOnSignal() as stop:
             trainer = Trainer(model, recipe, data, processes, settings, stop, callbacks, teachers)
             _train(trainer, plan, report)
         metrics = write_artifacts(trainer, plan, report) if processes.is_main else None
     processes.barrier()
     return TrainingResult(model, trainer.history, settings.output, metrics)
-
-
-class _Replacement(Callback):
-    """Removes what an older run has left once its checkpoint is replaced: until then nothing of it is lost."""
-
-    def __init__(self, output: Path) -> None:
-        self.output, self.done = output, False
-
-    def on_checkpoint(self, path: Path) -> None:
-        if not self.done:
-            remove_older(self.output)
-            self.done = True
 
 
 def _named(output: str | os.PathLike[str]) -> Path:
