@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.duplicates import content_hash
 from diffmiczoo.data.image_cache import load_squares
 from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.images.items import ImageError
 from diffmiczoo.images.preprocessing import normalize
 
 
@@ -72,3 +74,11 @@ def _augmented(augmentation: v2.Transform, image: Tensor, seed: int | None) -> T
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return augmentation(image)
+
+
+def images_or_error(manifest: Manifest, *options: Any) -> ImageDataset | ImageError:
+    """Returns the images of a manifest, or what keeps them from being read; arguments as for `ImageDataset`."""
+    try:
+        return ImageDataset(manifest, *options)
+    except ImageError as error:
+        return error.with_traceback(None)  # its frames hold all squares

@@ -15,8 +15,7 @@ import torch
 from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.checks import check_data
 from diffmiczoo.data.data_report import DataReport
-from diffmiczoo.data.dataset import ImageDataset
-from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.data.dataset import ImageDataset, images_or_error
 from diffmiczoo.data.split_table import write_split
 from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.files import check_directory
@@ -316,8 +315,8 @@ def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progres
     )
     cache = output / "cache"
     found = [
-        _images_or_error(plan.train, model.config, augmentation, progress, cache),
-        _images_or_error(plan.val, model.config, None, progress, cache),
+        images_or_error(plan.train, model.config, augmentation, progress, cache),
+        images_or_error(plan.val, model.config, None, progress, cache),
     ]
     # Of both splits at once: who mends pictures does not want to hear of the rest in the next start.
     if errors := [each for each in found if isinstance(each, ImageError)]:
@@ -326,13 +325,6 @@ def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progres
     # The pixels as well: other files under the old names are other images, and squares are what is trained on.
     digest = plan.digest() + training.digest() + validation.digest()
     return TrainingData(training, validation, digest)
-
-
-def _images_or_error(manifest: Manifest, *options: Any) -> ImageDataset | ImageError:
-    try:
-        return ImageDataset(manifest, *options)
-    except ImageError as error:
-        return error.with_traceback(None)  # its frames hold all squares
 
 
 def _checked(plan: Plan, data: TrainingData, settings: RunSettings, recipe: Recipe, is_main: bool) -> DataReport:
