@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.data.manifest import Manifest
+from diffmiczoo.errors import UnusableFileError
 from diffmiczoo.files import replaced
 from diffmiczoo.images.items import ImageError
 from diffmiczoo.images.loading import read_squares
@@ -94,11 +94,9 @@ def _reserve(file: Any, shape: tuple[int, ...]) -> None:
     size = int(np.prod(shape, dtype=np.int64))
     free = shutil.disk_usage(Path(file.name).parent).free
     if free < size:
-        raise OSError(
-            errno.ENOSPC,
-            f"the decoded images need {size / 2**30:.1f} GiB and {free / 2**30:.1f} are free; make room, or choose "
-            "another directory",
-            str(Path(file.name).parent),
+        raise UnusableFileError(
+            f"{Path(file.name).parent}: the decoded images need {size / 2**30:.1f} GiB and {free / 2**30:.1f} are "
+            "free; make room, or choose another directory"
         )
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)

@@ -142,7 +142,7 @@ def test_other_pixels_under_the_same_names_are_refused(quick_run, common_manifes
     with Image.open(file) as image:
         changed = image.point(lambda value: 255 - value)
     changed.save(file)
-    with pytest.raises(ValueError, match=r"was made with other images.*where their pixels are others"):
+    with pytest.raises(ValueError, match=r"was made with other images.*where their pixels, or weights, are others"):
         diffmiczoo.fit(tiny_model(), data / "labels.csv", recipe=QUICK, output=run, progress=False)
 
 
