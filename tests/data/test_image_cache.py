@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -67,6 +68,14 @@ def test_too_little_room_is_said_before_anything_is_decoded(tmp_path, monkeypatc
         with pytest.raises(OSError, match=r"need 0\.0 GiB and 0\.0 are free; make room"):
             load_squares(manifest, CONFIG, cache=cache, progress=False)
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_room_is_reserved_and_not_only_promised(tmp_path) -> None:
+    with (tmp_path / "squares").open("wb") as file:
+        image_cache._reserve(file, (8, 3, 128, 128))
+        assert os.fstat(file.fileno()).st_size == 8 * 3 * 128 * 128
+        if hasattr(os, "posix_fallocate"):
+            assert os.fstat(file.fileno()).st_blocks * 512 >= 8 * 3 * 128 * 128
 
 
 def test_several_threads_decode_the_same(tmp_path, monkeypatch) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import diffmiczoo
+from diffmiczoo.hub.companions import weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "diffmiczoo" / "weights"
@@ -68,3 +72,9 @@ def test_the_page_on_ece_quotes_the_cards() -> None:
     low, high = model["intervals"]["ece"]
     assert f"{model['values']['ece']:.4f}, interval [{low:.4f}, {high:.4f}]" in " ".join(EVALUATE.split())
     assert model["values"]["ece"] - low < (high - low) / 4
+
+
+def test_the_page_on_servers_names_the_weights_that_ship() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text("utf-8")
+    name, shown = re.search(r'"model": "(\S+)", "weights_sha256": "(\w+)…"', page).groups()
+    assert weights_digest(diffmiczoo.create_model(name, pretrained=True)).startswith(shown)
