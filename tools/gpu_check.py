@@ -203,8 +203,8 @@ def ways(check: Check) -> dict[str, Runtime]:
         "fp32, graph": fp32_graph,
         "fp16": replace(FAST, precision="fp16"),
         "fp32, tf32": replace(FAST, tf32=True),
-        "bf16, tf32": replace(bf16, tf32=True),
         "bf16, tf32, graph": replace(bf16, tf32=True, graph=True),
+        "bf16, tf32": replace(bf16, tf32=True),
     }
     return {name: runtime for name, runtime in found.items() if check.cuda or runtime.precision != "fp16"}
 
@@ -266,7 +266,8 @@ def tests(check: Check) -> None:
     limit = max(check.left(), 10.0)
     try:
         ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=limit)
-        check.write(code=ran.returncode, tail=ran.stdout[-6000:], errors=ran.stderr[-2000:])
+        _, _, failures = ran.stdout.partition("= FAILURES =")
+        check.write(code=ran.returncode, failures=failures[:6000], tail=ran.stdout[-6000:], errors=ran.stderr[-2000:])
     except subprocess.TimeoutExpired as error:
         # Bytes, also where text was asked for.
         printed = error.stdout or b""
@@ -465,7 +466,7 @@ def compiled(check: Check) -> None:
 #: Stage → the seconds that it may take on a GPU.
 STAGES: dict[Callable[[Check], None], float] = {
     facts: 15,
-    answers: 50,
+    answers: 90,
     tests: 120,
     speed: 80,
     parts: 10,
@@ -528,7 +529,11 @@ def run_stage(
     def left() -> float:
         return budget - (time.perf_counter() - begun)
 
-    check = Check(torch.device(arguments.device), arguments.pack, arguments.quick, write, left, models)
+    device = torch.device(arguments.device)
+    if device.type == "cuda":
+        # Some of PyTorch's functions want the number.
+        device = torch.device("cuda", torch.cuda.current_device())
+    check = Check(device, arguments.pack, arguments.quick, write, left, models)
     attempt(check, {}, lambda: stage(check))
     drop_graphs()
     if check.cuda:

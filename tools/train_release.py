@@ -46,7 +46,6 @@ class Release:
         config: fields of the model, NAME=JSON.
         recipe: fields of both recipes.
         epochs: of each of the DCG's two streams, and of the diffusion.
-        model: an architecture, where the entry is not in the zoo yet; the entry itself otherwise.
         plain: the plain classifier to beat.
     """
 
@@ -54,7 +53,6 @@ class Release:
     config: tuple[str, ...]
     recipe: tuple[str, ...]
     epochs: tuple[int, int]
-    model: str = ""
     plain: str = PLAIN
 
     @property
@@ -78,14 +76,8 @@ FIELDS = (
 TRUNK = ("dcg_trunk=true", "dcg_out_index=-1", "raw_out_index=2")
 TURNED = ("vflip=0.5", "rotation=180")
 
+#: Beside `diffmicv2_small`.
 SMALL_PLAIN = "timm/tf_efficientnet_lite2"
-#: What `diffmicv2_small` differs in from its preset; the entry's known order of classes is that of nano's.
-SMALL_FIELDS = (
-    "roi_saliency=top",
-    "sampling_steps=5",
-    "num_samples=8",
-    "clip_sample=false",
-)
 
 #: Short, because longer training learns the pictures by heart, see docs/experiments/gpu.md.
 RELEASES = {
@@ -109,26 +101,23 @@ RELEASES = {
     ),
     "diffmicv2_small.ham10000": Release(
         "ham10000",
-        ("image_size=224", "crop_mode=squash", *TRUNK, *SMALL_FIELDS),
+        ("image_size=224", "crop_mode=squash"),
         (*TURNED, "batch_size=64", "start_size=160", "precision=bf16"),
         (7, 3),
-        "diffmicv2_small",
         SMALL_PLAIN,
     ),
     "diffmicv2_small.aptos2019": Release(
         "aptos2019",
-        ("image_size=224", *TRUNK, *SMALL_FIELDS),
+        ("image_size=224",),
         (*TURNED, "batch_size=32", "precision=bf16"),
         (14, 12),
-        "diffmicv2_small",
         SMALL_PLAIN,
     ),
     "diffmicv2_small.busi": Release(
         "busi",
-        ("image_size=224", *TRUNK, *SMALL_FIELDS),
+        ("image_size=224",),
         ("rotation=15", "batch_size=32", "precision=bf16"),
         (16, 10),
-        "diffmicv2_small",
         SMALL_PLAIN,
     ),
 }
@@ -139,7 +128,7 @@ def command(
 ) -> list[str]:
     """Returns the arguments of `diffmiczoo` that train one seed of what KINDS lists."""
     name = f"{entry}{'' if kind == 'model' else f'.{kind}'}.s{seed}"
-    model, config, named = release.model or entry, release.config, list[str]()
+    model, config, named = entry, release.config, list[str]()
     epochs = (f"dcg_epochs={release.all_epochs}", "diffusion_epochs=0")
     if kind == "model":
         epochs = (f"dcg_epochs={release.epochs[0]}", f"diffusion_epochs={release.epochs[1]}", *MODEL_ONLY)
@@ -148,9 +137,8 @@ def command(
         model, config = (
             (release.plain, seen) if kind == "plain" else (entry.split(".")[0], (*config, "predictor=global"))
         )
-    if model != entry:
-        # What the zoo knows of the data set's classes: the same order, and that they are grades.
-        known = get_config(f"diffmicv2_nano.{entry.split('.')[1]}")
+        # What the entry knows of its classes: the same order, and that they are grades.
+        known = get_config(entry)
         config += ("ordinal=true",) if known.ordinal else ()
         named = ["--class-names", ",".join(known.class_names)]
     fields = [f"--config={field}" for field in config]

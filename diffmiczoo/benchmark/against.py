@@ -15,7 +15,7 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import eval_mode
 from diffmiczoo.runtime.progress import progress_bar
-from diffmiczoo.runtime.settings import FAST, PLAIN, Runtime, using
+from diffmiczoo.runtime.settings import PLAIN, PREDICT, Runtime, using
 from diffmiczoo.zoo.complexity import count_macs, count_parameters
 
 
@@ -92,7 +92,7 @@ def _ways(model: DiffMICv2, batch_size: int, precision: str) -> dict[str, Callab
             found[f"timm, {each}"] = partial(_run, model, images, replace(PLAIN, precision=each), _logits)
     pictures = images.to(memory_format=torch.channels_last)
     for each in ("fp32", precision):
-        runtime = replace(FAST, precision=each)
+        runtime = replace(PREDICT, precision=each)
         found[f"predict, {each}"] = partial(_run, model, pictures, runtime, scores_encoding_once)
     return found
 

@@ -20,7 +20,7 @@ from diffmiczoo.runtime.compiled import CompiledModules
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.modes import eval_mode
 from diffmiczoo.runtime.progress import progress_bar
-from diffmiczoo.runtime.settings import FAST, PLAIN, Runtime, using
+from diffmiczoo.runtime.settings import PLAIN, PREDICT, Runtime, using
 from diffmiczoo.zoo.complexity import count_macs
 
 # Seconds from which on a run is not made twice.
@@ -40,7 +40,7 @@ class Variant:
     """
 
     name: str
-    runtime: Runtime = FAST
+    runtime: Runtime = PREDICT
     encode_once: bool = True
     compiled: bool = False
 
@@ -54,15 +54,16 @@ SLOW = Variant("plain order of work, fp32", PLAIN, encode_once=False)
 OURS = Variant("ours, fp32")
 
 
-def variants(half: str = "bf16", compiled: bool = False, integers: bool = False) -> list[Variant]:
+def variants(half: str = "bf16", compiled: bool = False, integers: bool = False, graphs: bool = False) -> list[Variant]:
     """Returns the rows of the table: plain, ours, and ours with each optimisation switched off alone.
 
     Args:
         half: "bf16" or "fp16".
         compiled: also with encoders through torch.compile.
         integers: also with the U-Net's hidden layers in 8-bit integers.
+        graphs: the device can record CUDA graphs: also without them.
     """
-    best = Variant(f"ours, {half}", replace(FAST, precision=half))
+    best = Variant(f"ours, {half}", replace(PREDICT, precision=half))
     rows = [
         SLOW,
         OURS,
@@ -75,10 +76,14 @@ def variants(half: str = "bf16", compiled: bool = False, integers: bool = False)
         best.without("keeping memory", keep_memory=False),
         best.without("channels last", channels_last=False),
     ]
+    if graphs:
+        rows.append(best.without("CUDA graphs", graph=False))
     if integers:
-        rows.append(Variant("ours, int8", replace(FAST, precision="int8")))
+        rows.append(Variant("ours, int8", replace(PREDICT, precision="int8")))
     if compiled:
-        rows.append(replace(best, name=f"{best.name}, compiled", compiled=True))
+        # What is compiled launches its kernels by itself.
+        eager = replace(best.runtime, graph=False)
+        rows.append(replace(best, name=f"{best.name}, compiled", compiled=True, runtime=eager))
     return rows
 
 

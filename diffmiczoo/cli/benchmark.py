@@ -156,10 +156,12 @@ def _inference(
     model: DiffMICv2, batch_size: int, repeats: int, precision: str, compiled: bool, roofline: Roofline
 ) -> Timed:
     from diffmiczoo.benchmark import inference, parts
+    from diffmiczoo.runtime.cuda_graph import RECORDERS
     from diffmiczoo.runtime.quantized import can_quantize
 
-    integers = model.default_noise.device.type == "cpu" and precision == "bf16" and can_quantize()
-    ways = inference.variants(precision, compiled, integers)
+    device = model.default_noise.device.type
+    integers = device == "cpu" and precision == "bf16" and can_quantize()
+    ways = inference.variants(precision, compiled, integers, graphs=device in RECORDERS)
     rows = inference.benchmark(model, batch_size=batch_size, repeats=repeats, rows=ways)
     shares = parts.benchmark_parts(model, batch_size=batch_size, repeats=repeats, precision=precision)
     table, by_part = inference.inference_table(rows, roofline), parts.parts_table(shares, roofline, precision)

@@ -23,7 +23,7 @@ from diffmiczoo.inference.views import VIEWS
 from diffmiczoo.runtime.cuda_graph import drop_graphs
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.progress import progress_bar
-from diffmiczoo.runtime.settings import FAST, Runtime
+from diffmiczoo.runtime.settings import PREDICT, Runtime
 from diffmiczoo.trust.stored import Trust
 
 #: Squares (B, 3, S, S), uint8 or float in [0, 1] → the tensors of their prediction, on the CPU.
@@ -60,7 +60,7 @@ class PredictOptions:
     on_error: str = "raise"
     precision: str = "fp32"
     progress: bool | None = None
-    runtime: Runtime = FAST
+    runtime: Runtime = PREDICT
     tta: str | None = None
     defer_error: float | None = None
     on_foreign: str = "flag"

@@ -1,4 +1,4 @@
-"""CUDA graphs: what a GPU is to do for a batch, recorded once and started as one, with `Runtime.graph`.
+"""CUDA graphs: what a GPU is to do for a batch, recorded once and started as one, in `predict` and in training.
 
 Why: a small batch is a thousand kernels of a few microseconds, and starting each of them from Python takes longer than
 computing it. A recorded graph reads and writes fixed memory:
@@ -12,6 +12,7 @@ What cannot be recorded, because something in it waits for the device, is comput
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -133,10 +134,17 @@ class _Graphs:
             known.inputs = inputs
         except RuntimeError as error:
             known.failed = True
-            warn(f"graph=True: this cannot be recorded as a CUDA graph ({error}); it is computed without one")
+            # PyTorch's own message tells of every process on the card.
+            why = "too little memory is left" if isinstance(error, torch.OutOfMemoryError) else error
+            warn(f"this cannot be recorded as a CUDA graph ({why}); it is computed without one, with the same result")
 
 
 _cache: WeightCache[_Graphs] = WeightCache()
+
+
+def graphs_allowed() -> bool:
+    """Whether the environment lets calls be recorded: DIFFMICZOO_CUDA_GRAPHS=0 says no."""
+    return os.environ.get("DIFFMICZOO_CUDA_GRAPHS", "1") != "0"
 
 
 def graphed(module: nn.Module, key: Hashable, function: Callable[..., T], *arguments: Any) -> T:
@@ -152,7 +160,7 @@ def graphed(module: nn.Module, key: Hashable, function: Callable[..., T], *argum
         return function(*arguments)
     device = next(_tensors(arguments)).device
     # Hooks are Python, which a replay does not run.
-    if device.type not in RECORDERS or has_hooks(module):
+    if device.type not in RECORDERS or not graphs_allowed() or has_hooks(module):
         return function(*arguments)
     layouts = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in _tensors(arguments))
     graphs, key = _cache.get(module, "graphs", _Graphs), (key, current(), layouts)

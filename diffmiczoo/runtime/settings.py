@@ -60,7 +60,7 @@ PLAIN = Runtime()
 #: What compiled and exported programs consist of: no copies of weights that they could not follow.
 COMPILED = Runtime(pointwise_as_linear=True)
 
-#: What `predict` uses.
+#: What validation and studies use, whose weights change between two passes.
 FAST = Runtime(
     fold=True,
     equal_points=True,
@@ -70,6 +70,9 @@ FAST = Runtime(
     keep_memory=True,
     pointwise_as_linear=True,
 )
+
+#: What `predict` uses: the weights stay, so that recording what a GPU is to do pays.
+PREDICT = replace(FAST, graph=True)
 
 
 def training_runtime(precision: str) -> Runtime:

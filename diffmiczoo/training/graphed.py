@@ -6,7 +6,6 @@ leave the GPU idle for three quarters of the time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from diffmiczoo.diffusion.losses import TrainingNoise
 from diffmiczoo.errors import warn
-from diffmiczoo.runtime.cuda_graph import RECORDERS, recorded
+from diffmiczoo.runtime.cuda_graph import RECORDERS, graphs_allowed, recorded
 from diffmiczoo.training.recipe import Recipe
 
 #: What a step is given: images, labels, their weights, and the noise of the diffusion.
@@ -74,8 +73,8 @@ def _kept_buffers(module: nn.Module) -> Iterator[None]:
 
 
 def can_be_graphed(recipe: Recipe, device: torch.device, distributed: bool) -> bool:
-    """Whether a recipe's steps can be recorded on a device; DIFFMICZOO_CUDA_GRAPHS=0 in the environment says no."""
-    if device.type not in RECORDERS or distributed or os.environ.get("DIFFMICZOO_CUDA_GRAPHS", "1") == "0":
+    """Whether a recipe's steps can be recorded on a device, and may be (`graphs_allowed`)."""
+    if device.type not in RECORDERS or distributed or not graphs_allowed():
         return False
     # What looks at values (the loss scale), adds up gradients, or compiles has a way of its own.
     return recipe.precision != "fp16" and recipe.accumulate == 1 and not recipe.compile

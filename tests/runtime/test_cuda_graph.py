@@ -151,6 +151,32 @@ def test_what_cannot_be_recorded_is_computed_and_said_once(monkeypatch: pytest.M
     drop_graphs()
 
 
+def test_too_little_memory_to_record_is_said_in_a_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("Tried to allocate 36.00 MiB. Process 689 has 66.00 MiB memory in use. " * 20)
+
+    monkeypatch.setitem(cuda_graph.RECORDERS, "cpu", refuse)
+    module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
+    with torch.inference_mode(), using(GRAPH, CPU):
+        graphed(module, "a", module, x)
+        with pytest.warns(UserWarning, match="too little memory is left") as said:
+            torch.testing.assert_close(graphed(module, "a", module, x), module(x))
+    drop_graphs()
+    assert "Process" not in str(said[0].message)
+
+
+def test_predict_records_unless_the_environment_says_no(recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(trained=True)
+    pictures = [torch.zeros(3, 64, 64, dtype=torch.uint8)] * 4
+    monkeypatch.setenv("DIFFMICZOO_CUDA_GRAPHS", "0")
+    wanted = model.predict(pictures, batch_size=2, progress=False)
+    assert not recorder.recorded
+    monkeypatch.delenv("DIFFMICZOO_CUDA_GRAPHS")
+    found = model.predict(pictures, batch_size=2, progress=False)
+    assert recorder.recorded
+    torch.testing.assert_close(found.scores, wanted.scores, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("fields", [{}, {"sampler": "ancestral", "num_samples": 2}, {"predictor": "dcg"}])
 def test_predictions_are_those_without_a_graph(recorder, fields: dict[str, Any]) -> None:
     model = small_model(trained=True, **fields)
