@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from diffmiczoo.errors import InvalidValueError
+from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.runtime.quantized import can_quantize
 
 #: Name → type of matrix products and convolutions; "int8" is for the two largest of the U-Net, the rest is in bf16.
@@ -30,11 +30,17 @@ def check_precision(precision: str, device: torch.device) -> None:
 
     Raises:
         ValueError: the message names those that do.
+
+    Warns:
+        UserWarning: the device has it, and slowly.
     """
     if precision not in PRECISIONS:
         raise InvalidValueError(f"precision={precision!r} is not one of {', '.join(map(repr, PRECISIONS))}")
     if precision == "fp16" and device.type == "cpu":
         raise InvalidValueError("precision='fp16' is for GPUs; CPUs are faster and more exact with 'bf16'")
+    # Tensor cores multiply in bf16 from compute capability 8.0 (Ampere) on.
+    if precision == "bf16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        warn("precision='bf16' is slow on this GPU, which has no units for it; 'fp16' is fast there")
     if precision == "int8" and (device.type != "cpu" or not can_quantize()):
         raise InvalidValueError(
             "precision='int8' is for CPUs, with a PyTorch that multiplies integers; use 'bf16' here"
