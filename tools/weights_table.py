@@ -1,5 +1,4 @@
-"""Writes README.md's table of the weights that ship, from their metrics.json; the plain classifiers of those that were
-released without one are in tools/facts/plain_baselines.json.
+"""Writes README.md's table of the weights that ship, from their metrics.json.
 
     python tools/weights_table.py [--check]
 
@@ -20,32 +19,41 @@ from diffmiczoo.metrics.table import find_metric
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = Path("diffmiczoo/weights")
-BASELINES = ROOT / "tools" / "facts" / "plain_baselines.json"
 BEGIN, END = "<!-- weights table: written by tools/weights_table.py -->", "<!-- weights table: end -->"
 
 #: Weights that show how something is done; a row among the results would say more than they can.
 EXAMPLES = ("diffmicv2_nano.chestxray14",)
 
 #: Of the rows.
-ORDER = ("diffmicv2_nano.ham10000", "diffmicv2_nano.aptos2019", "diffmicv2_nano.busi")
+ORDER = (
+    "diffmicv2_nano.ham10000",
+    "diffmicv2_small.ham10000",
+    "diffmicv2_nano.aptos2019",
+    "diffmicv2_nano.busi",
+)
+
+#: Plain classifiers → what people call them.
+TITLES = {
+    "timm/tf_efficientnet_lite0": "plain EfficientNet-Lite0",
+    "timm/tf_efficientnet_lite2": "plain EfficientNet-Lite2",
+}
 
 COLUMNS = ("accuracy", "macro_f1", "auroc", "ece", "nll")
 GRADES = "quadratic_kappa"  # beside the row's name, as few weights have it
 
 
 def table() -> str:
-    """Returns the table as Markdown; weights with a plain baseline come first, in the order of that file."""
-    baselines = read_json_object(BASELINES)
+    """Returns the table as Markdown."""
     shipped = [path.parent.name for path in (ROOT / WEIGHTS).glob("*/metrics.json")]
     order = sorted((name for name in shipped if name not in EXAMPLES), key=ORDER.index)
     header = ["weights, test images", "", *(find_metric(name).short_label for name in COLUMNS)]
     rows = [_line(header), "|" + "---|" * len(header)]
     for name in order:
-        rows += _rows(name, baselines["name"], baselines["metrics"].get(name, {}))
+        rows += _rows(name)
     return "\n".join(rows)
 
 
-def _rows(name: str, baseline: str, plain: dict[str, float]) -> list[str]:
+def _rows(name: str) -> list[str]:
     metrics = read_json_object(ROOT / WEIGHTS / name / "metrics.json")
     measured, seeds = metrics["test"], metrics.get("seeds", {}).get("model", {})
     count, labels = measured["model"]["num_images"], len(measured["model"]["per_class"])
@@ -57,9 +65,7 @@ def _rows(name: str, baseline: str, plain: dict[str, float]) -> list[str]:
     parts["its DCG alone"] = _texts(measured["dcg"]["values"])
     if "opponent" in metrics:
         runs = list(metrics["opponent"]["seeds"].values())
-        parts[f"{baseline}, {len(runs)} seeds"] = _spreads(runs)
-    elif plain:
-        parts[baseline] = _texts(plain)
+        parts[f"{TITLES[metrics['opponent']['name']]}, {len(runs)} seeds"] = _spreads(runs)
     first = f"[`{name}`]({WEIGHTS.as_posix()}/{name}/README.md), {count:,}{several}"
     return [
         _line([first if part == "model" else "", _named(part, texts), *(texts.get(key, "") for key in COLUMNS)])

@@ -18,7 +18,6 @@ WEIGHTS = ROOT / "diffmiczoo" / "weights"
 README = (ROOT / "README.md").read_text("utf-8")
 FAQ = (ROOT / "docs" / "faq.md").read_text("utf-8")
 EVALUATE = (ROOT / "docs" / "evaluate.md").read_text("utf-8")
-PLAIN = json.loads((ROOT / "tools" / "facts" / "plain_baselines.json").read_text("utf-8"))["metrics"]
 
 #: What README says that the model adds to its DCG.
 ADDED = {
@@ -32,13 +31,9 @@ def metrics_of(name: str) -> dict[str, Any]:
     return json.loads((WEIGHTS / f"diffmicv2_nano.{name}" / "metrics.json").read_text("utf-8"))["test"]
 
 
-
-
 def plain_values(name: str) -> dict[str, float]:
-    """Returns what plain classifiers reach: the mean of an opponent's seeds, or what was written down once."""
+    """Returns what plain classifiers reach: the mean of an opponent's seeds."""
     metrics = json.loads((WEIGHTS / f"diffmicv2_nano.{name}" / "metrics.json").read_text("utf-8"))
-    if "opponent" not in metrics:
-        return PLAIN[f"diffmicv2_nano.{name}"]
     runs = list(metrics["opponent"]["seeds"].values())
     return {metric: statistics.mean(run[metric] for run in runs) for metric in runs[0]}
 
