@@ -85,6 +85,12 @@ def _mapped_cache(
     return torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
 
 
+def remove_partial_squares(cache: Path) -> None:
+    """Removes the unfinished files, each of gigabytes, that killed processes left; nobody else may be writing there."""
+    for partial in cache.glob(".*.u8.*.partial"):
+        partial.unlink(missing_ok=True)
+
+
 def _reserve(file: Any, shape: tuple[int, ...]) -> None:
     """Makes a file as large as the squares need: a mapped file that finds no room later kills the process.
 

@@ -16,6 +16,7 @@ from diffmiczoo.data.augmentation import create_augmentation
 from diffmiczoo.data.checks import check_data
 from diffmiczoo.data.data_report import DataReport
 from diffmiczoo.data.dataset import ImageDataset, images_or_error
+from diffmiczoo.data.image_cache import remove_partial_squares
 from diffmiczoo.data.split_table import write_split
 from diffmiczoo.errors import InvalidValueError, warn
 from diffmiczoo.files import check_directory
@@ -44,7 +45,7 @@ from diffmiczoo.training.teachers import load_teachers
 from diffmiczoo.training.trainer import RunSettings, Trainer, TrainingData
 from diffmiczoo.training.validation import check_selectable
 
-REPORT_FILE, SPLIT_FILE = "data_report.json", "split.csv"
+REPORT_FILE, SPLIT_FILE, CACHE = "data_report.json", "split.csv", "cache"
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,6 +161,8 @@ def fit(
     settings.output.mkdir(parents=True, exist_ok=True)
     # DataLoaders draw a seed from the global generator at each pass.
     with exclusive(settings.output, processes.rank.rank), torch.random.fork_rng(), _quiet_surroundings(model):
+        if not processes.distributed:
+            remove_partial_squares(settings.output / CACHE)
         data = _decoded(model, recipe, plan, settings.output, progress if processes.is_main else False)
         if teachers is not None:
             data = replace(data, digest=data.digest + teachers.digest)
@@ -313,7 +316,7 @@ def _decoded(model: DiffMICv2, recipe: Recipe, plan: Plan, output: Path, progres
         rand_augment=recipe.rand_augment,
         degrade=recipe.degrade,
     )
-    cache = output / "cache"
+    cache = output / CACHE
     found = [
         images_or_error(plan.train, model.config, augmentation, progress, cache),
         images_or_error(plan.val, model.config, None, progress, cache),

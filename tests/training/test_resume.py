@@ -47,6 +47,15 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(common_manifest, quic
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
+def test_unfinished_files_of_decoded_images_are_removed(manifest_csv, tmp_path) -> None:
+    left = tmp_path / "run" / "cache" / ".0123abcd.u8.4711.partial"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"gigabytes, of a process that was killed")
+    (left.parent / "0123abcd.u8").write_bytes(b"complete")
+    diffmiczoo.fit(tiny_model(), manifest_csv, recipe=QUICK, output=tmp_path / "run", progress=False)
+    assert [path.name for path in left.parent.iterdir()] == ["0123abcd.u8"]
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(manifest_csv, tmp_path) -> None:
     recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0)
     diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
