@@ -46,6 +46,7 @@ from diffmiczoo.benchmark.training import TrainVariant, benchmark_training
 from diffmiczoo.config import DiffMICConfig
 from diffmiczoo.images.items import as_items
 from diffmiczoo.images.loading import read_squares
+from diffmiczoo.inference.decisions import decide
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.predictor import PredictOptions
 from diffmiczoo.model import DiffMICv2
@@ -242,10 +243,12 @@ def compared(model: DiffMICv2, squares: list[Tensor], runtime: Runtime, stored: 
             gap = np.abs(np.asarray(getattr(found, name)) - stored[name][:count]).max()
             rows[f"{name}_gap"] = max(rows.get(f"{name}_gap", 0.0), float(gap))
     probs, wanted = np.asarray(found.probs), stored["probs"][:count]
-    if model.config.task == "multilabel":
-        rows["same_labels"] = float(((probs > 0.5) == (wanted > 0.5)).mean())
-    else:
-        rows["same_labels"] = float((probs.argmax(1) == wanted.argmax(1)).mean())
+    config = model.config
+    labels = [
+        decide(torch.from_numpy(each), config.task, config.thresholds, config.label_adjustment)
+        for each in (probs, wanted)
+    ]
+    rows["same_labels"] = float((labels[0] == labels[1]).float().mean())
     rows["same_rois"] = float((np.asarray(found.rois) == stored["rois"][:count]).all((1, 2)).mean())
     return rows
 

@@ -165,7 +165,8 @@ def _inference(
     rows = inference.benchmark(model, batch_size=batch_size, repeats=repeats, rows=ways)
     shares = parts.benchmark_parts(model, batch_size=batch_size, repeats=repeats, precision=precision)
     table, by_part = inference.inference_table(rows, roofline), parts.parts_table(shares, roofline, precision)
-    return Timed(rows, shares, f"{table}\n\nours, {precision}, by part\n\n{by_part}")
+    how = f"{precision}, without CUDA graphs" if device in RECORDERS else precision
+    return Timed(rows, shares, f"{table}\n\nours, {how}, by part\n\n{by_part}")
 
 
 def _beside(timed: Timed, models: dict[str, DiffMICv2], batch_size: int, repeats: int, precision: str) -> Timed:

@@ -165,6 +165,13 @@ class Predictor:
                 found = self._prediction(batch.items, batch.sizes, batch.errors, tensors)
             yield found, batch.errors
 
+    def warm_up(self) -> None:
+        """Predicts black pictures until a GPU has recorded what full batches need: all are computed alike then."""
+        size = self.config.input_size
+        black = torch.zeros(self._limit, 3, size, size, dtype=torch.uint8)
+        for _ in range(2):
+            self._predict_within_memory(black)
+
     def predict_squares_of(self, items: list[Item], squares: list[Square]) -> Prediction:
         """Predicts images that were read already; their names need not be unique.
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from diffmiczoo.errors import warn
-from diffmiczoo.runtime.module_walk import has_hooks
+from diffmiczoo.runtime.module_walk import is_as_written
 from diffmiczoo.runtime.settings import current
 from diffmiczoo.runtime.weight_cache import WeightCache, remembered
 
@@ -32,6 +32,12 @@ T = TypeVar("T")
 
 #: Kinds of calls for which a module's graphs are kept: parts, shapes, settings.
 MOST_GRAPHS = 16
+
+#: How often a kind of call is tried: another thread that waits for the whole device spoils a recording.
+_TRIES = 2
+
+# A process can record one graph at a time, whatever the model and the thread.
+_recording = threading.Lock()
 
 
 class Recording(Protocol):
@@ -99,7 +105,7 @@ RECORDERS: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], Recording | 
 class _Known:
     inputs: tuple[Any, ...] = ()
     recording: Recording | None = None
-    failed: bool = False
+    tries: int = 0
 
 
 class _Graphs:
@@ -115,7 +121,7 @@ class _Graphs:
             known = self._known.get((stream, key))
             if known is not None:
                 self._known.move_to_end((stream, key))
-                if known.recording is None and not known.failed:
+                if known.recording is None and known.tries < _TRIES:
                     self._record(known, stream, function, arguments)
                 if known.recording is not None:
                     return _replayed(known.recording, known.inputs, arguments)
@@ -128,15 +134,22 @@ class _Graphs:
     def _record(self, known: _Known, stream: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         beside = (other.recording for (of, _), other in self._known.items() if of == stream)
         inputs = _mapped(arguments, torch.clone)
-        recorder = RECORDERS[next(_tensors(arguments)).device.type]
         try:
-            known.recording = recorder(function, inputs, next((each for each in beside if each is not None), None))
+            known.recording = _record(function, inputs, next((each for each in beside if each is not None), None))
             known.inputs = inputs
         except RuntimeError as error:
-            known.failed = True
+            full = isinstance(error, torch.OutOfMemoryError)
+            known.tries = _TRIES if full else known.tries + 1
+            if known.tries < _TRIES:
+                return
             # PyTorch's own message tells of every process on the card.
-            why = "too little memory is left" if isinstance(error, torch.OutOfMemoryError) else error
+            why = "too little memory is left" if full else error
             warn(f"this cannot be recorded as a CUDA graph ({why}); it is computed without one, with the same result")
+
+
+def _record(function: Callable[..., Any], inputs: tuple[Any, ...], beside: Recording | None) -> Recording:
+    with _recording:
+        return RECORDERS[next(_tensors(inputs)).device.type](function, inputs, beside)
 
 
 _cache: WeightCache[_Graphs] = WeightCache()
@@ -159,11 +172,15 @@ def graphed(module: nn.Module, key: Hashable, function: Callable[..., T], *argum
     if not current().graph or torch.is_grad_enabled() or module.training:
         return function(*arguments)
     device = next(_tensors(arguments)).device
-    # Hooks are Python, which a replay does not run.
-    if device.type not in RECORDERS or not graphs_allowed() or has_hooks(module):
+    if device.type not in RECORDERS:
+        # What was recorded before the module went elsewhere holds memory there.
+        _cache.drop(module)
+        return function(*arguments)
+    if not graphs_allowed() or not is_as_written(module):
         return function(*arguments)
     layouts = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in _tensors(arguments))
-    graphs, key = _cache.get(module, "graphs", _Graphs), (key, current(), layouts)
+    # Static inputs that were made in inference mode can be written to in it alone.
+    graphs, key = _cache.get(module, "graphs", _Graphs), (key, current(), layouts, torch.is_inference_mode_enabled())
     if device.type != "cuda":
         return graphs.run(key, 0, function, arguments)
     with torch.cuda.device(device):
@@ -184,7 +201,7 @@ def recorded(function: Callable[..., T], arguments: tuple[Any, ...]) -> Callable
         RuntimeError: the device cannot record it.
     """
     inputs = _mapped(arguments, torch.clone)
-    recording = RECORDERS[next(_tensors(arguments)).device.type](function, inputs, None)
+    recording = _record(function, inputs, None)
 
     def replay(*given: Any) -> T:
         _copy(inputs, given)
@@ -196,7 +213,7 @@ def recorded(function: Callable[..., T], arguments: tuple[Any, ...]) -> Callable
 
 
 def drop_graphs() -> None:
-    """Frees all graphs and their memory; they are recorded again when they are needed."""
+    """Frees all of `predict`'s graphs and their memory; they are recorded again when they are needed."""
     _cache.clear()
 
 

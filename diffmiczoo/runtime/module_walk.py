@@ -6,6 +6,7 @@ of each parameter on the way, a third of the time of a single image. This reads 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -24,6 +25,27 @@ def modules_of(module: nn.Module) -> list[nn.Module]:
 def has_hooks(module: nn.Module) -> bool:
     """Returns whether anybody wants to be called when a module, or one within it, computes."""
     return any(inner._forward_hooks or inner._forward_pre_hooks for inner in modules_of(module))
+
+
+def is_as_written(module: nn.Module) -> bool:
+    """Returns whether a module and all within it compute what their classes say.
+
+    Nothing is hooked, compiled or replaced, and nobody watches operations: all of these are Python, which whoever
+    records what a device is asked to do would leave out.
+    """
+    everywhere = torch.nn.modules.module
+    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
+        return False
+    if torch.utils._python_dispatch._get_current_dispatch_mode() is not None:
+        return False
+    return not any(
+        inner._forward_hooks
+        or inner._forward_pre_hooks
+        or inner._compiled_call_impl is not None
+        or "forward" in vars(inner)
+        or "_orig_mod" in inner._modules  # of what torch.compile returns
+        for inner in modules_of(module)
+    )
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:

@@ -30,7 +30,7 @@ class Runtime:
         pointwise_as_linear: 1 × 1 convolutions of the U-Net are matrix products, whose gradients are faster on CPUs.
         precision: of matrix products and convolutions, a name of `runtime.precision.PRECISIONS`.
         half_small_encoders: encoders that spend their time on memory are in half precision too, not only large ones.
-        graph: on GPUs what comes after the pixels is replayed as one CUDA graph (`runtime.cuda_graph`).
+        graph: on GPUs what comes after the pixels is replayed from CUDA graphs (`runtime.cuda_graph`).
         tf32: on GPUs TF32 is left to PyTorch's settings; otherwise full precision has none (`runtime.tf32`).
     """
 

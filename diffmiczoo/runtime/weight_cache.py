@@ -72,6 +72,10 @@ class WeightCache(Generic[T]):
             used.append(value)
         return value
 
+    def drop(self, module: nn.Module) -> None:
+        """Drops what is cached for a module."""
+        self._entries.pop(module, None)
+
     def clear(self) -> None:
         """Drops everything."""
         self._entries.clear()

@@ -7,6 +7,7 @@ from torch import nn
 
 from diffmiczoo.errors import warn
 from diffmiczoo.model import DiffMICv2
+from diffmiczoo.runtime.cuda_graph import drop_graphs
 from diffmiczoo.training.recipe import Recipe
 
 
@@ -14,11 +15,13 @@ def make_trainable(model: DiffMICv2, recipe: Recipe) -> None:
     """Turns parameters into what an optimiser can change, in the model that is trained in place.
 
     Half precision becomes float32, since small steps would vanish in it, and so does float64; `Recipe.precision` is
-    what computes faster. Tensors that were made within `torch.inference_mode` become ordinary ones.
+    what computes faster. Tensors that were made within `torch.inference_mode` become ordinary ones. What predictions
+    recorded on a GPU goes, whose memory training needs.
 
     Warns:
         UserWarning: parameters had another type, or their `requires_grad` is off, which training does not heed.
     """
+    drop_graphs()
     others = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.dtype != torch.float32}
     if others:
         model.float()

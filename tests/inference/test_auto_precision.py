@@ -56,8 +56,8 @@ class Stub:
     def clock(self) -> float:
         return self.time
 
-    def probe(self, model: DiffMICv2, batch: int = 1) -> auto.Probe:
-        return auto.probe(list(self.seconds), model.config, batch, self, self.clock)
+    def probe(self, model: DiffMICv2, batch: int = 1, warm: int = 0) -> auto.Probe:
+        return auto.probe(list(self.seconds), model.config, batch, self, self.clock, warm)
 
 
 def auto_options() -> PredictOptions:
@@ -106,6 +106,32 @@ def test_the_probe_ends_in_time(model: DiffMICv2) -> None:
     fast = Stub(model, {"fp32": 0.004, "bf16": 0.002, "int8": 0.001})
     fast.probe(model)
     assert fast.asked[3:] == [(name, 1) for name in ("fp32", "bf16", "int8")] * auto._TURNS
+
+
+def test_what_a_gpu_does_once_is_not_timed(model: DiffMICv2) -> None:
+    slow_at_first = Stub(model, {"fp32": 0.01, "bf16": 0.005})
+    compute = Stub.__call__
+
+    class Recording(Stub):
+        def __call__(self, precision: str, squares: Tensor) -> PredictionTensors:
+            calls = self.asked.count((precision, len(squares)))
+            self.time += 10.0 if calls < 3 else 0.0
+            return compute(self, precision, squares)
+
+    slow_at_first.__class__ = Recording
+    found = slow_at_first.probe(model, warm=3)
+    assert found.precision == "bf16" and found.milliseconds == pytest.approx({"fp32": 10, "bf16": 5})
+    assert len(slow_at_first.asked) == 2 + 2 * 3 + 2 * auto._TURNS
+
+
+@pytest.mark.parametrize(("capability", "here"), [((7, 5), False), ((8, 0), True)])
+@pytest.mark.filterwarnings("error")
+def test_what_a_gpu_emulates_is_not_tried(
+    capability: tuple[int, int], here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert auto._is_here("bf16", torch.device("cuda")) is here
+    assert auto._is_here("fp32", torch.device("cuda")) and not auto._is_here("int8", torch.device("cuda"))
 
 
 def choose(model: DiffMICv2, stub: Callable[..., PredictionTensors], batch_size: int = 1, settings: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime import cuda_graph
 from diffmiczoo.runtime.cuda_graph import drop_graphs
 from diffmiczoo.runtime.devices import as_device
-from diffmiczoo.runtime.settings import FAST, PLAIN, Runtime, using
+from diffmiczoo.runtime.settings import FAST, PLAIN, PREDICT, Runtime, using
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -95,6 +96,35 @@ def test_graphs_give_the_same_answers(
             torch.testing.assert_close(found.saliency, wanted.saliency, rtol=1e-4, atol=1e-4)
             assert torch.equal(found.rois, wanted.rois)
     assert replays
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_filled_batches_have_the_same_bits_with_any_company(model: DiffMICv2) -> None:
+    pictures = as_items(squares(model))
+    with on(model, "cuda"):
+        predictor = model.predictor(PredictOptions(batch_size=8, fill_batches=True, progress=False))
+        predictor.warm_up()
+        together = predictor.predict(pictures)
+        alone = [predictor.predict([picture]) for picture in pictures]
+    for row, found in enumerate(alone):
+        assert torch.equal(found.scores[0], together.scores[row]) and torch.equal(found.probs[0], together.probs[row])
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.filterwarnings("error:this cannot be recorded")
+def test_threads_with_models_of_their_own_predict_at_once() -> None:
+    models = [small_model(trained=True).to("cuda") for _ in range(4)]
+    wanted = [predicted(model) for model in models]
+
+    def predict(place: int) -> list[Prediction]:
+        return [predicted(models[place], PREDICT, batch_size=size) for size in (1, 2, 3) for _ in range(3)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for place, found in enumerate(pool.map(predict, range(4))):
+            for each in found:
+                torch.testing.assert_close(each.scores, wanted[place].scores, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.gpu

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 from factories import registered_model, small_model
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import diffmiczoo
@@ -20,6 +24,7 @@ from diffmiczoo.runtime import cuda_graph
 from diffmiczoo.runtime.cuda_graph import MOST_GRAPHS, drop_graphs, graphed
 from diffmiczoo.runtime.settings import FAST, PLAIN, using
 from diffmiczoo.runtime.weight_cache import remembered
+from diffmiczoo.training.readiness import make_trainable
 
 CPU = torch.device("cpu")
 GRAPH = replace(PLAIN, graph=True)
@@ -126,15 +131,124 @@ def test_few_graphs_are_kept(recorder) -> None:
     assert len(recorder.recorded) == MOST_GRAPHS + 2, "the first was dropped, and is recorded again"
 
 
-@pytest.mark.parametrize("why", ["off", "gradients", "training", "hooks"])
+WRONG = (
+    "off",
+    "gradients",
+    "training",
+    "hooks",
+    "hooks everywhere",
+    "compiled",
+    "compiled in place",
+    "watched",
+    "other",
+)
+
+
+@pytest.mark.parametrize("why", WRONG)
 def test_nothing_is_recorded_where_it_would_not_be_right(recorder, why: str) -> None:
-    module, x = nn.Linear(3, 2).train(why == "training"), torch.ones(5, 3)
+    linear, x, everywhere = nn.Linear(3, 2), torch.ones(5, 3), None
+    module = nn.Sequential(torch.compile(linear, backend="eager") if why == "compiled" else linear)
+    module.train(why == "training")
     if why == "hooks":
-        module.register_forward_hook(lambda *_: None)
-    with torch.set_grad_enabled(why == "gradients"), using(PLAIN if why == "off" else GRAPH, CPU):
-        for _ in range(3):
-            torch.testing.assert_close(graphed(module, "a", module, x), module(x))
+        linear.register_forward_hook(lambda *_: None)
+    elif why == "hooks everywhere":
+        everywhere = register_module_forward_hook(lambda *_: None)
+    elif why == "compiled in place":
+        linear.compile(backend="eager")
+    elif why == "other":
+        linear.forward = lambda x: x[:, :2]
+    watched = _WaitsForTheDevice() if why == "watched" else nullcontext()
+    try:
+        with torch.set_grad_enabled(why == "gradients"), using(PLAIN if why == "off" else GRAPH, CPU), watched:
+            for _ in range(3):
+                torch.testing.assert_close(graphed(module, "a", module, x), module(x))
+    finally:
+        if everywhere is not None:
+            everywhere.remove()
     assert not recorder.recorded
+
+
+def test_what_was_recorded_goes_when_the_module_is_elsewhere(recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
+    with torch.inference_mode(), using(GRAPH, CPU):
+        for _ in range(2):
+            graphed(module, "a", module, x)
+        assert module in cuda_graph._cache._entries
+        monkeypatch.delitem(cuda_graph.RECORDERS, "cpu")
+        graphed(module, "a", module, x)
+    assert module not in cuda_graph._cache._entries
+
+
+def test_training_frees_what_predictions_recorded(recorder) -> None:
+    model = small_model(trained=True)
+    model.predict([torch.zeros(3, 64, 64, dtype=torch.uint8)] * 4, batch_size=2, progress=False)
+    assert model in cuda_graph._cache._entries
+    make_trainable(model, diffmiczoo.Recipe())
+    assert model not in cuda_graph._cache._entries
+
+
+def test_inference_mode_and_no_grad_have_recordings_of_their_own(recorder) -> None:
+    module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
+    with using(GRAPH, CPU):
+        for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
+            with mode():
+                for value in range(3):
+                    torch.testing.assert_close(graphed(module, "a", module, x * value), module(x * value))
+    assert len(recorder.recorded) == 2
+
+
+def test_one_recording_at_a_time_whatever_the_model_and_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, inside = StandIn(), []
+
+    def record(function, inputs, beside) -> StandIn:
+        inside.append(1)
+        assert len(inside) == 1, "another recording is under way"
+        time.sleep(0.02)
+        found = recorder(function, inputs, beside)
+        inside.pop()
+        return found
+
+    monkeypatch.setitem(cuda_graph.RECORDERS, "cpu", record)
+
+    def predict(seed: int) -> None:
+        module = nn.Linear(3, 2).eval()
+        for value in range(4):
+            x = torch.full((5, 3), float(seed + value))
+            with torch.inference_mode(), using(GRAPH, CPU):
+                torch.testing.assert_close(graphed(module, "a", module, x), module(x))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(predict, range(6)))
+    assert len(recorder.recorded) == 6
+    drop_graphs()
+
+
+def test_a_recording_that_another_thread_spoiled_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, tries = StandIn(), []
+
+    def record(function, inputs, beside) -> StandIn:
+        tries.append(1)
+        if len(tries) == 1:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        return recorder(function, inputs, beside)
+
+    monkeypatch.setitem(cuda_graph.RECORDERS, "cpu", record)
+    module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
+    with torch.inference_mode(), using(GRAPH, CPU), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(4):
+            torch.testing.assert_close(graphed(module, "a", module, x), module(x))
+    assert len(tries) == 2 and len(recorder.recorded) == 1
+    drop_graphs()
+
+
+def test_filled_batches_are_replayed_from_the_first_on(recorder) -> None:
+    model = small_model(trained=True)
+    predictor = model.predictor(PredictOptions(batch_size=3, fill_batches=True, progress=False))
+    predictor.warm_up()
+    replays = [each.replays for each in recorder.recorded]
+    predictor.predict(as_items([torch.zeros(3, 64, 64, dtype=torch.uint8)]))
+    assert [each.replays for each in recorder.recorded] == [count + 1 for count in replays] != []
 
 
 def test_what_cannot_be_recorded_is_computed_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +258,8 @@ def test_what_cannot_be_recorded_is_computed_and_said_once(monkeypatch: pytest.M
     monkeypatch.setitem(cuda_graph.RECORDERS, "cpu", refuse)
     module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
     with torch.inference_mode(), using(GRAPH, CPU):
-        graphed(module, "a", module, x)
+        for _ in range(2):
+            graphed(module, "a", module, x)
         with pytest.warns(UserWarning, match="cannot be recorded as a CUDA graph .operation not permitted"):
             torch.testing.assert_close(graphed(module, "a", module, x), module(x))
         torch.testing.assert_close(graphed(module, "a", module, x), module(x))
