@@ -69,7 +69,9 @@ def variants(half: str = "bf16", compiled: bool = False, integers: bool = False,
         OURS,
         best,
         # Step by step it is not what is recorded.
-        replace(best.without("encode once, CUDA graphs" if graphs else "encode once", graph=False), encode_once=False),
+        replace(
+            best.without("encode once, CUDA graphs" if graphs else "encode once", graph=not graphs), encode_once=False
+        ),
         best.without("equal points once", equal_points=False),
         best.without("folding", fold=False),
         best.without("folding encoders", fold_encoders=False),

@@ -223,7 +223,7 @@ def test_predict_says_what_was_chosen_and_computes_that(
     model: DiffMICv2, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = auto.Probe("bf16", {}, {})
-    monkeypatch.setattr(auto, "probe", lambda candidates, config, batch, predict_in, clock: wanted)
+    monkeypatch.setattr(auto, "probe", lambda *_, warm: wanted)
     found = model.predict(pictures(2), num_samples=2, precision="auto")
     given = model.predict(pictures(2), num_samples=2, precision="bf16")
     assert found.precision == given.precision == found.to_dict()["precision"] == "bf16"
@@ -251,7 +251,7 @@ def test_a_machine_without_half_precision_computes_in_full(
 
 
 def test_what_is_sent_to_other_machines_names_the_precision(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "probe", lambda *arguments: auto.Probe("bf16", {}, {}))
+    monkeypatch.setattr(auto, "probe", lambda *_, warm: auto.Probe("bf16", {}, {}))
     predictor = BatchPredictor("diffmicv2_busi", precision="auto", device="cpu", threads=torch.get_num_threads())
     assert predictor.precision == predictor.settings["precision"] == "bf16"
     assert "auto" not in predictor.__reduce__()[1]
