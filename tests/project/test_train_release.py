@@ -20,7 +20,7 @@ tool = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = tool  # dataclasses look there
 spec.loader.exec_module(tool)
 
-LARGEST = {"diffmicv2_nano": 5_000_000, "diffmicv2_small": 12_000_000}
+LARGEST = {"diffmicv2_nano": 5_000_000, "diffmicv2_small": 8_000_000}
 
 
 def parsed(arguments: list[str], option: str) -> dict:
