@@ -29,12 +29,14 @@ from diffmiczoo.inference.certificate import TOLERANCES, Certificate, Certificat
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.model import DiffMICv2
 
-#: Short name of weights → folder of their data.
+#: Name of weights → folder of their data.
 FOLDERS = {
     "diffmicv2_ham10000": "ham10000",
     "diffmicv2_aptos2019": "aptos2019",
     "diffmicv2_busi": "busi",
     "diffmicv2_chestxray14": "chestxray14_subset",
+    "diffmicv2_small.ham10000": "ham10000",
+    "diffmicv2_small.aptos2019": "aptos2019",
 }
 
 
