@@ -17,7 +17,10 @@ import diffmiczoo
 
 FILE = Path(__file__).with_suffix(".json")
 EXAMPLES = Path(__file__).parents[1] / "examples" / "ham10000"
-WEIGHTS = tuple(f"diffmicv2_nano.{dataset}" for dataset in ("ham10000", "aptos2019", "busi", "chestxray14"))
+WEIGHTS = (
+    *(f"diffmicv2_nano.{dataset}" for dataset in ("ham10000", "aptos2019", "busi", "chestxray14")),
+    "diffmicv2_small.ham10000",
+)
 
 
 def pictures() -> list[Any]:
