@@ -291,7 +291,7 @@ class DiffMICv2(FixedNoise, TimmInterface, ExportableModel, RecalibratedModel, P
                 f"steps={steps} samples at timestep 0 only, where labels hold no noise: the prediction is the random "
                 f"start, not the image. This model is meant for {self.config.sampling_steps} steps"
             )
-        runtime = replace(options.runtime, precision=options.precision)
+        runtime = replace(options.runtime, precision=options.precision, record_at_once=options.fill_batches)
         noise, tta = noise.to(self.default_noise), options.tta or self.config.tta
         gate = usable_gate(self.trust, self.config)
         return partial(self._predict_squares, steps=steps, noise=noise, runtime=runtime, tta=tta, gate=gate)

@@ -36,7 +36,6 @@ FOLDERS = {
     "diffmicv2_busi": "busi",
     "diffmicv2_chestxray14": "chestxray14_subset",
     "diffmicv2_small.ham10000": "ham10000",
-    "diffmicv2_small.aptos2019": "aptos2019",
 }
 
 

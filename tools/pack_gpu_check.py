@@ -32,6 +32,7 @@ SETS = {
     "diffmicv2_nano.aptos2019": "aptos2019",
     "diffmicv2_nano.busi": "busi",
     "diffmicv2_nano.chestxray14": "chestxray14_subset",
+    "diffmicv2_small.ham10000": "ham10000",
 }
 
 #: Pure Python that a machine with PyTorch may lack.

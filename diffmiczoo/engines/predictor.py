@@ -115,8 +115,6 @@ class BatchPredictor:
                 "machine the same weights and the same version of diffmiczoo"
             )
         self._predictor = self.model.predictor(options)
-        if exact and self.model.default_noise.is_cuda:
-            self._predictor.warm_up()
         # Everything that makes another one: what is sent to another process are these, and it loads by itself. Another
         # machine would choose another precision.
         given = (name, steps, self.precision, device, batch_size, num_samples, seed, tta, threads, exact)

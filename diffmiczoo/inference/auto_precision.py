@@ -23,7 +23,7 @@ from diffmiczoo.inference.tensors import PredictionTensors
 from diffmiczoo.runtime.machine import machine_of, recalled, remember
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.module_walk import tensors_of
-from diffmiczoo.runtime.precision import check_precision
+from diffmiczoo.runtime.precision import check_precision, is_slow
 from diffmiczoo.runtime.weight_cache import WeightCache
 
 #: The name that stands for one of `CANDIDATES`.
@@ -157,11 +157,11 @@ def _remembered(asked: Mapping[str, object]) -> str | None:
 
 def _is_here(precision: str, device: torch.device) -> bool:
     """Returns whether a device multiplies in a precision by itself; what is emulated is slow."""
+    if is_slow(precision, device):
+        return False
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            check_precision(precision, device)
-    except (InvalidValueError, UserWarning):
+        check_precision(precision, device)
+    except InvalidValueError:
         return False
     if precision == "fp32" or device.type != "cpu":
         return True

@@ -19,7 +19,9 @@ from diffmiczoo.inference.limits import check_limits
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.predictor import PredictOptions, Predictor, PredictSquares
 from diffmiczoo.inference.tensors import PredictionTensors
+from diffmiczoo.runtime.cuda_graph import RECORDERS, graphs_allowed
 from diffmiczoo.runtime.modes import eval_mode
+from diffmiczoo.runtime.module_walk import is_as_written
 from diffmiczoo.runtime.precision import check_precision
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import FAST, using
@@ -209,4 +211,7 @@ class ImageClassifier:
 
         work = f"{steps} steps, {runs} runs, tta {options.tta or self.config.tta}"
         model, device = cast(nn.Module, self), self.default_noise.device
+        if device.type in RECORDERS:
+            recorded = options.runtime.graph and graphs_allowed() and is_as_written(model)
+            work += ", recorded" if recorded else ", not recorded"
         return auto_precision(model, self.config, device, options.batch_size, work, predict_in)

@@ -165,13 +165,6 @@ class Predictor:
                 found = self._prediction(batch.items, batch.sizes, batch.errors, tensors)
             yield found, batch.errors
 
-    def warm_up(self) -> None:
-        """Predicts black pictures until a GPU has recorded what full batches need: all are computed alike then."""
-        size = self.config.input_size
-        black = torch.zeros(self._limit, 3, size, size, dtype=torch.uint8)
-        for _ in range(2):
-            self._predict_within_memory(black)
-
     def predict_squares_of(self, items: list[Item], squares: list[Square]) -> Prediction:
         """Predicts images that were read already; their names need not be unique.
 
@@ -232,9 +225,7 @@ class Predictor:
             tensors = self._predict_if_it_fits(filled)
             if tensors is None:
                 self._limit = len(filled) // 2
-                if torch.cuda.is_available():
-                    drop_graphs()
-                    torch.cuda.empty_cache()
+                drop_graphs()
                 continue
             if len(filled) > len(part):
                 tensors = PredictionTensors(**selected(tensors, list(range(len(part)))))

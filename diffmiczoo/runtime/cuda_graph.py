@@ -17,6 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -33,11 +34,15 @@ T = TypeVar("T")
 #: Kinds of calls for which a module's graphs are kept: parts, shapes, settings.
 MOST_GRAPHS = 16
 
-#: How often a kind of call is tried: another thread that waits for the whole device spoils a recording.
-_TRIES = 2
-
-# A process can record one graph at a time, whatever the model and the thread.
+# A process records one graph at a time, whatever the model and the thread; its allocator is not emptied meanwhile.
 _recording = threading.Lock()
+
+# Whether the present thread records: what is recorded already holds what it calls.
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
+
+# Whether a recording was spoiled, as by a thread that waits for the whole device: PyTorch before 2.12 cannot record
+# after that, and computing without graphs is always right.
+_spoiled = False
 
 
 class Recording(Protocol):
@@ -105,11 +110,14 @@ RECORDERS: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], Recording | 
 class _Known:
     inputs: tuple[Any, ...] = ()
     recording: Recording | None = None
-    tries: int = 0
+    failed: bool = False
 
 
 class _Graphs:
-    """Key → a recorded call. A kind of call is recorded when it comes the second time: many come only once."""
+    """Key → a recorded call. A kind of call is recorded when it comes the second time: many come only once.
+
+    With `Runtime.record_at_once` it is recorded when it first comes, so that all its answers have the same bits.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, Hashable], _Known] = OrderedDict()
@@ -118,17 +126,15 @@ class _Graphs:
 
     def run(self, key: Hashable, stream: int, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         with self._lock:
-            known = self._known.get((stream, key))
-            if known is not None:
-                self._known.move_to_end((stream, key))
-                if known.recording is None and known.tries < _TRIES:
-                    self._record(known, stream, function, arguments)
-                if known.recording is not None:
-                    return _replayed(known.recording, known.inputs, arguments)
-            else:
-                self._known[stream, key] = _Known()
-                while len(self._known) > MOST_GRAPHS:
-                    self._known.popitem(last=False)
+            is_new = (stream, key) not in self._known
+            known = self._known.setdefault((stream, key), _Known())
+            self._known.move_to_end((stream, key))
+            while len(self._known) > MOST_GRAPHS:
+                self._known.popitem(last=False)
+            if known.recording is None and not known.failed and (not is_new or current().record_at_once):
+                self._record(known, stream, function, arguments)
+            if known.recording is not None:
+                return _replayed(known.recording, known.inputs, arguments)
         return function(*arguments)
 
     def _record(self, known: _Known, stream: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -138,26 +144,31 @@ class _Graphs:
             known.recording = _record(function, inputs, next((each for each in beside if each is not None), None))
             known.inputs = inputs
         except RuntimeError as error:
-            full = isinstance(error, torch.OutOfMemoryError)
-            known.tries = _TRIES if full else known.tries + 1
-            if known.tries < _TRIES:
-                return
+            known.failed = True
             # PyTorch's own message tells of every process on the card.
-            why = "too little memory is left" if full else error
+            why = "too little memory is left" if isinstance(error, torch.OutOfMemoryError) else error
             warn(f"this cannot be recorded as a CUDA graph ({why}); it is computed without one, with the same result")
 
 
 def _record(function: Callable[..., Any], inputs: tuple[Any, ...], beside: Recording | None) -> Recording:
-    with _recording:
-        return RECORDERS[next(_tensors(inputs)).device.type](function, inputs, beside)
+    global _spoiled
+    token = _inside.set(True)
+    try:
+        with _recording:
+            return RECORDERS[next(_tensors(inputs)).device.type](function, inputs, beside)
+    except RuntimeError as error:
+        _spoiled = _spoiled or not isinstance(error, torch.OutOfMemoryError)
+        raise
+    finally:
+        _inside.reset(token)
 
 
 _cache: WeightCache[_Graphs] = WeightCache()
 
 
 def graphs_allowed() -> bool:
-    """Whether the environment lets calls be recorded: DIFFMICZOO_CUDA_GRAPHS=0 says no."""
-    return os.environ.get("DIFFMICZOO_CUDA_GRAPHS", "1") != "0"
+    """Whether calls may be recorded: not with DIFFMICZOO_CUDA_GRAPHS=0, nor after a recording that was spoiled."""
+    return not _spoiled and os.environ.get("DIFFMICZOO_CUDA_GRAPHS", "1") != "0"
 
 
 def graphed(module: nn.Module, key: Hashable, function: Callable[..., T], *arguments: Any) -> T:
@@ -176,7 +187,7 @@ def graphed(module: nn.Module, key: Hashable, function: Callable[..., T], *argum
         # What was recorded before the module went elsewhere holds memory there.
         _cache.drop(module)
         return function(*arguments)
-    if not graphs_allowed() or not is_as_written(module):
+    if _inside.get() or not graphs_allowed() or not is_as_written(module):
         return function(*arguments)
     layouts = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in _tensors(arguments))
     # Static inputs that were made in inference mode can be written to in it alone.
@@ -213,8 +224,11 @@ def recorded(function: Callable[..., T], arguments: tuple[Any, ...]) -> Callable
 
 
 def drop_graphs() -> None:
-    """Frees all of `predict`'s graphs and their memory; they are recorded again when they are needed."""
+    """Gives all of `predict`'s graphs and their memory back; they are recorded again when they are needed."""
     _cache.clear()
+    if torch.cuda.is_initialized():
+        with _recording:
+            torch.cuda.empty_cache()
 
 
 def _replayed(recording: Recording, inputs: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:

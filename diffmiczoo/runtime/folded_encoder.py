@@ -95,7 +95,7 @@ def _macs_per_output(encoder: nn.Module, image: Tensor) -> float:
 
 
 def _is_changed(encoder: nn.Module) -> bool:
-    return "forward" in vars(encoder) or has_hooks(encoder)
+    return "forward" in vars(encoder) or encoder._compiled_call_impl is not None or has_hooks(encoder)
 
 
 def _folded(encoder: nn.Module, image: Tensor, half: torch.dtype | None, packed: bool) -> nn.Module:

@@ -42,7 +42,7 @@ def is_as_written(module: nn.Module) -> bool:
         inner._forward_hooks
         or inner._forward_pre_hooks
         or inner._compiled_call_impl is not None
-        or "forward" in vars(inner)
+        or getattr(vars(inner).get("forward", inner.forward), "__self__", None) is not inner
         or "_orig_mod" in inner._modules  # of what torch.compile returns
         for inner in modules_of(module)
     )

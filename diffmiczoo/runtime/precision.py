@@ -25,6 +25,11 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
+def is_slow(precision: str, device: torch.device) -> bool:
+    """Whether a GPU has no units for bf16: they came with compute capability 8.0 (Ampere)."""
+    return precision == "bf16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
+
+
 def check_precision(precision: str, device: torch.device) -> None:
     """Refuses a precision that does not exist, or not on this device.
 
@@ -38,8 +43,7 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise InvalidValueError(f"precision={precision!r} is not one of {', '.join(map(repr, PRECISIONS))}")
     if precision == "fp16" and device.type == "cpu":
         raise InvalidValueError("precision='fp16' is for GPUs; CPUs are faster and more exact with 'bf16'")
-    # Tensor cores multiply in bf16 from compute capability 8.0 (Ampere) on.
-    if precision == "bf16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+    if is_slow(precision, device):
         warn("precision='bf16' is slow on this GPU, which has no units for it; 'fp16' is fast there")
     if precision == "int8" and (device.type != "cpu" or not can_quantize()):
         raise InvalidValueError(

@@ -31,6 +31,7 @@ class Runtime:
         precision: of matrix products and convolutions, a name of `runtime.precision.PRECISIONS`.
         half_small_encoders: encoders that spend their time on memory are in half precision too, not only large ones.
         graph: on GPUs what comes after the pixels is replayed from CUDA graphs (`runtime.cuda_graph`).
+        record_at_once: they are recorded when a kind of call first comes, and not when it comes again.
         tf32: on GPUs TF32 is left to PyTorch's settings; otherwise full precision has none (`runtime.tf32`).
     """
 
@@ -44,6 +45,7 @@ class Runtime:
     precision: str = "fp32"
     half_small_encoders: bool = False
     graph: bool = False
+    record_at_once: bool = False
     tf32: bool = False
 
     @property

@@ -91,13 +91,17 @@ class WeightCache(Generic[T]):
             raise
         entry = self._entries.get(module, {}).get(key)
         # Another tensor may come to lie where one that is gone lay, so they have to be the same objects as well.
-        if entry is not None and entry.versions == versions and _same(entry.tensors, state):
+        if entry is not None and _is_of(entry, versions, state):
             return entry.value
         entry = _Entry(versions, [ref(tensor) for tensor in state], build())
-        # Looked up again: `build` may have cached something for another key.
-        self._entries[module] = {key: entry} if only else {**self._entries.get(module, {}), key: entry}
+        # Looked up again: `build` may have cached something for another key. What is of older weights is of no use.
+        others = {} if only else self._entries.get(module, {})
+        kept = {name: each for name, each in others.items() if _is_of(each, versions, state)}
+        self._entries[module] = {**kept, key: entry}
         return entry.value
 
 
-def _same(cached: list[ref[Tensor]], state: list[Tensor]) -> bool:
-    return len(cached) == len(state) and all(map(operator.is_, [old() for old in cached], state))
+def _is_of(entry: _Entry[Any], versions: tuple[list[int], list[int]], state: list[Tensor]) -> bool:
+    """Returns whether an entry is of these weights, the same objects with the same content."""
+    same = entry.versions == versions and len(entry.tensors) == len(state)
+    return same and all(map(operator.is_, [old() for old in entry.tensors], state))

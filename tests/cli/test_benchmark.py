@@ -26,7 +26,7 @@ def test_the_command_line(tmp_path, monkeypatch) -> None:
     assert len(report["batches"]["1"]) == rows and report["threads"] == torch.get_num_threads()
     assert [row["part"] for row in report["parts"]["1"]] == ["DCG", "feature prior", "U-Net, 2 steps", "total"]
     assert report["limits"]["flops"].keys() == {"fp32", "bf16"} and "bandwidth" in report["limits"]
-    monkeypatch.setattr(inference, "variants", lambda *_: variants()[:2])
+    monkeypatch.setattr(inference, "variants", lambda *_, graphs: variants(graphs=graphs)[:2])
     done = CliRunner().invoke(main, [*arguments, "--against", "timm/test_efficientnet"])
     assert "| timm/test_efficientnet | timm, fp32 |" in done.stdout and "beside other models" in done.stdout
     assert "| plain order of work, fp32 |" in done.stdout and "batch 1" in done.stdout

@@ -104,7 +104,6 @@ def test_filled_batches_have_the_same_bits_with_any_company(model: DiffMICv2) ->
     pictures = as_items(squares(model))
     with on(model, "cuda"):
         predictor = model.predictor(PredictOptions(batch_size=8, fill_batches=True, progress=False))
-        predictor.warm_up()
         together = predictor.predict(pictures)
         alone = [predictor.predict([picture]) for picture in pictures]
     for row, found in enumerate(alone):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -223,43 +222,63 @@ def test_one_recording_at_a_time_whatever_the_model_and_the_thread(monkeypatch: 
     drop_graphs()
 
 
-def test_a_recording_that_another_thread_spoiled_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder, tries = StandIn(), []
+def test_a_spoiled_recording_switches_graphs_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
 
-    def record(function, inputs, beside) -> StandIn:
+    def record(*_: object) -> None:
         tries.append(1)
-        if len(tries) == 1:
-            raise RuntimeError("operation failed due to a previous error during capture")
-        return recorder(function, inputs, beside)
+        raise RuntimeError("operation failed due to a previous error during capture")
 
+    monkeypatch.setattr(cuda_graph, "_spoiled", False)
     monkeypatch.setitem(cuda_graph.RECORDERS, "cpu", record)
-    module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
-    with torch.inference_mode(), using(GRAPH, CPU), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(4):
+    modules, x = [nn.Linear(3, 2).eval() for _ in range(2)], torch.ones(5, 3)
+    with torch.inference_mode(), using(GRAPH, CPU):
+        graphed(modules[0], "a", modules[0], x)
+        with pytest.warns(UserWarning, match="previous error during capture"):
+            graphed(modules[0], "a", modules[0], x)
+        for module in modules * 3:
             torch.testing.assert_close(graphed(module, "a", module, x), module(x))
-    assert len(tries) == 2 and len(recorder.recorded) == 1
+    assert len(tries) == 1 and not cuda_graph.graphs_allowed()
     drop_graphs()
 
 
+def test_what_is_recorded_holds_what_it_calls(recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StandIn, "replay", lambda self: None)  # a GPU's replay runs no Python
+    outer, inner, x = nn.Linear(3, 2).eval(), nn.Linear(2, 2).eval(), torch.ones(5, 3)
+
+    def both(x: torch.Tensor) -> torch.Tensor:
+        hidden = outer(x)
+        for _ in range(3):  # a recording of its own would begin at the second
+            hidden = graphed(inner, "inner", inner, hidden)
+        return hidden
+
+    with torch.inference_mode(), using(replace(GRAPH, record_at_once=True), CPU):
+        found = graphed(outer, "outer", both, x)
+    torch.testing.assert_close(found, inner(inner(inner(outer(x)))))
+    assert len(recorder.recorded) == 1
+
+
 def test_filled_batches_are_replayed_from_the_first_on(recorder) -> None:
-    model = small_model(trained=True)
+    model, picture = small_model(trained=True), as_items([torch.zeros(3, 64, 64, dtype=torch.uint8)])
     predictor = model.predictor(PredictOptions(batch_size=3, fill_batches=True, progress=False))
-    predictor.warm_up()
-    replays = [each.replays for each in recorder.recorded]
-    predictor.predict(as_items([torch.zeros(3, 64, 64, dtype=torch.uint8)]))
-    assert [each.replays for each in recorder.recorded] == [count + 1 for count in replays] != []
+    for count in (1, 2):
+        predictor.predict(picture)
+        assert [each.replays for each in recorder.recorded] == [count] * len(recorder.recorded) != []
+    before = len(recorder.recorded)
+    drop_graphs()
+    predictor.predict(picture)
+    assert [each.replays for each in recorder.recorded[before:]] == [1] * before, "recorded anew, and replayed at once"
 
 
 def test_what_cannot_be_recorded_is_computed_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
+    monkeypatch.setattr(cuda_graph, "_spoiled", False)
     monkeypatch.setitem(cuda_graph.RECORDERS, "cpu", refuse)
     module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
     with torch.inference_mode(), using(GRAPH, CPU):
-        for _ in range(2):
-            graphed(module, "a", module, x)
+        graphed(module, "a", module, x)
         with pytest.warns(UserWarning, match="cannot be recorded as a CUDA graph .operation not permitted"):
             torch.testing.assert_close(graphed(module, "a", module, x), module(x))
         torch.testing.assert_close(graphed(module, "a", module, x), module(x))
@@ -277,6 +296,7 @@ def test_too_little_memory_to_record_is_said_in_a_few_words(monkeypatch: pytest.
         with pytest.warns(UserWarning, match="too little memory is left") as said:
             torch.testing.assert_close(graphed(module, "a", module, x), module(x))
     drop_graphs()
+    assert cuda_graph.graphs_allowed(), "others may find room"
     assert "Process" not in str(said[0].message)
 
 

@@ -57,6 +57,19 @@ def _dictionary(module: nn.Sequential) -> None:
     module[0]._parameters = dict(module[0]._parameters, weight=nn.Parameter(torch.ones(3, 2)))
 
 
+def test_what_is_of_older_weights_is_dropped() -> None:
+    cache: WeightCache[list[int]] = WeightCache()
+    module = network()
+    old = [cache.get(module, key, lambda: [0]) for key in ("a", "b")]
+    _in_place(module)
+    cache.get(module, "a", lambda: [1])
+    assert set(cache._entries[module]) == {"a"}
+    assert cache.get(module, "b", lambda: [2]) == [2] and old == [[0], [0]]
+    assert cache.get(module, "a", lambda: [3]) == [1]
+    cache.drop(module)
+    assert cache.get(module, "a", lambda: [4]) == [4]
+
+
 @pytest.mark.parametrize(
     "change", [_in_place, _data, _buffer, _parameter, _another_layer, _one_layer_less, _dictionary]
 )
