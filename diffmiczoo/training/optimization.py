@@ -19,6 +19,7 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.compiled import CompiledModules
 from diffmiczoo.runtime.depthwise import fast_depthwise
 from diffmiczoo.runtime.modes import seeded_generator
+from diffmiczoo.runtime.module_walk import is_as_written
 from diffmiczoo.runtime.settings import training_runtime, using
 from diffmiczoo.training.distributed import Processes
 from diffmiczoo.training.graphed import Batch, GraphedStep, can_be_graphed
@@ -78,7 +79,7 @@ class Optimization:
         self.fast_kernels = _fast_kernels(model, recipe, self.device)
         class_loss = create_class_loss(recipe.dcg_loss, recipe.hard_share, targets, model.config)
         self.loss = processes.prepare(StageLoss(model, stage, class_loss))
-        graphed = can_be_graphed(recipe, self.device, processes.distributed)
+        graphed = can_be_graphed(recipe, self.device, processes.distributed) and is_as_written(model)
         self.graphed = GraphedStep(model, self._new_gradient) if graphed else None
 
     @property

@@ -68,6 +68,16 @@ def optimization(batch: int, **fields: Any) -> tuple[Optimization, Tensor, Tenso
     return Optimization(model, stage, recipe, targets.repeat(8), 8, Processes(CPU)), images, targets
 
 
+def test_a_model_with_hooks_is_not_recorded(stand_in: type[StandIn]) -> None:
+    training, *_ = optimization(4)
+    assert training.graphed is not None
+    model = training.model
+    model.dcg.register_forward_hook(lambda *_: None)
+    stage = create_stages(training.recipe, model.config)[0]
+    again = Optimization(model, stage, training.recipe, torch.arange(32) % 2, 8, Processes(CPU))
+    assert again.graphed is None
+
+
 def test_another_kind_of_batch_is_recorded_anew(stand_in: type[StandIn]) -> None:
     training, images, targets = optimization(4)
     for batch in range(3):
