@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import diffmiczoo
+import diffmiczoo.zoo.weights
 from diffmiczoo.hub.companions import weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,3 +74,14 @@ def test_the_page_on_servers_names_the_weights_that_ship() -> None:
     page = (ROOT / "docs" / "deployment.md").read_text("utf-8")
     name, shown = re.search(r'"model": "(\S+)", "weights_sha256": "(\w+)…"', page).groups()
     assert weights_digest(diffmiczoo.create_model(name, pretrained=True)).startswith(shown)
+
+
+def test_the_questions_count_the_weights_that_ship() -> None:
+    count = sum(weights.ships for weights in diffmiczoo.zoo.weights.WEIGHTS.values())
+    assert f"{('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven')[count]} sets of weights ship" in FAQ
+
+
+def test_readme_says_where_the_larger_model_differs_from_its_dcg() -> None:
+    metrics = json.loads((WEIGHTS / "diffmicv2_small.ham10000" / "metrics.json").read_text("utf-8"))["test"]
+    excluded = {name: values for name, values in metrics["difference"].items() if values[1] * values[2] > 0}
+    assert all(interval(values) in " ".join(README.split()) for values in excluded.values()), excluded
