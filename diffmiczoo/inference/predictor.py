@@ -20,7 +20,7 @@ from diffmiczoo.images.preprocessing import Square
 from diffmiczoo.inference.prediction import Prediction
 from diffmiczoo.inference.tensors import PredictionTensors, concatenated, selected
 from diffmiczoo.inference.views import VIEWS
-from diffmiczoo.runtime.cuda_graph import drop_graphs
+from diffmiczoo.runtime.cuda_graph import drop_graphs, is_out_of_memory
 from diffmiczoo.runtime.malloc import keep_memory
 from diffmiczoo.runtime.progress import progress_bar
 from diffmiczoo.runtime.settings import PREDICT, Runtime
@@ -241,7 +241,7 @@ class Predictor:
         try:
             return self.predict_squares(squares)
         except RuntimeError as error:
-            if len(squares) == 1 or not _is_out_of_memory(error):
+            if len(squares) == 1 or not is_out_of_memory(error):
                 raise
         return None
 
@@ -266,11 +266,6 @@ class Predictor:
             defer_error=self.options.defer_error,
             **vars(tensors),
         )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Returns whether memory ran out; libraries that fetch theirs themselves say so in the message alone."""
-    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
 
 
 def _stacked(squares: list[Tensor]) -> Tensor:

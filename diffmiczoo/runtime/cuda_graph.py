@@ -146,8 +146,13 @@ class _Graphs:
         except RuntimeError as error:
             known.failed = True
             # PyTorch's own message tells of every process on the card.
-            why = "too little memory is left" if isinstance(error, torch.OutOfMemoryError) else error
+            why = "too little memory is left" if is_out_of_memory(error) else error
             warn(f"this cannot be recorded as a CUDA graph ({why}); it is computed without one, with the same result")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory ran out; libraries that fetch theirs themselves say so in the message alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
 
 
 def _record(function: Callable[..., Any], inputs: tuple[Any, ...], beside: Recording | None) -> Recording:
@@ -157,7 +162,7 @@ def _record(function: Callable[..., Any], inputs: tuple[Any, ...], beside: Recor
         with _recording:
             return RECORDERS[next(_tensors(inputs)).device.type](function, inputs, beside)
     except RuntimeError as error:
-        _spoiled = _spoiled or not isinstance(error, torch.OutOfMemoryError)
+        _spoiled = _spoiled or not is_out_of_memory(error)
         raise
     finally:
         _inside.reset(token)

@@ -285,9 +285,20 @@ def test_what_cannot_be_recorded_is_computed_and_said_once(monkeypatch: pytest.M
     drop_graphs()
 
 
-def test_too_little_memory_to_record_is_said_in_a_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("Tried to allocate 36.00 MiB. Process 689 has 66.00 MiB memory in use. " * 20),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle); Process 689"),
+    ],
+)
+def test_too_little_memory_to_record_is_said_in_a_few_words(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
-        raise torch.OutOfMemoryError("Tried to allocate 36.00 MiB. Process 689 has 66.00 MiB memory in use. " * 20)
+        raise error
+
+    monkeypatch.setattr(cuda_graph, "_spoiled", False)
 
     monkeypatch.setitem(cuda_graph.RECORDERS, "cpu", refuse)
     module, x = nn.Linear(3, 2).eval(), torch.ones(5, 3)
