@@ -25,7 +25,6 @@ from diffmiczoo.training.distributed import Processes
 from diffmiczoo.training.drop_path import dropped_paths
 from diffmiczoo.training.optimization import NotFiniteError, Optimization
 from diffmiczoo.training.recipe import Recipe
-from diffmiczoo.training.resident import ResidentImages, augmentation_of, can_be_resident
 from diffmiczoo.training.sampler import BatchSampler, batches_per_epoch
 from diffmiczoo.training.signals import StopOnSignal
 from diffmiczoo.training.stages import Stage, create_stages, trainable
@@ -33,6 +32,7 @@ from diffmiczoo.training.streams import start_from_trained
 from diffmiczoo.training.synced_norm import synced_norms
 from diffmiczoo.training.teachers import Teachers
 from diffmiczoo.training.validation import selection_value, validate
+from diffmiczoo.training.whole_batches import augmentation_of, batched
 
 CHECKPOINT_FILE = "checkpoint.pt"
 HISTORY_FILE = "metrics.csv"
@@ -127,10 +127,8 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.last: dict[str, Tensor] | None = None
         self._resumed: Checkpoint | None = None
-        self._resident = None
-        if can_be_resident(recipe, processes.device, data.train, data.val):
-            self._resident = tuple(ResidentImages.of(each, processes.device) for each in (data.train, data.val))
-        workers = 0 if self._resident else recipe.num_workers
+        self._batched = batched(recipe, processes.device, data.train, data.val)
+        workers = 0 if self._batched else recipe.num_workers
         self._workers = possible_workers(workers, recipe.batch_size, model.config.input_size)
         self._saved_at = time.monotonic()
         self._busy = BusyWatch()
@@ -240,8 +238,8 @@ class Trainer:
         sampler = BatchSampler(
             self.data.train.targets, recipe.batch_size, recipe.sampling, seeds, progress.batch, self.processes.rank
         )
-        if self._resident is not None:
-            return self._resident[0].augmented(sampler, augmentation_of(recipe))
+        if self._batched is not None:
+            return self._batched[0].augmented(sampler, augmentation_of(recipe))
         pin = self.processes.device.type == "cuda"
         return training_batches(self.data.train, sampler, self._workers, pin)
 
@@ -283,7 +281,7 @@ class Trainer:
         """Returns what validation adds to the epoch's row, and updates the best epoch."""
         model = run.optimization.eval_model
         self.processes.broadcast_buffers(model)
-        images = self.data.val if self._resident is None else self._resident[1]
+        images = self.data.val if self._batched is None else self._batched[1]
         found = validate(model, run.stage, images, self.recipe.batch_size, self.processes, self.progress)
         value = selection_value(found.metrics, self.recipe.select)
         # Of equally good epochs the later one: it has seen more, and the average has settled.

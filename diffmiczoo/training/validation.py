@@ -23,8 +23,8 @@ from diffmiczoo.model import DiffMICv2
 from diffmiczoo.runtime.modes import seeded_generator
 from diffmiczoo.training.distributed import Processes
 from diffmiczoo.training.recipe import Recipe
-from diffmiczoo.training.resident import ResidentBatches, ResidentImages
 from diffmiczoo.training.stages import Stage
+from diffmiczoo.training.whole_batches import BatchedImages, BatchesInOrder
 
 #: Pictures that a GPU validates at once, at least: without gradients more fit than in training.
 _GPU_BATCH = 256
@@ -48,7 +48,7 @@ class Validated:
 def validate(
     model: DiffMICv2,
     stage: Stage,
-    images: ImageDataset | ResidentImages,
+    images: ImageDataset | BatchedImages,
     batch_size: int,
     processes: Processes,
     progress: bool | None = None,
@@ -90,9 +90,10 @@ def check_selectable(recipe: Recipe, targets: Tensor, config: DiffMICConfig) -> 
     return [f"{what}: the last epoch of each stage is taken for the best one; select='nll' can tell"]
 
 
-def _batches(images: ImageDataset | ResidentImages, shard: range, batch_size: int) -> Batches:
-    if isinstance(images, ResidentImages):
-        return ResidentBatches(images, shard, max(batch_size, _GPU_BATCH))
+def _batches(images: ImageDataset | BatchedImages, shard: range, batch_size: int) -> Batches:
+    if isinstance(images, BatchedImages):
+        at_once = max(batch_size, _GPU_BATCH) if images.device.type == "cuda" else batch_size
+        return BatchesInOrder(images, shard, at_once)
     return DataLoader(Subset(images, shard), batch_size)
 
 
