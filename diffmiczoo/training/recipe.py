@@ -106,7 +106,7 @@ class Recipe(Settings):
     validate_every: Annotated[int, Between(1, 100_000)] = 1
     patience: Epochs = 0  # without a better one after which a stage ends; 0 never ends it early
 
-    num_workers: Annotated[int, Between(0, 256)] = 0
+    num_workers: Annotated[int, Between(0, 256)] = 0  # processes for `rand_augment`; without it batches need none
     seed: Annotated[int, Between(0, 2**63 - 1)] = 0
 
 
