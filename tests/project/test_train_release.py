@@ -49,3 +49,12 @@ def test_model_and_its_opponents_have_the_same_budget(entry: str, tmp_path: Path
     assert len({(budget.pictures, budget.steps) for budget in budgets}) == 1
     assert (model.image_size, model.crop_mode) == (plain.image_size, plain.crop_mode)
     assert count_parameters(model)["total"] <= LARGEST[entry.split(".")[0]]
+
+
+@pytest.mark.parametrize("entry", sorted(tool.RELEASES))
+def test_the_short_opponent_is_the_plain_one_for_as_long_as_one_stream(entry: str, tmp_path: Path) -> None:
+    release = tool.RELEASES[entry]
+    plain, short = (tool.command(entry, release, tmp_path, tmp_path / "runs", 1, kind) for kind in ("plain", "short"))
+    differing = [(mine, theirs) for mine, theirs in zip(short, plain, strict=True) if mine != theirs]
+    assert [mine for mine, _ in differing][1:] == [f"--set=dcg_epochs={release.epochs[0]}"]
+    assert differing[0][0].endswith(f"{entry}.short.s1")
