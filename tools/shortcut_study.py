@@ -77,6 +77,7 @@ CHANGES: dict[str, tuple[Callable[[Image.Image], Image.Image], ...]] = {
     "flat": (_flat,),
     "coarse": (_coarse,),
     "coarse, middle, flat": (_coarse, _flat, _crop),
+    "coarse, middle, equalised": (_coarse, _crop, ImageOps.equalize),
 }
 
 
