@@ -78,7 +78,7 @@ def batched(recipe: Recipe, device: torch.device, *images: ImageDataset) -> tupl
     """Returns data sets whose batches are changed as a whole; None where a recipe has to see pictures one by one."""
     if recipe.rand_augment:
         return None
-    # Other accelerators lack operations that the changes need (reflection beyond the edges on MPS).
+    # What the changes give is checked on CPUs and CUDA; for other accelerators they are made on the CPU.
     changes = device if device.type == "cuda" else torch.device("cpu")
     place = changes if _fit(changes, *images) else torch.device("cpu")
     return tuple(BatchedImages.of(each, changes, place) for each in images)
