@@ -51,7 +51,8 @@ def read_labels(
     Args:
         cells: as they are written.
         where: what errors call each cell, such as "t.csv, line 4".
-        class_names: the classes, if they are known; a cell that is one of them is that label, whatever it looks like.
+        class_names: the classes, if they are known; a cell that is one of them is that label, whatever it looks like,
+            but for a list of others of them, as tables of this package are written.
         task: "multiclass" or "multilabel" where somebody said so.
 
     Raises:
@@ -84,7 +85,7 @@ _OPEN: tuple[str, ...] = ("",)
 def _certain(text: str, place: str, known: frozenset[str]) -> tuple[str, ...] | None:
     """Returns the labels of a cell that needs no other one to be read, None for missing ones, else `_OPEN`."""
     for exact in (text, text.strip()):
-        if exact in known:
+        if exact in known and not _lists_others(exact, known):
             return (exact,)
     try:
         listed = listed_values(text)
@@ -102,6 +103,15 @@ def _certain(text: str, place: str, known: frozenset[str]) -> tuple[str, ...] | 
             'empty cell where no label of several applies, or another name for the class, such as "no finding"'
         )
     return _OPEN
+
+
+def _lists_others(text: str, known: frozenset[str]) -> bool:
+    """Whether the name of a class is also how a table would list others."""
+    try:
+        listed = listed_values(text)
+    except ValueError:
+        return False
+    return bool(listed and known.issuperset(listed))
 
 
 def _parts(text: str, separators: Sequence[str]) -> tuple[str, ...]:

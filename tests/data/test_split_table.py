@@ -65,6 +65,13 @@ def test_split_csv_is_read_back(tmp_path_factory, data) -> None:
     )
 
 
+def test_a_class_called_like_the_list_of_another_is_read_back(tmp_path) -> None:
+    manifest = manifest_of(tmp_path, [("a;b",), ("a",), ('["a"]',)], ["x", "y", "z"], ["0", "0", "0"], "multiclass")
+    write_split(manifest, tmp_path / "split.csv")
+    again = read_manifest(tmp_path / "split.csv", class_names=manifest.class_names, task="multiclass")
+    assert again.records == manifest.records
+
+
 @pytest.mark.parametrize("name", ["a|b", " a", "NA", "two\nlines", "bad\udcff", "a;b", "1.0"])
 def test_folders_of_odd_classes_are_read_back_from_split_csv(tmp_path, name: str) -> None:
     for label in (name, "other"):
