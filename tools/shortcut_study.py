@@ -26,27 +26,12 @@ from torchvision.transforms.v2 import functional as F
 import diffmiczoo
 from diffmiczoo.data.image_cache import load_squares
 from diffmiczoo.data.readers import read_manifest
-from diffmiczoo.training.recipe import Recipe
+from diffmiczoo.training.presets import NANO
 
 PLAIN, SIZE, FINDING = "timm/tf_efficientnet_lite0", 160, "Pneumonia"
 OWN, CHILDREN, FILMS = "chestxray14_subset", "pneumoniamnist", "nihcxr_64px"
 
-RECIPE = Recipe(
-    dcg_epochs=20,
-    diffusion_epochs=0,
-    dcg_lr=1e-3,
-    encoder_lr=5e-4,
-    weight_decay=0.05,
-    ema_decay=0.99,
-    warmup_epochs=1.0,
-    batch_size=32,
-    rotation=10.0,
-    min_scale=0.7,
-    color_jitter=0.1,
-    degrade=0.3,
-    precision="bf16",
-    select="auroc",
-)
+RECIPE = NANO.replace(dcg_epochs=20, diffusion_epochs=0, batch_size=32, rotation=10.0, degrade=0.3, select="auroc")
 
 #: Sides of the pictures that are written, and of the coarse ones; σ of what counts as a picture's local level.
 _SIDE, _COARSE, _SIGMA = 256, 64, 16.0

@@ -128,6 +128,8 @@ class Trainer:
         self.last: dict[str, Tensor] | None = None
         self._resumed: Checkpoint | None = None
         self._batched = batched(recipe, processes.device, data.train, data.val)
+        if self._batched and recipe.num_workers:
+            warn(f"num_workers={recipe.num_workers} is for rand_augment; without it batches are augmented as a whole")
         workers = 0 if self._batched else recipe.num_workers
         self._workers = possible_workers(workers, recipe.batch_size, model.config.input_size)
         self._saved_at = time.monotonic()

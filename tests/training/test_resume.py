@@ -88,7 +88,7 @@ def test_a_run_that_is_refused_leaves_the_files_of_the_one_that_is_there(manifes
 
 
 def test_a_run_goes_on_with_another_number_of_workers(manifest_csv, tmp_path) -> None:
-    recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0)
+    recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0, rand_augment=9.0)
     run = {"output": tmp_path / "run", "progress": False}
     first = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, **run)
     again = diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe.replace(num_workers=1), **run)

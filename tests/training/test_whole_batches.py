@@ -56,6 +56,23 @@ def test_what_changes_pictures_one_by_one_does_so(images: ImageDataset) -> None:
     assert batched(RECIPE.replace(rand_augment=9.0), CPU, images) is None
 
 
+def test_pictures_changed_one_by_one_are_the_same_with_a_worker(manifest_csv: Path, tmp_path: Path) -> None:
+    recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0, rand_augment=9.0, degrade=0.5)
+    runs = [
+        diffmiczoo.fit(
+            tiny_model(), manifest_csv, recipe=recipe.replace(num_workers=n), output=tmp_path / f"{n}", progress=False
+        )
+        for n in (0, 1)
+    ]
+    assert [row["train_loss"] for row in runs[0].history] == [row["train_loss"] for row in runs[1].history]
+
+
+def test_workers_without_anything_to_do_are_a_warning(manifest_csv: Path, tmp_path: Path) -> None:
+    recipe = QUICK.replace(dcg_epochs=1, diffusion_epochs=0, num_workers=2)
+    with pytest.warns(UserWarning, match="num_workers=2 is for rand_augment"):
+        diffmiczoo.fit(tiny_model(), manifest_csv, recipe=recipe, output=tmp_path / "run", progress=False)
+
+
 @pytest.mark.parametrize(("free", "place"), [(2**40, "cuda"), (1, "cpu")])
 def test_pictures_lie_on_a_gpu_that_holds_them(
     images: ImageDataset, monkeypatch: pytest.MonkeyPatch, free: int, place: str
